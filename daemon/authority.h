@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * May the sender of this message do this? Asks polkit (CheckAuthorization, subject system-bus-name, details attached)
+ * asynchronously; prompts only if the message carries the interactive flag. Where polkit cannot be reached, uid 0 may do
+ * everything and everybody else may only inspect (DESIGN.md section 5). register-writer is never prompted for; without polkit a
+ * root-owned User= in writers.d/NAME.conf grants it.
+ */
+#include "protocol/base.h"
+#include "protocol/vocabulary.h"
+#include <systemd/sd-bus.h>
+
+typedef struct Authority Authority;
+typedef struct AuthorityCheck AuthorityCheck;
+
+/* failure NULL: allowed. Called exactly once, never from within authority_check(). */
+typedef void (*AuthorityDone)(const Failure *failure, void *userdata);
+
+int authority_new(sd_bus *bus, const char *configuration_directory, Authority **ret);
+Authority *authority_free(Authority *a);
+/*
+ * details: NULL-terminated list key, value, key, value … (copied). The sender's uid is looked up from the bus when needed.
+ * The check keeps no reference to the message beyond its sender name and flag.
+ */
+int authority_check(Authority *a, sd_bus_message *m, const char *action, const char *const *details, AuthorityDone done,
+                    void *userdata, AuthorityCheck **ret);
+AuthorityCheck *authority_check_free(AuthorityCheck *c); /* no callback */
+DEFINE_CLEANUP(AuthorityCheck *, authority_check_free);
+const char *authority_mode(const Authority *a); /* "polkit" or "root-only": Manager.Authorization */

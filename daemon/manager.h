@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * The one owner of everything in vssd: bus, event loop, writers, providers, sets, catalogue. There is one Manager per process
+ * and it is created first and freed last.
+ */
+#include "daemon/authority.h"
+#include "daemon/catalogue.h"
+#include "daemon/set.h"
+#include "daemon/settings.h"
+#include "daemon/volume.h"
+#include "daemon/writer.h"
+#include <systemd/sd-bus.h>
+#include <systemd/sd-event.h>
+
+typedef struct ProviderEntry { /* what is known about one loadable provider without running it */
+        LIST_ENTRY(ProviderEntry) entries;
+        char *name, *version, *kind, *file; /* kind: built-in, loadable */
+        uint64_t capabilities;
+        uint32_t priority; /* lower is asked first */
+        bool ready;        /* LOAD answered */
+        Failure last_error;
+} ProviderEntry;
+
+struct Manager {
+        sd_event *event;
+        sd_bus *bus;
+        Settings settings;
+        Authority *authority;
+        Catalogue *catalogue;
+        LIST_HEAD(, Writer) writers;
+        unsigned n_writers;
+        LIST_HEAD(, ProviderEntry) providers;
+        TAILQ_HEAD(, Set) sets; /* oldest first */
+        unsigned n_sets;
+        Set *window;            /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */
+        unsigned n_busy;        /* calls, jobs and children that forbid the idle exit */
+        sd_event_source *idle_timer, *change_source;
+        bool ready;             /* catalogue loaded, leftovers dealt with: sets may run */
+        bool stopping;
+        unsigned calls_in_flight; /* writer calls, at most LIMIT_CALLS_IN_FLIGHT */
+};
+
+int manager_new(Manager **ret);
+int manager_start(Manager *m); /* leftovers, bus name, catalogue, providers, declarative writers */
+Manager *manager_free(Manager *m);
+DEFINE_CLEANUP(Manager *, manager_free);
+int manager_run(Manager *m);   /* until SIGTERM or idle */
+
+Set *manager_find_set(Manager *m, const char *id);
+Snapshot *manager_find_snapshot(Manager *m, const char *id);
+Writer *manager_find_writer(Manager *m, const char *reference);
+ProviderEntry *manager_find_provider(Manager *m, const char *name); /* "fault:btrfs" finds btrfs */
+
+/* Keeps vssd alive while something is under way; every busy has its idle. Never negative. */
+void manager_busy(Manager *m);
+void manager_idle(Manager *m);
+
+/* Gathers property changes of one loop turn; emitted at idle priority, held back while a window is open. */
+void manager_set_changed(Manager *m, Set *s);          /* all E properties of a set */
+void manager_snapshot_changed(Manager *m, Snapshot *s);
+void manager_writer_changed(Manager *m, Writer *w);
+/* ObjectManager announcements, queued likewise. */
+void manager_set_added(Manager *m, Set *s);
+void manager_snapshot_added(Manager *m, Snapshot *s);
+void manager_snapshot_removed(Manager *m, const char *id);
+/* Signal SetEnded. */
+void manager_set_ended(Manager *m, Set *s);
+
+/* Logging: one line to stderr (journal prefix levels) with set, writer, phase as fields; in the window into a memory ring. */
+void manager_log(Manager *m, int priority, const char *set, const char *format, ...) __attribute__((format(printf, 4, 5)));

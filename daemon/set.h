@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * A snapshot set: its options, its volumes, writers and snapshots, and its one state. The set is its own job: CreateSet answers
+ * with its path at once, everything else is a property. set.c owns lifetime and the state setter, conductor.c carries out the
+ * sequence, set-bus.c shows it.
+ */
+#include "daemon/provider.h"
+#include "daemon/volume.h"
+#include "daemon/writer.h"
+#include "protocol/manifest.h"
+#include <sys/queue.h>
+#include <systemd/sd-bus.h>
+
+typedef struct Set Set;
+typedef struct Snapshot Snapshot;
+typedef struct Conductor Conductor;
+
+typedef struct SetVolumeOption { /* one volume as the requester named it */
+        char *volume, *provider, *mode, *storage;
+        Consistency require;
+} SetVolumeOption;
+
+typedef struct SetComponentOption { /* one explicit component */
+        char *writer, *path, *options, *previous_stamp;
+} SetComponentOption;
+
+typedef struct SetOptions { /* parsed and checked arguments of CreateSet and Plan; owned */
+        SetVolumeOption *volumes;
+        size_t n_volumes;
+        SetComponentOption *components;
+        size_t n_components;
+        char **writers, **exclude_writers, **require_writers, **freeze_units; /* NULL-terminated or NULL */
+        char **labels;                                                       /* "key=value", NULL-terminated or NULL */
+        char **writer_options;                                               /* "writer:key=value" */
+        char *requester, *provider, *reason;
+        BackupType backup_type;
+        OnWriterFailure on_writer_failure;
+        Consistency require;
+        Closure closure;
+        Lifetime lifetime;
+        SessionKind session; /* bound or detached */
+        bool no_writers, nested, partial_files, bootable_state, no_auto_recovery;
+        uint64_t wait_for_turn_usec;
+        uint64_t timeouts[16]; /* by budget, 0: the default; see Budgets */
+} SetOptions;
+void set_options_done(SetOptions *o);
+
+struct Snapshot {
+        LIST_ENTRY(Snapshot) entries;
+        Set *set;
+        char id[VSS_ID_LENGTH + 1];
+        char *volume;   /* the argument as given */
+        char *name;     /* canonical volume name */
+        char *mount_point, *device, *path, *provider, *token, *fs_type, *fs_uuid;
+        uint64_t size_bytes, created_at_usec;
+        Consistency consistency;
+        bool available; /* exists for requesters: post_commit is over */
+        bool pinned, damaged, held; /* held: frozen by the guard or the provider */
+        char **mounts;  /* where vssd mounted it, NULL-terminated or NULL */
+};
+
+typedef struct SetWriter { /* a writer in this set; outlives the writer's death */
+        Writer *writer; /* referenced */
+        char *reference, *name, *instance;
+        Level level;
+        WriterState state;
+        Consistency consistency;
+        Failure failure;
+        uint64_t freeze_usec; /* Freeze sent to Thaw answered */
+        char *metadata_text;
+        char **components; /* explicit component paths taken, NULL-terminated */
+        bool dropped; /* on_writer_failure=degrade: no longer takes part */
+} SetWriter;
+
+typedef struct SetTiming { uint64_t total_usec, queue_usec, prepare_usec, freeze_usec, hold_usec, commit_usec; } SetTiming;
+
+struct Set {
+        Manager *manager;
+        TAILQ_ENTRY(Set) entries;
+        char id[VSS_ID_LENGTH + 1];
+        char *path; /* object path */
+        SetOptions options;
+        char *owner;   /* unique bus name of the requester, NULL once gone */
+        uid_t owner_uid;
+        pid_t owner_pid;
+        SetState state; /* set_set_state() only */
+        Phase phase;
+        double progress;
+        SessionKind session;
+        Failure error; /* why it was aborted */
+        Consistency consistency;
+        bool one_instant, forced;
+        uint64_t started_usec, started_at_usec, created_at_usec, instant_at_usec; /* monotonic; realtime; realtime; realtime */
+        SetTiming timing;
+        Volume **volumes; /* after the closure; owned */
+        size_t n_volumes;
+        SetWriter *writers;
+        size_t n_writers;
+        LIST_HEAD(, Snapshot) snapshots; /* in command-line order */
+        unsigned n_snapshots;
+        Conductor *conductor; /* while queued, running or aborting */
+        char *record_text, *manifest_text; /* JSON, once final; NULL: built on demand */
+        sd_bus_message *waiters[LIMIT_WAITERS];
+        bool waiter_completed[LIMIT_WAITERS]; /* until=completed */
+        unsigned n_waiters;
+        char **warnings;
+        sd_bus_track *owner_track;
+        bool changed, added;
+};
+
+/*
+ * volumes and probe are taken. The set starts queued; the sequence runs from the loop. Errors: LIMIT_REACHED, BUSY (wait_for_turn
+ * 0 and something is in the way).
+ */
+int set_new(Manager *m, SetOptions *options, ProbeResult *volumes, sd_bus_message *requester, Failure *reterr, Set **ret);
+Set *set_free(Set *s);
+DEFINE_CLEANUP(Set *, set_free);
+
+/* Verbs of set-bus.c. Each either fails at once with *reterr or runs to its end and calls done once. */
+typedef struct SetResult { char *name; Failure failure; } SetResult; /* writer reference or snapshot id */
+typedef void (*SetDone)(const Failure *failure, const SetResult *results, size_t n, void *userdata);
+int set_cancel(Set *s, Failure *reterr);
+/* marks: explicit components as {writer, path} with succeeded and message; others take success. */
+typedef struct SetMark { char *writer, *path, *message; bool succeeded; } SetMark;
+int set_complete(Set *s, bool success, const SetMark *marks, size_t n_marks, SetDone done, void *userdata, Failure *reterr);
+int set_delete(Set *s, bool force, SetDone done, void *userdata, Failure *reterr);
+/* One snapshot of a set; the set is deleted with its last one. */
+int snapshot_delete(Snapshot *snapshot, bool force, SetDone done, void *userdata, Failure *reterr);
+/* The requester's connection is gone: bound sessions end, auto-release copies go. */
+void set_owner_gone(Set *s);
+/* SIGTERM: everything held is released now; running sets abort. */
+void set_stop(Set *s);
+
+/* What Wait answers: 1 replied now, 0 kept until the set is there. */
+int set_wait(Set *s, sd_bus_message *m, bool until_completed, Failure *reterr);
+int set_record(Set *s, char **ret_json);   /* interfaces 5.3; caller frees */
+int set_manifest(Set *s, char **ret_json); /* interfaces 5.2; from created on */
+/* Plan: same arguments, no set; JSON to done. */
+typedef void (*PlanDone)(const char *json, const Failure *failure, void *userdata);
+typedef struct Plan Plan;
+int plan_new(Manager *m, SetOptions *options, ProbeResult *volumes, uid_t uid, PlanDone done, void *userdata, Plan **ret);
+Plan *plan_free(Plan *p);
+
+/* From the catalogue at start: a set as its record left it. Running ones are aborted (their provider copies removed). */
+int set_load(Manager *m, const char *id, const char *record_text, Set **ret);
+/* The only place that changes state: checks the transition, stamps, announces, answers waiters, writes the catalogue. */
+void set_set_state(Set *s, SetState state);
