@@ -21,6 +21,7 @@ typedef struct Child {
         int pidfd;  /* readable once it has exited; -EBADF: none */
         int socket; /* our end, non-blocking; -EBADF: none */
         bool reaped;
+        int status; /* as from waitpid, once reaped */
 } Child;
 
 #define CHILD_NULL ((Child) { .pidfd = -EBADF, .socket = -EBADF })
@@ -39,5 +40,5 @@ void child_kill(Child *c); /* SIGKILL through the pidfd; does not wait */
 bool child_reap(Child *c, int *ret_status);
 /* Closes socket and pidfd; does not kill and does not wait (SIGCHLD is ignored by a reaper in the loop; see main.c). */
 void child_done(Child *c);
-/* "libexecdir/NAME", or beside our own executable when we run from a build tree; static buffer per name is the caller's. */
+/* Beside our own executable or where a build tree has it, else "libexecdir/NAME"; the buffer is the caller's. */
 int child_program_path(const char *name, char *ret, size_t size);
