@@ -51,6 +51,7 @@ enum {
         LIMIT_PATH_BYTES = 4096,               /* PATH_MAX */
         LIMIT_STRING_BYTES = 4096,             /* any other string of a document or option */
         LIMIT_LABELS = 64,                     /* per set */
+        LIMIT_LIST = 4096,                     /* entries of one list of an option or document */
         LIMIT_SETS_RUNNING = 64,               /* backup sessions being made at once, as in VSS */
         LIMIT_SET_RECORDS = 256,               /* sets without snapshots kept for reference */
         LIMIT_SETS = 4096,                     /* sets in the catalogue */
