@@ -26,7 +26,7 @@ wait_until 20 grep -q '^up' "$VSS_TEST_DIR/inner.out"
 kill -KILL "$killed"
 gone() { ! pgrep -f "$VSS_TEST_DIR/inner.sh" >/dev/null; }
 wait_until 20 gone || die "the killed test still runs"
-no_directory() { [ -z "$(find "$VSS_TEST_DIR" -maxdepth 1 -name 'vss-test-*')" ]; }
+no_directory() { [ -z "$(find "$VSS_TEST_DIR" -mindepth 1 -maxdepth 1 -name 'vss-test-*')" ]; }
 wait_until 20 no_directory || die "the killed test left its directory"
 
 note "leftovers are failures"
