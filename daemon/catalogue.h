@@ -24,4 +24,6 @@ int catalogue_load(Catalogue *c, CatalogueRecord record, CatalogueDone done, voi
 int catalogue_put(Catalogue *c, const char *id, const char *text, CatalogueDone done, void *userdata);
 int catalogue_remove(Catalogue *c, const char *id, CatalogueDone done, void *userdata);
 void catalogue_forget(Catalogue *c, void *userdata); /* no more callbacks for this userdata */
+/* In a window: requests are queued, but nothing is sent and no store is started. */
+void catalogue_pause(Catalogue *c, bool paused);
 bool catalogue_is_idle(const Catalogue *c);          /* nothing queued or in flight */
