@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "protocol/base.h"
+#include "protocol/text.h"
 #include "protocol/vocabulary.h"
 
 static int word_find(const char *const *words, size_t n, const char *s) {
@@ -255,33 +256,6 @@ Condition condition_from_writer(Condition c) {
         }
 }
 
-/* Length of the well-formed UTF-8 character at s, 0 if it is none or a control character. */
-static size_t character_length(const unsigned char *s) {
-        if (s[0] < 0x80)
-                return s[0] >= 0x20 && s[0] != 0x7f;
-        size_t n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
-        for (size_t i = 1; i < n; i++)
-                if ((s[i] & 0xc0) != 0x80)
-                        return 0;
-        bool too_long = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-        bool no_character = (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf4 && s[1] >= 0x90);
-        return too_long || no_character || (s[0] == 0xc2 && s[1] < 0xa0) ? 0 : n;
-}
-
-/*
- * A message quotes paths and the words of writers, and must be one line that sd-bus accepts: control characters and what
- * is not UTF-8, also a character cut off by the bound, become "?".
- */
-static void message_clean(char *s) {
-        for (size_t n; *s; s += n) {
-                n = character_length((unsigned char *) s);
-                if (n == 0) {
-                        *s = *s == '\n' || *s == '\t' ? ' ' : '?';
-                        n = 1;
-                }
-        }
-}
-
 int failure_set(Failure *f, Condition c, const char *format, ...) {
         if (f) {
                 char message[sizeof f->message]; /* the arguments may point into f */
@@ -289,7 +263,7 @@ int failure_set(Failure *f, Condition c, const char *format, ...) {
                 va_start(ap, format);
                 (void) vsnprintf(message, sizeof message, format, ap);
                 va_end(ap);
-                message_clean(message);
+                text_clean(message); /* quotes paths and the words of writers */
                 *f = (Failure) { .condition = c, .retryable = condition_retryable(c) };
                 memcpy(f->message, message, strlen(message) + 1);
         }

@@ -36,7 +36,7 @@ def check_documentation(where, element, comment):
         errors.append(f"{where}: no comment that begins with '{name}:'")
     if not re.fullmatch(r"Since \d+\.\d+", lines[-1]):
         errors.append(f"{where}: its comment does not end with 'Since N.N'")
-    documented = [m.group(1) for line in lines if (m := re.match(r"@(\w+): \S", line))]
+    documented = [m.group(1) for line in lines if (m := re.match(r"@(\w+):", line))]
     arguments = [a.get("name") for a in element.findall("arg")]
     if documented != arguments:
         errors.append(f"{where}: documents the arguments {documented}, has {arguments}")
