@@ -30,7 +30,7 @@ typedef struct Dependency {
 typedef struct Component {
         char *path; /* "a/b/c" */
         bool database; /* type: database, else file-group */
-        char *caption;
+        char *caption; /* "" if it has none */
         bool selectable, selectable_for_restore, notify_complete, system_state;
         bool recovers_backup, recovers_rollback;
         ComponentFiles *files;
@@ -40,7 +40,7 @@ typedef struct Component {
 } Component;
 
 typedef struct Metadata {
-        char *name, *instance, *version;
+        char *name, *instance, *version; /* the last two "" if absent */
         Level level;
         Usage usage;
         Source source;

@@ -3,18 +3,25 @@
 
 #include "protocol/text.h"
 
-size_t text_character(const char *text) {
+size_t utf8_length(const char *text, size_t available) {
         const unsigned char *s = (const unsigned char *) text;
-        if (s[0] < 0x80)
-                return s[0] >= 0x20 && s[0] != 0x7f;
+        if (available == 0 || s[0] < 0x80)
+                return available > 0 && s[0] > 0;
         size_t n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
+        if (n > available)
+                return 0;
         for (size_t i = 1; i < n; i++)
                 if ((s[i] & 0xc0) != 0x80)
                         return 0;
         bool too_long = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
         bool no_character = (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf4 && s[1] >= 0x90);
-        bool control = s[0] == 0xc2 && s[1] < 0xa0;
-        return too_long || no_character || control ? 0 : n;
+        return too_long || no_character ? 0 : n;
+}
+
+size_t text_character(const char *s) {
+        size_t n = utf8_length(s, 4); /* the terminating NUL is no continuation */
+        unsigned char c = (unsigned char) s[0], d = n == 2 ? (unsigned char) s[1] : 0;
+        return c < 0x20 || c == 0x7f || (c == 0xc2 && d < 0xa0) ? 0 : n;
 }
 
 bool text_is_valid(const char *s, size_t max) {

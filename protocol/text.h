@@ -8,7 +8,9 @@
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
 
-/* Bytes of the well-formed UTF-8 character at s; 0 if there is none or it is a control character (C0, DEL, C1). */
+/* Bytes of the well-formed UTF-8 character at s, of which that many bytes are there; 0 if there is none, or NUL. */
+size_t utf8_length(const char *s, size_t available);
+/* Likewise in a NUL-terminated string; also 0 for a control character (C0, DEL, C1). */
 size_t text_character(const char *s);
 /* UTF-8 without control characters, at most max bytes. */
 bool text_is_valid(const char *s, size_t max);

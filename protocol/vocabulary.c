@@ -6,48 +6,35 @@
 #include "protocol/text.h"
 #include "protocol/vocabulary.h"
 
-static int word_find(const char *const *words, size_t n, const char *s) {
+int words_find(const char *const *words, size_t n, const char *s) {
         for (size_t i = 0; s && i < n; i++)
                 if (streq(words[i], s))
                         return (int) i;
         return -EINVAL;
 }
 
-/* One closed list: the words in the order of the enum, whose length is checked when this is compiled. */
-#define WORDS(name, Type, max, ...)                                                                     \
-        static const char *const name##_words[] = { __VA_ARGS__ };                                      \
-        _Static_assert(ELEMENTSOF(name##_words) == (max), "words of " #name " do not match the enum");  \
-        const char *name##_to_string(Type value) {                                                      \
-                assert((size_t) value < (max));                                                         \
-                return name##_words[value];                                                             \
-        }                                                                                               \
-        int name##_from_string(const char *s) {                                                         \
-                return word_find(name##_words, (max), s);                                               \
-        }                                                                                               \
-        struct base_trailing_semicolon
-
-WORDS(level, Level, _LEVEL_MAX, "front-end", "back-end", "system");
-WORDS(usage, Usage, _USAGE_MAX, "user-data", "system-service", "bootable-state", "other");
-WORDS(source, Source, _SOURCE_MAX, "transacted", "non-transacted", "other");
-WORDS(backup_type, BackupType, _BACKUP_TYPE_MAX, "copy", "full", "incremental", "differential", "log");
-WORDS(consistency, Consistency, _CONSISTENCY_MAX, "", "crash", "filesystem", "application");
-WORDS(on_writer_failure, OnWriterFailure, _ON_FAILURE_MAX, "abort", "degrade");
-WORDS(closure, Closure, _CLOSURE_MAX, "strict", "extend", "ignore");
-WORDS(lifetime, Lifetime, _LIFETIME_MAX, "auto-release", "persistent");
-WORDS(session_kind, SessionKind, _SESSION_MAX, "bound", "detached", "ended");
-WORDS(set_state, SetState, _SET_STATE_MAX, "queued", "running", "created", "completing", "completed", "deleting",
+DEFINE_WORDS(level, Level, _LEVEL_MAX, "front-end", "back-end", "system");
+DEFINE_WORDS(usage, Usage, _USAGE_MAX, "user-data", "system-service", "bootable-state", "other");
+DEFINE_WORDS(source, Source, _SOURCE_MAX, "transacted", "non-transacted", "other");
+DEFINE_WORDS(backup_type, BackupType, _BACKUP_TYPE_MAX, "copy", "full", "incremental", "differential", "log");
+DEFINE_WORDS(consistency, Consistency, _CONSISTENCY_MAX, "", "crash", "filesystem", "application");
+DEFINE_WORDS(on_writer_failure, OnWriterFailure, _ON_FAILURE_MAX, "abort", "degrade");
+DEFINE_WORDS(closure, Closure, _CLOSURE_MAX, "strict", "extend", "ignore");
+DEFINE_WORDS(lifetime, Lifetime, _LIFETIME_MAX, "auto-release", "persistent");
+DEFINE_WORDS(session_kind, SessionKind, _SESSION_MAX, "bound", "detached", "ended");
+DEFINE_WORDS(set_state, SetState, _SET_STATE_MAX, "queued", "running", "created", "completing", "completed", "deleting",
       "deleted", "aborting", "aborted");
-WORDS(phase, Phase, _PHASE_MAX, "identify", "plan", "prepare-backup", "begin-prepare", "end-prepare",
+DEFINE_WORDS(phase, Phase, _PHASE_MAX, "identify", "plan", "prepare-backup", "begin-prepare", "end-prepare",
       "prepare-snapshot", "pre-flush", "freeze", "pre-commit", "hold", "commit", "release", "post-commit", "thaw",
       "pre-final", "post-snapshot", "post-final", "backup-complete", "backup-shutdown", "abort");
-WORDS(writer_event, WriterEvent, _WRITER_EVENT_MAX, "identify", "prepare-backup", "prepare-snapshot", "freeze", "thaw",
+DEFINE_WORDS(writer_event, WriterEvent, _WRITER_EVENT_MAX, "identify", "prepare-backup", "prepare-snapshot", "freeze", "thaw",
       "post-snapshot", "backup-complete", "backup-shutdown", "abort", "pre-restore", "post-restore");
-WORDS(writer_state, WriterState, _WRITER_STATE_MAX, "unknown", "stable", "waiting-for-prepare-snapshot",
+DEFINE_WORDS(writer_state, WriterState, _WRITER_STATE_MAX, "unknown", "stable", "waiting-for-prepare-snapshot",
       "waiting-for-freeze", "waiting-for-thaw", "waiting-for-post-snapshot", "waiting-for-backup-complete",
       "failed-at-identify", "failed-at-prepare-backup", "failed-at-prepare-snapshot", "failed-at-freeze",
       "failed-at-thaw", "failed-at-post-snapshot", "failed-at-backup-complete", "failed-at-pre-restore",
       "failed-at-post-restore", "failed-at-backup-shutdown");
-WORDS(outcome, Outcome, _OUTCOME_MAX, "running", "ok", "failed", "timeout", "died", "skipped", "cancelled");
+DEFINE_WORDS(outcome, Outcome, _OUTCOME_MAX, "running", "ok", "failed", "timeout", "died", "skipped", "cancelled");
 
 /* Copies that could not be deleted stay, so a set falls back from deleting to completed: its writers have forgotten it. */
 bool set_state_may_follow(SetState from, SetState to) {

@@ -65,6 +65,19 @@ enum {
 #define DECLARE_WORDS(name, Type)                       \
         const char *name##_to_string(Type value);       \
         int name##_from_string(const char *s)
+/* The words in the order of the enum, whose length is checked when this is compiled. Needs protocol/base.h. */
+#define DEFINE_WORDS(name, Type, max, ...)                                                              \
+        static const char *const name##_words[] = { __VA_ARGS__ };                                      \
+        _Static_assert(ELEMENTSOF(name##_words) == (max), "words of " #name " do not match the enum");  \
+        const char *name##_to_string(Type value) {                                                      \
+                assert((size_t) value < (max));                                                         \
+                return name##_words[value];                                                             \
+        }                                                                                               \
+        int name##_from_string(const char *s) {                                                         \
+                return words_find(name##_words, (max), s);                                              \
+        }                                                                                               \
+        struct base_trailing_semicolon
+int words_find(const char *const *words, size_t n, const char *s); /* index, or -EINVAL */
 
 typedef enum Level { LEVEL_FRONT_END, LEVEL_BACK_END, LEVEL_SYSTEM, _LEVEL_MAX } Level;
 DECLARE_WORDS(level, Level);
