@@ -52,8 +52,9 @@ static int child_arrange_fds(int socket, int error) {
         int null = open("/dev/null", O_RDWR | O_CLOEXEC);
         if (null < 0)
                 return -errno;
+        /* Close-on-exec at 1 or 2 is no stdout but something of ours that found the number free. */
         for (int fd = 0; fd <= 2; fd++)
-                if ((fd == 0 || fcntl(fd, F_GETFD) < 0) && null != fd && dup2(null, fd) < 0)
+                if ((fd == 0 || fcntl(fd, F_GETFD) != 0) && null != fd && dup2(null, fd) < 0)
                         return -errno;
         if (null <= 2 && fcntl(null, F_SETFD, 0) < 0)
                 return -errno;

@@ -6,8 +6,8 @@
  *
  *   vssd                                    vss-guard
  *   ADD (one per file system, with fd) ──►
- *   ARM ─────────────────────────────────►  locks memory, starts threads, forks its second, writes RUNTIME/held/SET
- *                                      ◄──  ARMED
+ *   ARM (with fd) ───────────────────────►  locks memory, starts threads, forks its second, writes RUNTIME/held/SET
+ *                                      ◄──  ARMED(result, pidfd of the second; message: what of it was not permitted)
  *   FLUSH(deadline) ─────────────────────►  syncfs of all in parallel, repeated while it pays
  *                                      ◄──  FLUSHED(usec of the last pass, slowest; result)
  *   HOLD(deadline) ──────────────────────►  FIFREEZE, highest level first, one level in parallel
@@ -17,7 +17,7 @@
  *   EOF or EXIT ─────────────────────────►  thaws what is held, removes RUNTIME/held/SET, exits
  *
  * State that must outlive a SIGKILL of the guard lives in a page shared by vssd, the guard and the guard's second
- * (struct GuardShared, a sealed-size memfd handed to the guard with the first ADD): who froze what. Deadlines are absolute
+ * (struct GuardShared, a sealed-size memfd handed to the guard with ARM): who froze what. Deadlines are absolute
  * CLOCK_MONOTONIC on the wire.
  */
 #include "daemon/child.h"
@@ -71,6 +71,9 @@ typedef struct Guard {
         struct GuardShared *shared;
         int fds[LIMIT_VOLUMES]; /* vssd's own descriptors of the same file systems, for guard_rescue() */
         uint32_t n_fds;
+        uint32_t awaited;    /* the request not answered yet; 0: none */
+        int second_pidfd;    /* came with ARMED */
+        uint64_t rescue_begin_usec;
         char set[VSS_ID_LENGTH + 1];
 } Guard;
 

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vssd's side of the guard. Requests are fire and forget, answers are read when the socket is readable; the shared page says
+ * at any time what is held, without asking anybody. guard_rescue() is the last of four who thaw (the guard's threads, its
+ * second, this, and the leftovers at the next start): it makes a FITHAW only where no FIFREEZE can be in flight, because
+ * vssd has one thread and a FITHAW sleeps as long as the FIFREEZE it waits for.
+ */
+#include "daemon/guard.h"
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+enum {
+        RESCUE_GRACE_MSEC = 300,      /* what the second needs when it is well */
+        LEFTOVERS_WAIT_MSEC = 5000,
+};
+
+static int guard_shared_new(int *ret_fd, struct GuardShared **ret) {
+        _cleanup_close_ int fd = memfd_create("vss-guard", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0)
+                return -errno;
+        if (ftruncate(fd, sizeof(struct GuardShared)) < 0)
+                return -errno;
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+                return -errno;
+        void *shared = mmap(NULL, sizeof(struct GuardShared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+        if (shared == MAP_FAILED)
+                return -errno;
+        *ret = shared;
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+/* Starts the program; mode is its first argument. */
+static int guard_spawn(const char *mode, const char *runtime_directory, Child *ret) {
+        char program[PATH_MAX], runtime[PATH_MAX + sizeof("--runtime-directory=")], argument[32];
+        int r = child_program_path("vss-guard", program, sizeof(program));
+        if (r < 0)
+                return r;
+        (void) snprintf(argument, sizeof(argument), "%s", mode);
+        if (snprintf(runtime, sizeof(runtime), "--runtime-directory=%s", runtime_directory) >= (int) sizeof(runtime))
+                return -ENAMETOOLONG;
+        return child_spawn((char *[]) { program, argument, runtime, NULL }, CHILD_OWN_SESSION, ret);
+}
+
+int guard_new(const char *set, const char *runtime_directory, Guard **ret) {
+        assert(id_is_valid(set));
+        assert(runtime_directory && ret);
+        _cleanup_(guard_freep) Guard *g = calloc(1, sizeof(*g));
+        if (!g)
+                return -ENOMEM;
+        g->child = CHILD_NULL;
+        g->shared_fd = g->second_pidfd = -EBADF;
+        strcpy(g->set, set);
+        int r = guard_shared_new(&g->shared_fd, &g->shared);
+        if (r >= 0)
+                r = guard_spawn("--socket-fd=3", runtime_directory, &g->child);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(g);
+        return 0;
+}
+
+static int guard_send(Guard *g, struct GuardRequest *q, int fd) {
+        memcpy(q->set, g->set, sizeof(q->set));
+        int r = child_send(g->child.socket, q, sizeof(*q), fd);
+        if (r >= 0 && q->op != GUARD_ADD)
+                g->awaited = q->op;
+        return r;
+}
+
+int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point) {
+        assert(fd >= 0 && mount_point);
+        struct GuardRequest q = { .op = GUARD_ADD, .index = g->n_fds, .level = level, .dev = dev };
+        if (g->n_fds >= LIMIT_VOLUMES)
+                return -E2BIG;
+        if (strlen(mount_point) >= sizeof(q.mount_point))
+                return -ENAMETOOLONG;
+        strcpy(q.mount_point, mount_point);
+        _cleanup_close_ int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (copy < 0)
+                return -errno;
+        int r = guard_send(g, &q, copy);
+        if (r < 0)
+                return r;
+        g->fds[g->n_fds++] = TAKE_FD(copy);
+        return 0;
+}
+
+int guard_arm(Guard *g) {
+        struct GuardRequest q = { .op = GUARD_ARM };
+        return guard_send(g, &q, g->shared_fd);
+}
+
+int guard_flush(Guard *g, uint64_t deadline_usec) {
+        struct GuardRequest q = { .op = GUARD_FLUSH, .deadline_usec = deadline_usec };
+        return guard_send(g, &q, -EBADF);
+}
+
+int guard_hold(Guard *g, uint64_t deadline_usec) {
+        struct GuardRequest q = { .op = GUARD_HOLD, .deadline_usec = deadline_usec };
+        return guard_send(g, &q, -EBADF);
+}
+
+int guard_release(Guard *g) {
+        struct GuardRequest q = { .op = GUARD_RELEASE };
+        return guard_send(g, &q, -EBADF);
+}
+
+int guard_receive(Guard *g, struct GuardReply *ret) {
+        struct GuardReply reply;
+        int fd = -EBADF;
+        int r = child_receive(g->child.socket, &reply, sizeof(reply), &fd);
+        if (r <= 0)
+                return r;
+        _cleanup_close_ int second = fd;
+        if (reply.op == GUARD_ARM && g->second_pidfd < 0)
+                g->second_pidfd = TAKE_FD(second);
+        if (reply.op == g->awaited)
+                g->awaited = 0;
+        reply.message[sizeof(reply.message) - 1] = 0;
+        *ret = reply;
+        return 1;
+}
+
+static bool state_is_busy(uint32_t state) {
+        return state == GUARD_FS_FREEZING || state == GUARD_FS_HELD || state == GUARD_FS_THAWING;
+}
+
+bool guard_holds(const Guard *g) {
+        for (uint32_t i = 0; i < g->n_fds; i++)
+                if (state_is_busy(g->shared->fs[i].state))
+                        return true;
+        return false;
+}
+
+/* A pidfd becomes readable when the last thread of the process is gone, so also the one inside FIFREEZE. */
+static bool pidfd_is_gone(int pidfd) {
+        struct pollfd p = { .fd = pidfd, .events = POLLIN };
+        return pidfd < 0 || (poll(&p, 1, 0) > 0 && p.revents);
+}
+
+static int rescue_volume(Guard *g, uint32_t i) {
+        uint32_t state = g->shared->fs[i].state;
+        int r = ioctl(g->fds[i], FITHAW, 0) < 0 ? -errno : 0;
+        if (r < 0 && r != -EINVAL)
+                return r;
+        g->shared->fs[i].thaw_result = r;
+        g->shared->fs[i].release_end_usec = now_usec();
+        (void) atomic_compare_exchange_strong(&g->shared->fs[i].state, &state, GUARD_FS_THAWED);
+        return 0;
+}
+
+int guard_rescue(Guard *g) {
+        uint64_t now = now_usec();
+        g->shared->forced = 1;
+        g->shared->cancelled = 1;
+        if (g->rescue_begin_usec == 0)
+                g->rescue_begin_usec = now;
+        bool gone = pidfd_is_gone(g->child.pidfd);
+        /* Stopped, or wedged: dying is all that it can still do right. */
+        if (!gone && g->awaited)
+                child_kill(&g->child);
+        bool alone = pidfd_is_gone(g->second_pidfd) ||
+                     now >= usec_add(g->rescue_begin_usec, RESCUE_GRACE_MSEC * USEC_PER_MSEC);
+        int r = 0;
+        for (uint32_t i = 0; i < g->n_fds && alone; i++) {
+                uint32_t state = g->shared->fs[i].state;
+                if (state == GUARD_FS_HELD || (gone && state_is_busy(state))) {
+                        int k = rescue_volume(g, i);
+                        r = r < 0 ? r : k;
+                }
+        }
+        if (r < 0)
+                return r;
+        return (gone || !g->awaited) && !guard_holds(g);
+}
+
+Guard *guard_free(Guard *g) {
+        if (!g)
+                return NULL;
+        /* One that owes an answer and holds nothing may be stopped, and would keep the mounts busy for ever. */
+        if (g->awaited && !guard_holds(g))
+                child_kill(&g->child);
+        child_done(&g->child);
+        g->shared_fd = close_fd(g->shared_fd);
+        g->second_pidfd = close_fd(g->second_pidfd);
+        for (uint32_t i = 0; i < g->n_fds; i++)
+                g->fds[i] = close_fd(g->fds[i]);
+        if (g->shared)
+                (void) munmap(g->shared, sizeof(*g->shared));
+        free(g);
+        return NULL;
+}
+
+int guard_release_leftovers(const char *runtime_directory) {
+        Child child = CHILD_NULL;
+        int r = guard_spawn("--release-leftovers", runtime_directory, &child), status = 0;
+        if (r < 0)
+                return r;
+        struct pollfd p = { .fd = child.pidfd, .events = POLLIN };
+        uint64_t deadline = usec_add(now_usec(), LEFTOVERS_WAIT_MSEC * USEC_PER_MSEC);
+        bool gone = false;
+        for (uint64_t now = now_usec(); !gone && now < deadline; now = now_usec())
+                gone = poll(&p, 1, (int) ((deadline - now) / USEC_PER_MSEC) + 1) > 0 && child_reap(&child, &status);
+        child_done(&child);
+        if (!gone)
+                return -ETIME;
+        return status == 0 ? 0 : -EIO;
+}
