@@ -6,6 +6,7 @@
  * stderr, and --json can never be followed or preceded by anything.
  */
 #include "client/requester.h"
+#include "protocol/jsonutil.h"
 #include <json-c/json.h>
 #include <stdio.h>
 
@@ -55,7 +56,6 @@ struct Context {
         int exit_status; /* -1: from the error */
 };
 
-DEFINE_CLEANUP(json_object *, json_object_put);
 
 /* arguments.c: parses argv; on failure the error is a usage error and c->verb may be NULL. */
 int arguments_parse(Context *c, char **argv, const Verb *const *verbs);
@@ -93,12 +93,11 @@ int call_method(Context *c, const char *path, const char *interface, const char 
 int call_properties(Context *c, const char *path, const char *interface, json_object **ret);
 /* All objects of one interface (NULL: all) as [{"object":…,"interface":…,properties in snake case}]. */
 int call_objects(Context *c, const char *interface, json_object **ret);
-int call_options(Context *c, sd_bus_message *m, const char *first_flag); /* {dry_run, first_flag} as a{sv} */
 /* results a(sss): → [{"id":…,"error":null|{…}}]; the first that failed becomes the error. */
 int call_results(Context *c, json_object *raw, const char *key, json_object **ret);
 
 /* bus-json.c */
-int bus_to_json(sd_bus_message *m, const char *types, json_object **ret); /* array of complete types */
+int bus_to_json(sd_bus_message *m, json_object **ret); /* what is left of m, as an array */
 void member_to_key(const char *member, char *ret, size_t size);           /* "FreezeTimeoutUSec" → "freeze_timeout_usec" */
 
 /* resolve.c: an id, prefix or label alias → one object of call_objects(); borrowed from objects. */
@@ -130,6 +129,9 @@ int make_set_manifest(Context *c, struct vss_set *s);
 extern volatile int interrupted; /* the signal that came, or 0 */
 void interrupts_catch(void);
 
+/* host.c: does not return if ssh could be started */
+int host_exec(Context *c);
+
 /* supervise.c */
 typedef int (*SuperviseSetup)(void *userdata, char *reterr, size_t size); /* in the child, before CMD */
 /* status: as of wait(2). -errno of exec in *ret_exec_error (0: it ran). Returns when CMD and all it started are gone. */
@@ -155,6 +157,9 @@ char *format_size(uint64_t bytes, char *buffer, size_t size);
 char *format_duration(uint64_t usec, char *buffer, size_t size);
 char *format_instant(uint64_t realtime_usec, char *buffer, size_t size); /* RFC 3339 UTC with microseconds */
 char *text_visible(const char *text); /* control characters as \xHH; caller frees */
+
+/* verb-mount.c: a snapshot, or a set that has only one */
+int snapshot_resolve(Context *c, json_object *objects, const char *id, json_object **ret);
 
 /* timeline-svg.c */
 int timeline_svg(json_object *record, FILE *f);
