@@ -22,7 +22,7 @@
 #define ELEMENTSOF(a) (sizeof(a) / sizeof((a)[0]))
 #define MIN_OF(a, b) ((a) < (b) ? (a) : (b))
 #define MAX_OF(a, b) ((a) > (b) ? (a) : (b))
-#define container_of(ptr, type, member) ((type *) ((char *) (ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *) ((char *) (ptr) -offsetof(type, member)))
 
 #define USEC_PER_SEC 1000000ULL
 #define USEC_PER_MSEC 1000ULL
@@ -30,25 +30,25 @@
 #define USEC_INFINITY UINT64_MAX
 
 /* Define xp() for _cleanup_ from a destructor that accepts NULL. */
-#define DEFINE_CLEANUP(type, func)              \
-        static inline void func##p(type *p) {   \
-                if (*p)                         \
-                        func(*p);               \
-        }                                       \
+#define DEFINE_CLEANUP(type, func) \
+        static inline void func##p(type *p) { \
+                if (*p) \
+                        func(*p); \
+        } \
         struct base_trailing_semicolon
 
-#define TAKE_PTR(p)                     \
-        ({                              \
-                typeof(p) _p = (p);     \
-                (p) = NULL;             \
-                _p;                     \
+#define TAKE_PTR(p) \
+        ({ \
+                typeof(p) _p = (p); \
+                (p) = NULL; \
+                _p; \
         })
 
-#define TAKE_FD(fd)             \
-        ({                      \
-                int _f = (fd);  \
-                (fd) = -EBADF;  \
-                _f;             \
+#define TAKE_FD(fd) \
+        ({ \
+                int _f = (fd); \
+                (fd) = -EBADF; \
+                _f; \
         })
 
 static inline void freep(void *p) {

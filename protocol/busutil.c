@@ -81,7 +81,8 @@ int bus_failure_from_error(const sd_bus_error *error, Failure *ret) {
                         *ret = (Failure) { 0 };
                 return 0;
         }
-        return failure_set(ret, condition_from_name(error->name), "%s", isempty(error->message) ? error->name : error->message);
+        return failure_set(ret, condition_from_name(error->name), "%s",
+                           isempty(error->message) ? error->name : error->message);
 }
 
 /* Errors that sd-bus makes up itself: the connection, a socket that is not there, our own timeout, the bus's bounds. */

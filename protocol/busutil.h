@@ -45,7 +45,9 @@ int bus_read_options(sd_bus_message *m, const BusOption *options, size_t n_optio
                      Failure *reterr);
 /* Rows that every method that changes something has; Type has bool dry_run and char *reason. */
 #define BUS_OPTIONS_COMMON(Type) \
-        { "dry_run", "b", offsetof(Type, dry_run), NULL }, { "reason", "s", offsetof(Type, reason), NULL }
+        { "dry_run", "b", offsetof(Type, dry_run), NULL }, { \
+                "reason", "s", offsetof(Type, reason), NULL \
+        }
 /* Any one basic value or list, as above, without variant: for arguments before the options and for dictionaries of
  * peers. */
 int bus_read_field(sd_bus_message *m, const char *type, void *field, Failure *reterr);

@@ -16,7 +16,9 @@ void json_keys_done(JsonKeys *keys) {
 
 void json_reader_init(JsonReader *r, const char *text, size_t size, Failure *reterr) {
         assert(r && (text || size == 0));
-        *r = (JsonReader) { .text = text, .end = text + size, .at = text, .failure = reterr };
+        *r = (JsonReader) {
+                .text = text, .end = text + size, .at = text, .failure = reterr, .depth_max = LIMIT_JSON_DEPTH
+        };
 }
 
 static void path_format(const JsonReader *r, char *ret, size_t size) {
@@ -24,8 +26,9 @@ static void path_format(const JsonReader *r, char *ret, size_t size) {
         ret[0] = '\0';
         for (unsigned i = 0; i < r->depth && n < size; i++) {
                 const struct JsonStep *s = r->path + i;
-                int k = s->key ? snprintf(ret + n, size - n, "%s%.*s", n ? "." : "", (int) MIN_OF(s->length, 40u), s->key)
-                               : snprintf(ret + n, size - n, "[%zu]", s->index);
+                int k = s->key ? snprintf(ret + n, size - n, "%s%.*s", n ? "." : "", (int) MIN_OF(s->length, 40u),
+                                          s->key) :
+                                 snprintf(ret + n, size - n, "[%zu]", s->index);
                 n += (size_t) k;
         }
 }
@@ -82,8 +85,9 @@ static int expected(JsonReader *r, const char *what) {
 }
 
 static int enter(JsonReader *r) {
-        if (r->depth == LIMIT_JSON_DEPTH)
-                return json_fail(r, "deeper than %d levels", LIMIT_JSON_DEPTH);
+        assert(r->depth_max <= ELEMENTSOF(r->path));
+        if (r->depth >= r->depth_max)
+                return json_fail(r, "deeper than %u levels", r->depth_max);
         r->path[r->depth++] = (struct JsonStep) { 0 };
         return 0;
 }

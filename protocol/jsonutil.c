@@ -203,6 +203,24 @@ int json_check_header(JsonReader *r, const char *kind) {
         return 0;
 }
 
+void json_write_string(FILE *f, const char *s, size_t size) {
+        fputc('"', f);
+        for (const char *end = s + size; s < end;) {
+                size_t n = utf8_length(s, (size_t) (end - s));
+                unsigned char c = (unsigned char) *s;
+                if (n == 0)
+                        fputs("\\ufffd", f);
+                else if (c == '"' || c == '\\')
+                        fprintf(f, "\\%c", c);
+                else if (c < 0x20 || c == 0x7f)
+                        fprintf(f, "\\u%04x", c);
+                else
+                        fwrite(s, 1, n, f);
+                s += n ? n : 1;
+        }
+        fputc('"', f);
+}
+
 int json_tree_parse(const char *text, size_t size, size_t limit, Failure *reterr, json_object **ret) {
         JsonReader r;
         assert(ret);

@@ -6,20 +6,25 @@
  * tables, and never become a tree. What is refused is named by its path, as in "components[2].files[0].root".
  *
  * Refused everywhere: more than the limit, depth over LIMIT_JSON_DEPTH, anything behind the document, a key given
- * twice, text that is not UTF-8, NUL in strings, control characters but in JSON_TEXT, numbers outside of what they are read into.
+ * twice, text that is not UTF-8, NUL in strings, control characters but in JSON_TEXT, numbers outside of what they are
+ * read into.
  */
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
 #include <json-c/json.h>
+#include <stdio.h>
+
+/* A document that holds others, each as deep as it may be, is read with that many levels more. */
+enum { JSON_DEPTH_AROUND = 3 };
 
 typedef struct JsonReader {
         const char *text, *end, *at;
         Failure *failure; /* may be NULL */
-        unsigned depth;
+        unsigned depth, depth_max;
         struct JsonStep {
                 const char *key; /* NULL: element of an array */
                 size_t length, index;
-        } path[LIMIT_JSON_DEPTH];
+        } path[LIMIT_JSON_DEPTH + JSON_DEPTH_AROUND];
 } JsonReader;
 
 typedef enum JsonKind {
@@ -61,6 +66,9 @@ int json_read_uint(JsonReader *r, uint64_t max, uint64_t *ret);
 int json_skip(JsonReader *r);       /* any one value */
 bool json_take_null(JsonReader *r); /* skips it if it is null */
 int json_end(JsonReader *r);        /* nothing but white space may follow */
+
+/* Text of that many bytes as a JSON string; what is not UTF-8 becomes U+FFFD. */
+void json_write_string(FILE *f, const char *s, size_t size);
 
 /* schema (must be 1), kind and requires (must be empty: we know no feature words yet) of a document; r is rewound
  * afterwards. */

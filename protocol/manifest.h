@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The manifest (backup components document, interfaces 5.2): what a backup must keep beside its data to restore it. Written by
- * vssd, read back by Import, restore and tests. Tolerant reader: unknown keys are ignored, but digest, schema, kind and requires
- * are checked (DAMAGED, INVALID_DOCUMENT).
+ * The manifest (backup components document, interfaces 5.2): what a backup must keep beside its data to restore it.
+ * Written by vssd, read back by Import, restore and tests. Tolerant reader: unknown keys are ignored, but digest,
+ * schema, kind and requires are checked (DAMAGED, INVALID_DOCUMENT).
  */
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
@@ -11,9 +11,9 @@
 
 typedef struct ManifestComponent {
         char *path, *options, *previous_stamp, *stamp, *metadata;
-        char **implicit;  /* NULL-terminated */
-        int succeeded;    /* -1 not known yet, 0, 1 */
-        char **failures;  /* "event\nerror\nmessage" each, NULL-terminated */
+        char **implicit; /* NULL-terminated */
+        int succeeded;   /* -1 not known yet, 0, 1 */
+        char **failures; /* "event\nerror\nmessage" each, NULL-terminated */
 } ManifestComponent;
 
 typedef struct ManifestWriter {

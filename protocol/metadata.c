@@ -21,8 +21,19 @@ static bool is_one_of(const char *const *words, size_t n, const char *s) {
 
 static bool schema_word_is_known(const char *s) {
         static const char *const words[] = {
-                "copy", "incremental", "differential", "exclusive-incremental-differential", "log", "stamps",
-                "last-modify", "new-target", "move", "roll-forward", "rename", "authoritative", "parallel-restores",
+                "copy",
+                "incremental",
+                "differential",
+                "exclusive-incremental-differential",
+                "log",
+                "stamps",
+                "last-modify",
+                "new-target",
+                "move",
+                "roll-forward",
+                "rename",
+                "authoritative",
+                "parallel-restores",
                 "independent-system-state",
         };
         return is_one_of(words, ELEMENTSOF(words), s);
@@ -30,8 +41,8 @@ static bool schema_word_is_known(const char *s) {
 
 static bool method_is_known(const char *s) {
         static const char *const words[] = {
-                "if-not-there", "if-can-replace", "stop-restore-start", "alternate", "at-reboot", "at-reboot-if-busy",
-                "custom", "restore-stop-start",
+                "if-not-there",      "if-can-replace", "stop-restore-start", "alternate", "at-reboot",
+                "at-reboot-if-busy", "custom",         "restore-stop-start",
         };
         return is_one_of(words, ELEMENTSOF(words), s);
 }
@@ -103,13 +114,20 @@ Metadata *metadata_free(Metadata *m) {
 }
 
 /* The three keys of a file set inside an object of Type whose member set it is. */
-#define ROOT(Type, member)                                                                                            \
-        { "root", JSON_STRING, offsetof(Type, member root), .required = true, .max = LIMIT_PATH_BYTES - 1,            \
-          .check = path_is_clean, .expected = "an absolute path without \".\", \"..\" and empty parts" }
-#define PATTERN(Type, member)                                                                            \
-        { "pattern", JSON_STRING, offsetof(Type, member pattern), .max = NAME_BYTES,                     \
-          .check = pattern_is_valid, .expected = "a pattern of names in one directory" }
-#define RECURSIVE(Type, member) { "recursive", JSON_BOOL, offsetof(Type, member recursive) }
+#define ROOT(Type, member) \
+        { \
+                "root", JSON_STRING, offsetof(Type, member root), \
+                        .required = true, .max = LIMIT_PATH_BYTES - 1, .check = path_is_clean, \
+                        .expected = "an absolute path without \".\", \"..\" and empty parts" \
+        }
+#define PATTERN(Type, member) \
+        { \
+                "pattern", JSON_STRING, offsetof(Type, member pattern), \
+                        .max = NAME_BYTES, .check = pattern_is_valid, \
+                        .expected = "a pattern of names in one directory" \
+        }
+#define RECURSIVE(Type, member) \
+        { "recursive", JSON_BOOL, offsetof(Type, member recursive) }
 
 static int string_default(JsonReader *r, char **s, const char *value) {
         if (!*s)
@@ -225,9 +243,9 @@ static int read_recovery(JsonReader *r, void *element) {
         int k = json_read_string(r, LIMIT_STRING_BYTES, word);
         if (k < 0)
                 return k;
-        return streq(*word, "backup") || streq(*word, "rollback")
-                       ? 0
-                       : json_fail(r, "\"%.80s\" is not backup or rollback", *word);
+        return streq(*word, "backup") || streq(*word, "rollback") ?
+                       0 :
+                       json_fail(r, "\"%.80s\" is not backup or rollback", *word);
 }
 
 static int read_component_recovers(JsonReader *r, void *field) {
@@ -250,7 +268,8 @@ static int read_component_files(JsonReader *r, void *field) {
 
 static int read_component_depends(JsonReader *r, void *field) {
         Component *c = field;
-        return json_read_array(r, LIMIT_LIST, sizeof *c->depends, read_dependency, (void **) &c->depends, &c->n_depends);
+        return json_read_array(r, LIMIT_LIST, sizeof *c->depends, read_dependency, (void **) &c->depends,
+                               &c->n_depends);
 }
 
 static int read_component(JsonReader *r, void *element) {
@@ -324,7 +343,8 @@ static int read_components(JsonReader *r, void *field) {
 
 static int read_exclude(JsonReader *r, void *field) {
         Metadata *m = field;
-        return json_read_array(r, LIMIT_FILE_SETS, sizeof *m->exclude, read_file_set, (void **) &m->exclude, &m->n_exclude);
+        return json_read_array(r, LIMIT_FILE_SETS, sizeof *m->exclude, read_file_set, (void **) &m->exclude,
+                               &m->n_exclude);
 }
 
 static int read_exclude_from_snapshot(JsonReader *r, void *field) {
@@ -404,8 +424,8 @@ int metadata_parse(const char *text, size_t size, Failure *reterr, Metadata **re
 int metadata_check_identity(const Metadata *m, const char *name, const char *instance, Failure *reterr) {
         assert(m && name && instance);
         if (!streq(m->name, name))
-                return failure_set(reterr, CONDITION_INVALID_DOCUMENT, "writer.name: \"%s\" registered as \"%s\"", m->name,
-                                   name);
+                return failure_set(reterr, CONDITION_INVALID_DOCUMENT, "writer.name: \"%s\" registered as \"%s\"",
+                                   m->name, name);
         if (!streq(m->instance, instance))
                 return failure_set(reterr, CONDITION_INVALID_DOCUMENT, "writer.instance: \"%s\" registered as \"%s\"",
                                    m->instance, instance);

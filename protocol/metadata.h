@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The writer metadata document (interfaces 5.1), parsed strictly: what a writer said about itself and its data. Every string has
- * been bounded and checked; roots are absolute, without "." and ".." parts. Owned by whoever holds the Metadata.
+ * The writer metadata document (interfaces 5.1), parsed strictly: what a writer said about itself and its data. Every
+ * string has been bounded and checked; roots are absolute, without "." and ".." parts. Owned by whoever holds the
+ * Metadata.
  */
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
@@ -28,7 +29,7 @@ typedef struct Dependency {
 } Dependency;
 
 typedef struct Component {
-        char *path; /* "a/b/c" */
+        char *path;    /* "a/b/c" */
         bool database; /* type: database, else file-group */
         char *caption; /* "" if it has none */
         bool selectable, selectable_for_restore, notify_complete, system_state;

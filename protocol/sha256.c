@@ -22,8 +22,8 @@ static void sha256_block(Sha256 *s, const uint8_t block[static 64]) {
         uint32_t w[64], v[8];
 
         for (unsigned i = 0; i < 16; i++)
-                w[i] = (uint32_t) block[4 * i] << 24 | (uint32_t) block[4 * i + 1] << 16 | (uint32_t) block[4 * i + 2] << 8 |
-                       block[4 * i + 3];
+                w[i] = (uint32_t) block[4 * i] << 24 | (uint32_t) block[4 * i + 1] << 16 |
+                       (uint32_t) block[4 * i + 2] << 8 | block[4 * i + 3];
         for (unsigned i = 16; i < 64; i++) {
                 uint32_t a = w[i - 15], b = w[i - 2];
                 w[i] = w[i - 16] + (rotate(a, 7) ^ rotate(a, 18) ^ (a >> 3)) + w[i - 7] +

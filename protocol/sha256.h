@@ -12,7 +12,7 @@ typedef struct Sha256 {
         uint8_t block[64];
 } Sha256;
 
-#define SHA256_INIT                                                                                                       \
+#define SHA256_INIT \
         ((Sha256) { .state = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, \
                                0x5be0cd19 } })
 

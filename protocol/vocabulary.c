@@ -23,20 +23,21 @@ DEFINE_WORDS(closure, Closure, _CLOSURE_MAX, "strict", "extend", "ignore");
 DEFINE_WORDS(lifetime, Lifetime, _LIFETIME_MAX, "auto-release", "persistent");
 DEFINE_WORDS(session_kind, SessionKind, _SESSION_MAX, "bound", "detached", "ended");
 DEFINE_WORDS(set_state, SetState, _SET_STATE_MAX, "queued", "running", "created", "completing", "completed", "deleting",
-      "deleted", "aborting", "aborted");
+             "deleted", "aborting", "aborted");
 DEFINE_WORDS(phase, Phase, _PHASE_MAX, "identify", "plan", "prepare-backup", "begin-prepare", "end-prepare",
-      "prepare-snapshot", "pre-flush", "freeze", "pre-commit", "hold", "commit", "release", "post-commit", "thaw",
-      "pre-final", "post-snapshot", "post-final", "backup-complete", "backup-shutdown", "abort");
-DEFINE_WORDS(writer_event, WriterEvent, _WRITER_EVENT_MAX, "identify", "prepare-backup", "prepare-snapshot", "freeze", "thaw",
-      "post-snapshot", "backup-complete", "backup-shutdown", "abort", "pre-restore", "post-restore");
+             "prepare-snapshot", "pre-flush", "freeze", "pre-commit", "hold", "commit", "release", "post-commit",
+             "thaw", "pre-final", "post-snapshot", "post-final", "backup-complete", "backup-shutdown", "abort");
+DEFINE_WORDS(writer_event, WriterEvent, _WRITER_EVENT_MAX, "identify", "prepare-backup", "prepare-snapshot", "freeze",
+             "thaw", "post-snapshot", "backup-complete", "backup-shutdown", "abort", "pre-restore", "post-restore");
 DEFINE_WORDS(writer_state, WriterState, _WRITER_STATE_MAX, "unknown", "stable", "waiting-for-prepare-snapshot",
-      "waiting-for-freeze", "waiting-for-thaw", "waiting-for-post-snapshot", "waiting-for-backup-complete",
-      "failed-at-identify", "failed-at-prepare-backup", "failed-at-prepare-snapshot", "failed-at-freeze",
-      "failed-at-thaw", "failed-at-post-snapshot", "failed-at-backup-complete", "failed-at-pre-restore",
-      "failed-at-post-restore", "failed-at-backup-shutdown");
+             "waiting-for-freeze", "waiting-for-thaw", "waiting-for-post-snapshot", "waiting-for-backup-complete",
+             "failed-at-identify", "failed-at-prepare-backup", "failed-at-prepare-snapshot", "failed-at-freeze",
+             "failed-at-thaw", "failed-at-post-snapshot", "failed-at-backup-complete", "failed-at-pre-restore",
+             "failed-at-post-restore", "failed-at-backup-shutdown");
 DEFINE_WORDS(outcome, Outcome, _OUTCOME_MAX, "running", "ok", "failed", "timeout", "died", "skipped", "cancelled");
 
-/* Copies that could not be deleted stay, so a set falls back from deleting to completed: its writers have forgotten it. */
+/* Copies that could not be deleted stay, so a set falls back from deleting to completed: its writers have forgotten it.
+ */
 bool set_state_may_follow(SetState from, SetState to) {
 #define TO(state) (1u << SET_##state)
         static const uint16_t next[_SET_STATE_MAX] = {
@@ -58,7 +59,8 @@ static const struct {
         WriterState after, failed;
 } events[] = {
         [EVENT_IDENTIFY] = { "Identify", WRITER_STABLE, WRITER_FAILED_AT_IDENTIFY },
-        [EVENT_PREPARE_BACKUP] = { "PrepareBackup", WRITER_WAITING_FOR_PREPARE_SNAPSHOT, WRITER_FAILED_AT_PREPARE_BACKUP },
+        [EVENT_PREPARE_BACKUP] = { "PrepareBackup", WRITER_WAITING_FOR_PREPARE_SNAPSHOT,
+                                   WRITER_FAILED_AT_PREPARE_BACKUP },
         [EVENT_PREPARE_SNAPSHOT] = { "PrepareSnapshot", WRITER_WAITING_FOR_FREEZE, WRITER_FAILED_AT_PREPARE_SNAPSHOT },
         [EVENT_FREEZE] = { "Freeze", WRITER_WAITING_FOR_THAW, WRITER_FAILED_AT_FREEZE },
         [EVENT_THAW] = { "Thaw", WRITER_WAITING_FOR_POST_SNAPSHOT, WRITER_FAILED_AT_THAW },

@@ -39,43 +39,43 @@
 
 /* Limits: what each protects is the memory and the patience of vssd. */
 enum {
-        LIMIT_VOLUMES = 64,                    /* per set, as in VSS; also VSS_VOLUMES_MAX of the provider ABI */
-        LIMIT_WRITERS = 1024,                  /* registered at once */
-        LIMIT_WRITERS_PER_UID = 16,            /* for uids other than 0 (hazards C2) */
-        LIMIT_METADATA_BYTES = 1024 * 1024,    /* one writer document (interfaces 1.1 rule 12) */
+        LIMIT_VOLUMES = 64,                         /* per set, as in VSS; also VSS_VOLUMES_MAX of the provider ABI */
+        LIMIT_WRITERS = 1024,                       /* registered at once */
+        LIMIT_WRITERS_PER_UID = 16,                 /* for uids other than 0 (hazards C2) */
+        LIMIT_METADATA_BYTES = 1024 * 1024,         /* one writer document (interfaces 1.1 rule 12) */
         LIMIT_METADATA_BYTES_PER_UID = 1024 * 1024, /* all documents of one uid other than 0 (hazards C2) */
-        LIMIT_MANIFEST_BYTES = 64 * 1024 * 1024, /* 1024 writers would not fit into one bus message */
+        LIMIT_MANIFEST_BYTES = 64 * 1024 * 1024,    /* 1024 writers would not fit into one bus message */
         LIMIT_JSON_DEPTH = 16,
-        LIMIT_COMPONENTS = 4096,               /* per writer document */
-        LIMIT_FILE_SETS = 16384,               /* per writer document */
-        LIMIT_PATH_BYTES = 4096,               /* PATH_MAX */
-        LIMIT_STRING_BYTES = 4096,             /* any other string of a document or option */
-        LIMIT_LABELS = 64,                     /* per set */
-        LIMIT_LIST = 4096,                     /* entries of one list of an option or document */
-        LIMIT_SETS_RUNNING = 64,               /* backup sessions being made at once, as in VSS */
-        LIMIT_SET_RECORDS = 256,               /* sets without snapshots kept for reference */
-        LIMIT_SETS = 4096,                     /* sets in the catalogue */
-        LIMIT_WAITERS = 64,                    /* Wait calls per set */
-        LIMIT_CALLS_IN_FLIGHT = 100,           /* dbus-daemon refuses the 129th unanswered call of a connection */
-        LIMIT_SESSIONS_PER_WRITER = 16,        /* shown in WriterEntry.Sessions */
-        LIMIT_MESSAGE_BYTES = 512,             /* one error text */
+        LIMIT_COMPONENTS = 4096,        /* per writer document */
+        LIMIT_FILE_SETS = 16384,        /* per writer document */
+        LIMIT_PATH_BYTES = 4096,        /* PATH_MAX */
+        LIMIT_STRING_BYTES = 4096,      /* any other string of a document or option */
+        LIMIT_LABELS = 64,              /* per set */
+        LIMIT_LIST = 4096,              /* entries of one list of an option or document */
+        LIMIT_SETS_RUNNING = 64,        /* backup sessions being made at once, as in VSS */
+        LIMIT_SET_RECORDS = 256,        /* sets without snapshots kept for reference */
+        LIMIT_SETS = 4096,              /* sets in the catalogue */
+        LIMIT_WAITERS = 64,             /* Wait calls per set */
+        LIMIT_CALLS_IN_FLIGHT = 100,    /* dbus-daemon refuses the 129th unanswered call of a connection */
+        LIMIT_SESSIONS_PER_WRITER = 16, /* shown in WriterEntry.Sessions */
+        LIMIT_MESSAGE_BYTES = 512,      /* one error text */
 };
 
 /* Closed lists. x_to_string() of an invalid value asserts; x_from_string() returns -EINVAL for an unknown word. */
-#define DECLARE_WORDS(name, Type)                       \
-        const char *name##_to_string(Type value);       \
+#define DECLARE_WORDS(name, Type) \
+        const char *name##_to_string(Type value); \
         int name##_from_string(const char *s)
 /* The words in the order of the enum, whose length is checked when this is compiled. Needs protocol/base.h. */
-#define DEFINE_WORDS(name, Type, max, ...)                                                              \
-        static const char *const name##_words[] = { __VA_ARGS__ };                                      \
-        _Static_assert(ELEMENTSOF(name##_words) == (max), "words of " #name " do not match the enum");  \
-        const char *name##_to_string(Type value) {                                                      \
-                assert((size_t) value < (max));                                                         \
-                return name##_words[value];                                                             \
-        }                                                                                               \
-        int name##_from_string(const char *s) {                                                         \
-                return words_find(name##_words, (max), s);                                              \
-        }                                                                                               \
+#define DEFINE_WORDS(name, Type, max, ...) \
+        static const char *const name##_words[] = { __VA_ARGS__ }; \
+        _Static_assert(ELEMENTSOF(name##_words) == (max), "words of " #name " do not match the enum"); \
+        const char *name##_to_string(Type value) { \
+                assert((size_t) value < (max)); \
+                return name##_words[value]; \
+        } \
+        int name##_from_string(const char *s) { \
+                return words_find(name##_words, (max), s); \
+        } \
         struct base_trailing_semicolon
 int words_find(const char *const *words, size_t n, const char *s); /* index, or -EINVAL */
 
@@ -85,10 +85,23 @@ typedef enum Usage { USAGE_USER_DATA, USAGE_SYSTEM_SERVICE, USAGE_BOOTABLE_STATE
 DECLARE_WORDS(usage, Usage);
 typedef enum Source { SOURCE_TRANSACTED, SOURCE_NON_TRANSACTED, SOURCE_OTHER, _SOURCE_MAX } Source;
 DECLARE_WORDS(source, Source);
-typedef enum BackupType { BACKUP_COPY, BACKUP_FULL, BACKUP_INCREMENTAL, BACKUP_DIFFERENTIAL, BACKUP_LOG, _BACKUP_TYPE_MAX } BackupType;
+typedef enum BackupType {
+        BACKUP_COPY,
+        BACKUP_FULL,
+        BACKUP_INCREMENTAL,
+        BACKUP_DIFFERENTIAL,
+        BACKUP_LOG,
+        _BACKUP_TYPE_MAX
+} BackupType;
 DECLARE_WORDS(backup_type, BackupType);
 /* ordered: a higher value is a stronger promise */
-typedef enum Consistency { CONSISTENCY_NONE, CONSISTENCY_CRASH, CONSISTENCY_FILESYSTEM, CONSISTENCY_APPLICATION, _CONSISTENCY_MAX } Consistency; /* "" for NONE */
+typedef enum Consistency {
+        CONSISTENCY_NONE,
+        CONSISTENCY_CRASH,
+        CONSISTENCY_FILESYSTEM,
+        CONSISTENCY_APPLICATION,
+        _CONSISTENCY_MAX
+} Consistency; /* "" for NONE */
 DECLARE_WORDS(consistency, Consistency);
 typedef enum OnWriterFailure { ON_FAILURE_ABORT, ON_FAILURE_DEGRADE, _ON_FAILURE_MAX } OnWriterFailure;
 DECLARE_WORDS(on_writer_failure, OnWriterFailure);
@@ -115,33 +128,82 @@ DECLARE_WORDS(set_state, SetState);
 bool set_state_may_follow(SetState from, SetState to); /* the one table of legal transitions */
 
 typedef enum Phase {
-        PHASE_IDENTIFY, PHASE_PLAN, PHASE_PREPARE_BACKUP, PHASE_BEGIN_PREPARE, PHASE_END_PREPARE, PHASE_PREPARE_SNAPSHOT,
-        PHASE_PRE_FLUSH, PHASE_FREEZE, PHASE_PRE_COMMIT, PHASE_HOLD, PHASE_COMMIT, PHASE_RELEASE, PHASE_POST_COMMIT,
-        PHASE_THAW, PHASE_PRE_FINAL, PHASE_POST_SNAPSHOT, PHASE_POST_FINAL, PHASE_BACKUP_COMPLETE, PHASE_BACKUP_SHUTDOWN,
-        PHASE_ABORT, _PHASE_MAX,
+        PHASE_IDENTIFY,
+        PHASE_PLAN,
+        PHASE_PREPARE_BACKUP,
+        PHASE_BEGIN_PREPARE,
+        PHASE_END_PREPARE,
+        PHASE_PREPARE_SNAPSHOT,
+        PHASE_PRE_FLUSH,
+        PHASE_FREEZE,
+        PHASE_PRE_COMMIT,
+        PHASE_HOLD,
+        PHASE_COMMIT,
+        PHASE_RELEASE,
+        PHASE_POST_COMMIT,
+        PHASE_THAW,
+        PHASE_PRE_FINAL,
+        PHASE_POST_SNAPSHOT,
+        PHASE_POST_FINAL,
+        PHASE_BACKUP_COMPLETE,
+        PHASE_BACKUP_SHUTDOWN,
+        PHASE_ABORT,
+        _PHASE_MAX,
 } Phase;
 DECLARE_WORDS(phase, Phase);
 
 /* What vssd says to writers; the kebab-case words are also the script names of vss-writer-exec. */
 typedef enum WriterEvent {
-        EVENT_IDENTIFY, EVENT_PREPARE_BACKUP, EVENT_PREPARE_SNAPSHOT, EVENT_FREEZE, EVENT_THAW, EVENT_POST_SNAPSHOT,
-        EVENT_BACKUP_COMPLETE, EVENT_BACKUP_SHUTDOWN, EVENT_ABORT, EVENT_PRE_RESTORE, EVENT_POST_RESTORE, _WRITER_EVENT_MAX,
+        EVENT_IDENTIFY,
+        EVENT_PREPARE_BACKUP,
+        EVENT_PREPARE_SNAPSHOT,
+        EVENT_FREEZE,
+        EVENT_THAW,
+        EVENT_POST_SNAPSHOT,
+        EVENT_BACKUP_COMPLETE,
+        EVENT_BACKUP_SHUTDOWN,
+        EVENT_ABORT,
+        EVENT_PRE_RESTORE,
+        EVENT_POST_RESTORE,
+        _WRITER_EVENT_MAX,
 } WriterEvent;
 DECLARE_WORDS(writer_event, WriterEvent);
 const char *writer_event_member(WriterEvent e); /* "PrepareBackup" */
 
 typedef enum WriterState {
-        WRITER_UNKNOWN, WRITER_STABLE, WRITER_WAITING_FOR_PREPARE_SNAPSHOT, WRITER_WAITING_FOR_FREEZE, WRITER_WAITING_FOR_THAW,
-        WRITER_WAITING_FOR_POST_SNAPSHOT, WRITER_WAITING_FOR_BACKUP_COMPLETE, WRITER_FAILED_AT_IDENTIFY,
-        WRITER_FAILED_AT_PREPARE_BACKUP, WRITER_FAILED_AT_PREPARE_SNAPSHOT, WRITER_FAILED_AT_FREEZE, WRITER_FAILED_AT_THAW,
-        WRITER_FAILED_AT_POST_SNAPSHOT, WRITER_FAILED_AT_BACKUP_COMPLETE, WRITER_FAILED_AT_PRE_RESTORE,
-        WRITER_FAILED_AT_POST_RESTORE, WRITER_FAILED_AT_BACKUP_SHUTDOWN, _WRITER_STATE_MAX,
+        WRITER_UNKNOWN,
+        WRITER_STABLE,
+        WRITER_WAITING_FOR_PREPARE_SNAPSHOT,
+        WRITER_WAITING_FOR_FREEZE,
+        WRITER_WAITING_FOR_THAW,
+        WRITER_WAITING_FOR_POST_SNAPSHOT,
+        WRITER_WAITING_FOR_BACKUP_COMPLETE,
+        WRITER_FAILED_AT_IDENTIFY,
+        WRITER_FAILED_AT_PREPARE_BACKUP,
+        WRITER_FAILED_AT_PREPARE_SNAPSHOT,
+        WRITER_FAILED_AT_FREEZE,
+        WRITER_FAILED_AT_THAW,
+        WRITER_FAILED_AT_POST_SNAPSHOT,
+        WRITER_FAILED_AT_BACKUP_COMPLETE,
+        WRITER_FAILED_AT_PRE_RESTORE,
+        WRITER_FAILED_AT_POST_RESTORE,
+        WRITER_FAILED_AT_BACKUP_SHUTDOWN,
+        _WRITER_STATE_MAX,
 } WriterState;
 DECLARE_WORDS(writer_state, WriterState);
 WriterState writer_state_after(WriterEvent e);  /* the state a writer waits in once it answered e well */
 WriterState writer_state_failed(WriterEvent e); /* failed-at-e; WRITER_UNKNOWN for abort */
 
-typedef enum Outcome { OUTCOME_RUNNING, OUTCOME_OK, OUTCOME_FAILED, OUTCOME_TIMEOUT, OUTCOME_DIED, OUTCOME_SKIPPED, OUTCOME_CANCELLED, _OUTCOME_MAX } Outcome;
+typedef enum Outcome {
+        OUTCOME_RUNNING,
+        OUTCOME_OK,
+        OUTCOME_FAILED,
+        OUTCOME_TIMEOUT,
+        OUTCOME_DIED,
+        OUTCOME_SKIPPED,
+        OUTCOME_CANCELLED,
+        _OUTCOME_MAX
+} Outcome;
 DECLARE_WORDS(outcome, Outcome);
 
 /*
@@ -149,14 +211,39 @@ DECLARE_WORDS(outcome, Outcome);
  */
 typedef enum Condition {
         CONDITION_NONE,
-        CONDITION_FAILED, CONDITION_PROVIDER_FAILED, CONDITION_CANCELLED, CONDITION_UNAVAILABLE, CONDITION_EXISTS,
-        CONDITION_BAD_STATE, CONDITION_TOO_LATE, CONDITION_INVALID_ARGUMENT, CONDITION_INVALID_DOCUMENT, CONDITION_AMBIGUOUS,
-        CONDITION_NOT_AUTHORIZED, CONDITION_NOT_FOUND, CONDITION_STALE_TOKEN, CONDITION_VETOED, CONDITION_WRITER_LOST,
-        CONDITION_PROVIDER_LOST, CONDITION_DEADLINE_PASSED, CONDITION_HOLD_EXPIRED, CONDITION_NO_SPACE, CONDITION_LIMIT_REACHED,
-        CONDITION_BUSY, CONDITION_PINNED, CONDITION_LEVEL_NOT_REACHED, CONDITION_VOLUME_MISSING, CONDITION_NOT_SUPPORTED,
-        CONDITION_NOT_ONE_INSTANT, CONDITION_STACK_REFUSED, CONDITION_DAMAGED,
+        CONDITION_FAILED,
+        CONDITION_PROVIDER_FAILED,
+        CONDITION_CANCELLED,
+        CONDITION_UNAVAILABLE,
+        CONDITION_EXISTS,
+        CONDITION_BAD_STATE,
+        CONDITION_TOO_LATE,
+        CONDITION_INVALID_ARGUMENT,
+        CONDITION_INVALID_DOCUMENT,
+        CONDITION_AMBIGUOUS,
+        CONDITION_NOT_AUTHORIZED,
+        CONDITION_NOT_FOUND,
+        CONDITION_STALE_TOKEN,
+        CONDITION_VETOED,
+        CONDITION_WRITER_LOST,
+        CONDITION_PROVIDER_LOST,
+        CONDITION_DEADLINE_PASSED,
+        CONDITION_HOLD_EXPIRED,
+        CONDITION_NO_SPACE,
+        CONDITION_LIMIT_REACHED,
+        CONDITION_BUSY,
+        CONDITION_PINNED,
+        CONDITION_LEVEL_NOT_REACHED,
+        CONDITION_VOLUME_MISSING,
+        CONDITION_NOT_SUPPORTED,
+        CONDITION_NOT_ONE_INSTANT,
+        CONDITION_STACK_REFUSED,
+        CONDITION_DAMAGED,
         /* only from writers */
-        CONDITION_WRITER_RETRYABLE, CONDITION_WRITER_FATAL, CONDITION_WRITER_NO_RESOURCES, CONDITION_WRITER_MISSING_VOLUME,
+        CONDITION_WRITER_RETRYABLE,
+        CONDITION_WRITER_FATAL,
+        CONDITION_WRITER_NO_RESOURCES,
+        CONDITION_WRITER_MISSING_VOLUME,
         _CONDITION_MAX,
 } Condition;
 
@@ -165,7 +252,7 @@ int condition_errno(Condition c);        /* positive */
 bool condition_retryable(Condition c);
 int condition_exit_code(Condition c);
 Condition condition_from_name(const char *dbus_error_name); /* ours or a standard one; unknown: CONDITION_FAILED */
-Condition condition_from_errno(int error);                  /* for provider results: unknown: CONDITION_PROVIDER_FAILED */
+Condition condition_from_errno(int error); /* for provider results: unknown: CONDITION_PROVIDER_FAILED */
 /* What a requester is told when a writer answered with this: Vetoed, WriterLost, DeadlinePassed or VolumeMissing. */
 Condition condition_from_writer(Condition c);
 
