@@ -1,22 +1,35 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Messages between vssd and vss-provider-host: fixed-size structs over SOCK_SEQPACKET, host byte order (both ends are the same
- * build; LOAD carries the version string and a host of another build is refused). One request in flight; a list is answered by
- * any number of replies with more = 1 and a last one with more = 0. A descriptor rides with BEGIN_PREPARE and PROBE (root of the
- * volume), DIFF and EXPORT (sink), and with the reply to OPEN.
+ * Messages between vssd and vss-provider-host: fixed-size structs over SOCK_SEQPACKET, host byte order (both ends are
+ * the same build; LOAD carries the version string and a host of another build is refused). One request in flight; a
+ * list is answered by any number of replies with more = 1 and a last one with more = 0. A descriptor rides with
+ * BEGIN_PREPARE and PROBE (root of the volume), DIFF and EXPORT (sink), and with the reply to OPEN.
  */
 #include "protocol/vocabulary.h"
 
 enum { VSS_WIRE_NAME = 80, VSS_WIRE_ID = VSS_ID_LENGTH + 1, VSS_WIRE_PATH = LIMIT_PATH_BYTES };
 
 enum vss_wire_op {
-        VSS_WIRE_LOAD = 1, /* name = provider, text = version of vssd → capabilities, priority, text = provider's version */
-        VSS_WIRE_PROBE,    /* volume_* → capabilities, free_bytes; -EOPNOTSUPP + message */
-        VSS_WIRE_BEGIN_PREPARE, VSS_WIRE_END_PREPARE, VSS_WIRE_PRE_COMMIT, VSS_WIRE_HOLD, VSS_WIRE_COMMIT, VSS_WIRE_RELEASE,
-        VSS_WIRE_POST_COMMIT, VSS_WIRE_PRE_FINAL, VSS_WIRE_POST_FINAL, VSS_WIRE_ABORT,
-        VSS_WIRE_LIST,     /* set "" = all → items with snapshot fields */
-        VSS_WIRE_REMOVE, VSS_WIRE_MOUNT, VSS_WIRE_UNMOUNT, VSS_WIRE_OPEN, VSS_WIRE_DIFF,
+        VSS_WIRE_LOAD =
+                1, /* name = provider, text = version of vssd → capabilities, priority, text = provider's version */
+        VSS_WIRE_PROBE, /* volume_* → capabilities, free_bytes; -EOPNOTSUPP + message */
+        VSS_WIRE_BEGIN_PREPARE,
+        VSS_WIRE_END_PREPARE,
+        VSS_WIRE_PRE_COMMIT,
+        VSS_WIRE_HOLD,
+        VSS_WIRE_COMMIT,
+        VSS_WIRE_RELEASE,
+        VSS_WIRE_POST_COMMIT,
+        VSS_WIRE_PRE_FINAL,
+        VSS_WIRE_POST_FINAL,
+        VSS_WIRE_ABORT,
+        VSS_WIRE_LIST, /* set "" = all → items with snapshot fields */
+        VSS_WIRE_REMOVE,
+        VSS_WIRE_MOUNT,
+        VSS_WIRE_UNMOUNT,
+        VSS_WIRE_OPEN,
+        VSS_WIRE_DIFF,
         VSS_WIRE_CLEAR_MARK, /* of a set: drop the "uncommitted" mark, the last step of creation (hazards B4, D15) */
         VSS_WIRE_EXIT,
         _VSS_WIRE_OP_MAX,

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vss-provider-host: runs the code of one provider, so that what it does wrong costs one process. It answers one
+ * request at a time over the socket it finds at descriptor 3, and goes when that ends. While it is inside a call it
+ * cannot see the end of the socket; the parent-death signal and the SIGKILL of vssd at the deadline see to that.
+ *
+ * What a provider gets from here is checked: ids, terminated strings, the order of the steps of a set, one set per
+ * process. What it gives back is checked by vssd, for which this process is as untrusted as any.
+ *
+ * Of root's capabilities these remain, for the providers that storage needs: SYS_ADMIN (mount, snapshot and device
+ * ioctls, trusted attributes), DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER and CHOWN (copies belong to anybody), MKNOD
+ * (device nodes), IPC_LOCK, SYS_NICE and SYS_RESOURCE (the window: locked memory, scheduling, I/O flusher).
+ */
+#include "daemon/child.h"
+#include "providers/loader.h"
+#include "providers/wire.h"
+#include <cap-ng.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+enum { WINDOW_STACK_BYTES = 256 * 1024 };
+
+typedef struct Host {
+        LoadedProvider provider;
+        bool loaded;
+        unsigned stage;     /* of the last step that was done */
+        bool failed;        /* a step failed: only abort and what is outside sets may follow */
+        unsigned n_volumes; /* begin_prepare so far */
+        char set[VSS_WIRE_ID];
+        struct vss_wire_request request;
+        struct vss_wire_reply reply;
+        int fd; /* that came with the request */
+} Host;
+
+static Host host = { .fd = -EBADF };
+
+/* Errors of the contract; see vss-provider.h. */
+static int normalize(int r) {
+        static const int known[] = {
+                ENOMEM, EINVAL, EACCES,  ENOENT, ENOSPC,    EDQUOT, EOPNOTSUPP, EBUSY,
+                EIO,    ESTALE, EUCLEAN, EXDEV,  ECANCELED, ETIME,  EAGAIN,     EPERM,
+        };
+        if (r >= 0)
+                return r;
+        for (size_t i = 0; i < ELEMENTSOF(known); i++)
+                if (known[i] == -r)
+                        return r;
+        return -EREMOTEIO;
+}
+
+static void call_begin(Host *h, struct vss_call *ret) {
+        bool window = h->request.op >= VSS_WIRE_PRE_COMMIT && h->request.op <= VSS_WIRE_POST_COMMIT;
+        *ret = (struct vss_call) {
+                .struct_size = sizeof(*ret),
+                .set = h->request.set,
+                .deadline_usec = h->request.deadline_usec,
+                .cancel_fd = window ? -1 : CHILD_SOCKET_FD, /* nothing is sent during a call: readable is the end */
+                .flags = h->request.flags,
+        };
+}
+
+static int call_end(Host *h, const struct vss_call *c, int r) {
+        _Static_assert(sizeof(c->message) == sizeof(h->reply.message), "a message fits");
+        memcpy(h->reply.message, c->message, sizeof(c->message));
+        h->reply.message[sizeof(h->reply.message) - 1] = '\0';
+        return normalize(r);
+}
+
+static int load_failed(Host *h, const Failure *failure) {
+        memcpy(h->reply.message, failure->message, sizeof(h->reply.message));
+        return normalize(-condition_errno(failure->condition));
+}
+
+static int handle_load(Host *h) {
+        Failure failure = {};
+        if (!streq(h->request.text, VSS_VERSION)) {
+                (void) failure_set(&failure, CONDITION_NOT_SUPPORTED,
+                                   "vss-provider-host is version %s and vssd another: restart vssd", VSS_VERSION);
+                return load_failed(h, &failure);
+        }
+        if (provider_load(h->request.name, &h->provider, &failure) < 0 || provider_start(&h->provider, &failure) < 0)
+                return load_failed(h, &failure);
+        h->loaded = true;
+        h->reply.capabilities = h->provider.capabilities;
+        h->reply.priority = h->provider.table.priority;
+        (void) snprintf(h->reply.text, sizeof(h->reply.text), "%s", h->provider.table.version);
+        return 0;
+}
+
+static const char *text_or_null(const char *s) {
+        return isempty(s) ? NULL : s;
+}
+
+static void volume_begin(const Host *h, struct vss_volume *ret) {
+        const struct vss_wire_request *q = &h->request;
+        *ret = (struct vss_volume) {
+                .struct_size = sizeof(*ret),
+                .name = q->volume,
+                .mount_point = text_or_null(q->mount_point),
+                .device = text_or_null(q->device),
+                .fs_type = text_or_null(q->fs_type),
+                .fs_uuid = text_or_null(q->fs_uuid),
+                .dev = q->dev,
+                .subvolume = q->subvolume,
+                .size_bytes = q->size_bytes,
+                .root_fd = h->fd >= 0 ? h->fd : -1,
+        };
+}
+
+static int handle_probe(Host *h) {
+        struct vss_call c;
+        struct vss_volume v;
+        struct vss_probe probe = { .struct_size = sizeof(probe) };
+        call_begin(h, &c);
+        volume_begin(h, &v);
+        int r = h->provider.table.probe(h->provider.state, &c, &v, &probe);
+        h->reply.capabilities = probe.capabilities;
+        h->reply.free_bytes = probe.free_bytes;
+        return call_end(h, &c, r);
+}
+
+static int handle_begin_prepare(Host *h) {
+        struct vss_call c;
+        struct vss_volume v;
+        if (h->n_volumes == VSS_VOLUMES_MAX) {
+                (void) snprintf(h->reply.message, sizeof(h->reply.message), "%s: a set has at most %d volumes",
+                                h->provider.table.name, VSS_VOLUMES_MAX);
+                return -EDQUOT;
+        }
+        const struct vss_request q = {
+                .struct_size = sizeof(q),
+                .snapshot = h->request.snapshot,
+                .storage = text_or_null(h->request.name),
+                .mode = text_or_null(h->request.text),
+                .flags = h->request.request_flags,
+        };
+        call_begin(h, &c);
+        volume_begin(h, &v);
+        int r = h->provider.table.begin_prepare(h->provider.state, &c, &v, &q);
+        if (r >= 0)
+                h->n_volumes++;
+        return call_end(h, &c, r);
+}
+
+/* From here on nothing may be paged in from a disk that is held. Without the right to do so it is only less certain. */
+static void lock_memory(void) {
+        volatile char stack[WINDOW_STACK_BYTES];
+        for (size_t i = 0; i < sizeof(stack); i += 4096)
+                stack[i] = 0;
+        (void) mlockall(MCL_CURRENT | MCL_FUTURE);
+}
+
+static int handle_step(Host *h) {
+        const struct vss_provider *p = &h->provider.table;
+        const vss_step_fn steps[_VSS_WIRE_OP_MAX] = {
+                [VSS_WIRE_END_PREPARE] = p->end_prepare,
+                [VSS_WIRE_PRE_COMMIT] = p->pre_commit,
+                [VSS_WIRE_HOLD] = p->hold,
+                [VSS_WIRE_COMMIT] = p->commit,
+                [VSS_WIRE_RELEASE] = p->release,
+                [VSS_WIRE_POST_COMMIT] = p->post_commit,
+                [VSS_WIRE_PRE_FINAL] = p->pre_final,
+                [VSS_WIRE_POST_FINAL] = p->post_final,
+                [VSS_WIRE_ABORT] = p->abort,
+                [VSS_WIRE_CLEAR_MARK] = p->clear_mark,
+        };
+        struct vss_call c;
+        int r = 0;
+        call_begin(h, &c);
+        if (steps[h->request.op])
+                r = steps[h->request.op](h->provider.state, &c);
+        if (h->request.op == VSS_WIRE_END_PREPARE && r >= 0)
+                lock_memory();
+        return call_end(h, &c, r);
+}
+
+static void copy_text(char *ret, size_t size, const char *s, size_t max) {
+        size_t n = strnlen(s, MIN_OF(size - 1, max));
+        memcpy(ret, s, n);
+        memset(ret + n, 0, size - n);
+}
+
+/* One item of a list, straight onto the socket: nobody's memory grows with the number of copies. */
+static int list_found(const struct vss_snapshot *item, void *userdata) {
+        Host *h = userdata;
+        struct vss_wire_reply *reply = &h->reply;
+        struct vss_snapshot s = {};
+        memcpy(&s, item, MIN_OF((size_t) item->struct_size, sizeof(s)));
+        reply->more = 1;
+        reply->created_at = s.created_at;
+        reply->size_bytes = s.size_bytes;
+        reply->used_bytes = s.used_bytes;
+        reply->snapshot_flags = s.flags & (VSS_REQUEST_PERSISTENT | VSS_REQUEST_WRITABLE);
+        reply->pending = s.flags & VSS_SNAPSHOT_PENDING ? 1 : 0;
+        reply->damaged = s.damaged;
+        copy_text(reply->id, sizeof(reply->id), s.id, sizeof(s.id));
+        copy_text(reply->set, sizeof(reply->set), s.set, sizeof(s.set));
+        copy_text(reply->volume, sizeof(reply->volume), s.volume, sizeof(s.volume));
+        copy_text(reply->device, sizeof(reply->device), s.device, sizeof(s.device));
+        copy_text(reply->path, sizeof(reply->path), s.path, sizeof(s.path));
+        copy_text(reply->token, sizeof(reply->token), s.token, sizeof(s.token));
+        return child_send(CHILD_SOCKET_FD, reply, sizeof(*reply), -1);
+}
+
+static void reply_begin(Host *h) {
+        h->reply = (struct vss_wire_reply) { .op = h->request.op, .serial = h->request.serial };
+}
+
+static int handle_list(Host *h) {
+        struct vss_call c;
+        call_begin(h, &c);
+        int r = h->provider.table.list(h->provider.state, &c, list_found, h);
+        reply_begin(h);
+        return call_end(h, &c, r);
+}
+
+static int unsupported(Host *h, const char *what) {
+        (void) snprintf(h->reply.message, sizeof(h->reply.message), "%s: cannot %s", h->provider.table.name, what);
+        return -EOPNOTSUPP;
+}
+
+static int handle_remove(Host *h) {
+        struct vss_call c;
+        call_begin(h, &c);
+        return call_end(h, &c, h->provider.table.remove(h->provider.state, &c, h->request.snapshot));
+}
+
+static int handle_mount(Host *h) {
+        struct vss_call c;
+        const struct vss_provider *p = &h->provider.table;
+        call_begin(h, &c);
+        if (h->request.op == VSS_WIRE_MOUNT)
+                return p->mount ?
+                               call_end(h, &c, p->mount(h->provider.state, &c, h->request.snapshot, h->request.path)) :
+                               unsupported(h, "mount a copy");
+        return p->unmount ? call_end(h, &c, p->unmount(h->provider.state, &c, h->request.path)) :
+                            unsupported(h, "unmount a copy");
+}
+
+static int handle_open(Host *h) {
+        struct vss_call c;
+        call_begin(h, &c);
+        if (!h->provider.table.open)
+                return unsupported(h, "open a copy");
+        int r = h->provider.table.open(h->provider.state, &c, h->request.snapshot);
+        h->fd = close_fd(h->fd);
+        if (r >= 0)
+                h->fd = r; /* goes out with the reply */
+        return call_end(h, &c, MIN_OF(r, 0));
+}
+
+static int handle_diff(Host *h) {
+        struct vss_call c;
+        call_begin(h, &c);
+        if (!h->provider.table.diff)
+                return unsupported(h, "tell what changed");
+        return call_end(h, &c,
+                        h->provider.table.diff(h->provider.state, &c, h->request.path, h->request.snapshot, h->fd));
+}
+
+enum {
+        NEEDS_SET = 1 << 0,
+        NEEDS_SNAPSHOT = 1 << 1,
+        NEEDS_VOLUME = 1 << 2,
+        NEEDS_PATH = 1 << 3,
+        NEEDS_FD = 1 << 4,
+        OF_SEQUENCE = 1 << 5, /* a step whose order matters; may come again where REPEATS is said */
+        REPEATS = 1 << 6,
+        ENDS = 1 << 7, /* the set is over for this process */
+};
+
+static const struct {
+        int (*handle)(Host *h);
+        unsigned flags;
+} requests[_VSS_WIRE_OP_MAX] = {
+        [VSS_WIRE_LOAD] = { handle_load, 0 },
+        [VSS_WIRE_PROBE] = { handle_probe, NEEDS_VOLUME },
+        [VSS_WIRE_BEGIN_PREPARE] = { handle_begin_prepare,
+                                     NEEDS_SET | NEEDS_SNAPSHOT | NEEDS_VOLUME | OF_SEQUENCE | REPEATS },
+        [VSS_WIRE_END_PREPARE] = { handle_step, NEEDS_SET | OF_SEQUENCE },
+        [VSS_WIRE_PRE_COMMIT] = { handle_step, NEEDS_SET | OF_SEQUENCE },
+        [VSS_WIRE_HOLD] = { handle_step, NEEDS_SET | OF_SEQUENCE },
+        [VSS_WIRE_COMMIT] = { handle_step, NEEDS_SET | OF_SEQUENCE },
+        [VSS_WIRE_RELEASE] = { handle_step, NEEDS_SET | OF_SEQUENCE | REPEATS },
+        [VSS_WIRE_POST_COMMIT] = { handle_step, NEEDS_SET | OF_SEQUENCE },
+        [VSS_WIRE_PRE_FINAL] = { handle_step, NEEDS_SET | OF_SEQUENCE | REPEATS },
+        [VSS_WIRE_POST_FINAL] = { handle_step, NEEDS_SET | OF_SEQUENCE | REPEATS },
+        [VSS_WIRE_ABORT] = { handle_step, NEEDS_SET | ENDS },
+        [VSS_WIRE_CLEAR_MARK] = { handle_step, NEEDS_SET },
+        [VSS_WIRE_LIST] = { handle_list, 0 },
+        [VSS_WIRE_REMOVE] = { handle_remove, NEEDS_SNAPSHOT },
+        [VSS_WIRE_MOUNT] = { handle_mount, NEEDS_SNAPSHOT | NEEDS_PATH },
+        [VSS_WIRE_UNMOUNT] = { handle_mount, NEEDS_PATH },
+        [VSS_WIRE_OPEN] = { handle_open, NEEDS_SNAPSHOT },
+        [VSS_WIRE_DIFF] = { handle_diff, NEEDS_SNAPSHOT | NEEDS_FD },
+};
+
+static int reject(Host *h, const char *why) {
+        (void) snprintf(h->reply.message, sizeof(h->reply.message), "vss-provider-host: %s", why);
+        return -EINVAL;
+}
+
+/* hold and release come before and after commit, so the numbers of the operations are the order of the steps. */
+static int check_order(Host *h, unsigned flags) {
+        unsigned op = h->request.op;
+        if (h->set[0] && !streq(h->set, h->request.set))
+                return reject(h, "this process works for another set");
+        if (h->failed)
+                return reject(h, "an earlier step failed: only abort can follow");
+        if (op == VSS_WIRE_BEGIN_PREPARE ? h->stage > op : h->stage < VSS_WIRE_BEGIN_PREPARE)
+                return reject(h, "begin-prepare comes first");
+        if (h->stage > op || (h->stage == op && !(flags & REPEATS)))
+                return reject(h, "this step has been done already");
+        if (op > VSS_WIRE_COMMIT && h->stage < VSS_WIRE_COMMIT && op != VSS_WIRE_RELEASE)
+                return reject(h, "commit comes first");
+        return 0;
+}
+
+static int check_request(Host *h) {
+        const struct vss_wire_request *q = &h->request;
+        if (q->op >= _VSS_WIRE_OP_MAX || !requests[q->op].handle)
+                return reject(h, "unknown request");
+        unsigned flags = requests[q->op].flags;
+        if ((q->op == VSS_WIRE_LOAD) == h->loaded)
+                return reject(h, h->loaded ? "a provider is loaded already" : "no provider is loaded");
+        if (!isempty(q->set) ? !id_is_valid(q->set) : flags & NEEDS_SET)
+                return reject(h, "the id of the set is not valid");
+        if (!isempty(q->snapshot) ? !id_is_valid(q->snapshot) : flags & NEEDS_SNAPSHOT)
+                return reject(h, "the id of the snapshot is not valid");
+        if (flags & NEEDS_VOLUME && isempty(q->volume))
+                return reject(h, "the volume has no name");
+        if (flags & NEEDS_PATH && q->path[0] != '/')
+                return reject(h, "the directory is not an absolute path");
+        if (flags & NEEDS_FD && h->fd < 0)
+                return reject(h, "a descriptor is missing");
+        return flags & OF_SEQUENCE ? check_order(h, flags) : 0;
+}
+
+static bool request_is_terminated(const struct vss_wire_request *q) {
+        const struct {
+                const char *s;
+                size_t size;
+        } texts[] = {
+                { q->set, sizeof(q->set) },         { q->snapshot, sizeof(q->snapshot) },
+                { q->name, sizeof(q->name) },       { q->text, sizeof(q->text) },
+                { q->volume, sizeof(q->volume) },   { q->mount_point, sizeof(q->mount_point) },
+                { q->device, sizeof(q->device) },   { q->fs_type, sizeof(q->fs_type) },
+                { q->fs_uuid, sizeof(q->fs_uuid) }, { q->path, sizeof(q->path) },
+        };
+        for (size_t i = 0; i < ELEMENTSOF(texts); i++)
+                if (!memchr(texts[i].s, 0, texts[i].size))
+                        return false;
+        return true;
+}
+
+static void handle(Host *h) {
+        reply_begin(h);
+        int r = check_request(h);
+        bool rejected = r < 0;
+        unsigned op = h->request.op;
+        if (!rejected)
+                r = requests[op].handle(h);
+        h->reply.result = r;
+        if (rejected)
+                return;
+        unsigned flags = requests[op].flags;
+        if (flags & OF_SEQUENCE) {
+                memcpy(h->set, h->request.set, sizeof(h->set));
+                h->failed = r < 0;
+                h->stage = op;
+        }
+        if (flags & ENDS && r >= 0) {
+                h->set[0] = '\0';
+                h->failed = false;
+                h->stage = h->n_volumes = 0;
+        }
+}
+
+/* Until the socket ends, or vssd says so. */
+static int serve(Host *h) {
+        for (;;) {
+                int r = child_receive(CHILD_SOCKET_FD, &h->request, sizeof(h->request), &h->fd);
+                if (r == 0) { /* whoever made the socket made it non-blocking */
+                        struct pollfd p = { .fd = CHILD_SOCKET_FD, .events = POLLIN };
+                        (void) poll(&p, 1, -1);
+                        continue;
+                }
+                if (r < 0)
+                        return r == -EPIPE ? 0 : r;
+                if (!request_is_terminated(&h->request))
+                        return -EBADMSG;
+                if (h->request.op == VSS_WIRE_EXIT)
+                        return 0;
+                handle(h);
+                bool with_fd = h->request.op == VSS_WIRE_OPEN && h->reply.result >= 0;
+                r = child_send(CHILD_SOCKET_FD, &h->reply, sizeof(h->reply), with_fd ? h->fd : -1);
+                h->fd = close_fd(h->fd);
+                if (r < 0)
+                        return r == -EPIPE ? 0 : r;
+        }
+}
+
+static void drop_capabilities(void) {
+        static const unsigned kept[] = {
+                CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,       CAP_CHOWN,
+                CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE,
+        };
+        bool had[ELEMENTSOF(kept)];
+        for (size_t i = 0; i < ELEMENTSOF(kept); i++)
+                had[i] = capng_have_capability(CAPNG_PERMITTED, kept[i]);
+        capng_clear(CAPNG_SELECT_BOTH);
+        for (size_t i = 0; i < ELEMENTSOF(kept); i++)
+                if (had[i])
+                        (void) capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET, kept[i]);
+        (void) capng_apply(CAPNG_SELECT_BOTH); /* not root: there is nothing to drop */
+}
+
+int main(int argc, char *argv[]) {
+        struct stat st;
+        if (argc != 1 || fstat(CHILD_SOCKET_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+                (void) fprintf(stderr, "vss-provider-host: started by vssd only, with a socket at descriptor %d\n",
+                               CHILD_SOCKET_FD);
+                return EXIT_FAILURE;
+        }
+        (void) umask(077);
+        (void) signal(SIGPIPE, SIG_IGN);
+        (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        (void) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+        (void) fcntl(CHILD_SOCKET_FD, F_SETFD, FD_CLOEXEC);
+        drop_capabilities();
+        int r = serve(&host);
+        provider_stop(&host.provider);
+        /* The provider's threads, handlers and destructors are not waited for. */
+        _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+}
