@@ -48,9 +48,10 @@ uint32_t writer_events_wanted(const Writer *w) {
         return wanted;
 }
 
-void writer_set_hooks(Writer *w, WriterRegistered registered, WriterAnswered answered, void *userdata) {
+void writer_set_hooks(Writer *w, WriterRegistered registered, WriterBefore before, WriterAfter after, void *userdata) {
         w->registered = registered;
-        w->answered = answered;
+        w->before = before;
+        w->after = after;
         w->hook_userdata = userdata;
 }
 
@@ -152,7 +153,7 @@ _public_ struct vss_writer *vss_writer_free(struct vss_writer *w) {
                 for (Event *e; (e = TAILQ_FIRST(&w->events));) {
                         failure_set(&e->failure, CONDITION_WRITER_RETRYABLE, "%s is leaving", w->name);
                         e->failed = true;
-                        event_answer(e, -ECANCELED);
+                        event_answer(e);
                         event_free(e);
                 }
                 link_leave(w);

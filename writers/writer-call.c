@@ -135,7 +135,7 @@ int writer_deliver(Event *e) {
         e->in_callback = false;
         if (e->replied)
                 r = e->result;
-        else if (r == VSS_PENDING && e->kind != EVENT_IDENTIFY && !w->abandoned)
+        else if (r == VSS_PENDING && !w->abandoned)
                 return 0;
         writer_finish(e, r);
         return 0;
@@ -171,7 +171,7 @@ void writer_finish(Event *e, int r) {
                 writer_settled(w);
         if (e->kind == EVENT_ABORT && !e->failed && streq(e->set, w->frozen))
                 writer_settled(w);
-        event_answer(e, r);
+        event_answer(e);
         event_free(e);
 }
 
@@ -189,18 +189,24 @@ static int answer_well(Event *e) {
         return r < 0 ? r : sd_bus_send(NULL, m, NULL);
 }
 
-void event_answer(Event *e, int r) {
-        Writer *w = e->writer;
+static void send_answer(Event *e) {
+        int r;
 
-        if (w->answered)
-                w->answered(w, e, e->failed ? condition_name(e->failure.condition) : "ok", w->hook_userdata);
-        if (!e->call)
-                return;
         if (!e->failed) {
                 r = answer_well(e);
                 if (r >= 0)
                         return;
+                e->failed = true;
                 failure_set(&e->failure, CONDITION_WRITER_RETRYABLE, "cannot make the answer: %s", strerror(-r));
         }
         (void) sd_bus_reply_method_errorf(e->call, condition_name(e->failure.condition), "%s", e->failure.message);
+}
+
+void event_answer(Event *e) {
+        Writer *w = e->writer;
+
+        if (e->call)
+                send_answer(e);
+        if (w->after)
+                w->after(w, e, w->hook_userdata);
 }

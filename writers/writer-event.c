@@ -88,13 +88,20 @@ int event_arm(Event *e) {
 
 int event_call(Event *e) {
         Writer *w = e->writer;
+        int r = w->before ? w->before(w, e, w->hook_userdata) : 0;
+
+        return r == 0 ? event_call_plain(e) : r;
+}
+
+int event_call_plain(Event *e) {
+        Writer *w = e->writer;
         vss_event_fn f = writer_callback(w, e->kind);
         int r;
 
         if (e->kind == EVENT_IDENTIFY) {
                 int result = 0;
                 r = metadata_build(w, &e->document, &result);
-                return r < 0 ? r : result;
+                return r < 0 ? r : result > 0 ? -ENOTSUP : result; /* identify cannot answer later */
         }
         return f ? f(e, w->userdata) : 0;
 }

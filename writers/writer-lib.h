@@ -59,8 +59,12 @@ typedef enum Registration { REGISTRATION_NONE, REGISTRATION_ASKED, REGISTRATION_
 
 /* For the programs of this folder: told each time vssd took or refused the writer. error: 0, or negative with a text. */
 typedef void (*WriterRegistered)(Writer *w, int error, const char *message, void *userdata);
-/* For vss-testwriter: told of each answer as it is about to be sent. */
-typedef void (*WriterAnswered)(Writer *w, const Event *e, const char *result, void *userdata);
+/*
+ * For vss-testwriter. before: instead of the callback; 0 goes on with it, VSS_PENDING keeps the event, whoever then calls
+ * writer_finish() or event_free() with it. after: told of each answer that was sent.
+ */
+typedef int (*WriterBefore)(Writer *w, Event *e, void *userdata);
+typedef void (*WriterAfter)(Writer *w, Event *e, void *userdata);
 
 struct vss_writer {
         TAILQ_ENTRY(vss_writer) entries; /* of Link.writers */
@@ -68,7 +72,8 @@ struct vss_writer {
         char *name, *instance, *version;
         void *userdata;
         WriterRegistered registered;
-        WriterAnswered answered;
+        WriterBefore before;
+        WriterAfter after;
         void *hook_userdata;
 
         Link *link;
@@ -139,7 +144,7 @@ struct vss_event {
 };
 
 /* vss-writer.c: life of a writer */
-void writer_set_hooks(Writer *w, WriterRegistered registered, WriterAnswered answered, void *userdata);
+void writer_set_hooks(Writer *w, WriterRegistered registered, WriterBefore before, WriterAfter after, void *userdata);
 uint32_t writer_events_wanted(const Writer *w); /* bit per WriterEvent */
 vss_event_fn writer_callback(const Writer *w, WriterEvent e);
 
@@ -152,7 +157,7 @@ void link_progress(Writer *w, const Event *e, double fraction);
 extern const sd_bus_vtable writer_vtable[];
 int writer_deliver(Event *e);        /* runs the callback or hands it to the worker */
 void writer_finish(Event *e, int r); /* on the loop's thread: the callback is over; answers and frees e */
-void event_answer(Event *e, int r);  /* sends the one answer */
+void event_answer(Event *e);         /* sends the one answer */
 
 /* writer-frozen.c: what must not stand still for ever */
 void writer_freezing(Event *e);              /* freeze is about to be called */
@@ -167,6 +172,7 @@ Event *event_free(Event *e);
 DEFINE_CLEANUP(Event *, event_free);
 int event_arm(Event *e);  /* cancels it at its deadline */
 int event_call(Event *e); /* the callback, on whatever thread this is */
+int event_call_plain(Event *e); /* without WriterBefore */
 void event_cancel(Event *e);
 const char *event_find(const EventValues *values, const char *component, const char *key);
 int event_add(EventValues *values, const char *component, const char *key, const char *text);

@@ -303,6 +303,7 @@ static int link_connect(Link *l) {
         int r;
 
         r = sd_bus_open_system_with_description(&l->bus, "vss-writer");
+        r = r < 0 ? r : sd_bus_set_close_on_exit(l->bus, false); /* the end of the loop is when we still have to say goodbye */
         r = r < 0 ? r : sd_bus_attach_event(l->bus, l->event, SD_EVENT_PRIORITY_NORMAL);
         r = r < 0 ? r : sd_bus_match_signal_async(l->bus, &l->slot_lost, NULL, NULL, "org.freedesktop.DBus.Local", "Disconnected",
                                                   on_bus_lost, NULL, l);
