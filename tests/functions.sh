@@ -227,7 +227,8 @@ stop_vssd() {
         kill -TERM "$VSSD_PID"
         timeout 30 tail --pid="$VSSD_PID" -f /dev/null || die "vssd does not end on SIGTERM"
         wait "$VSSD_PID" || status=$?
-        [ $status -eq 0 ] || die "vssd ended with $status"
+        # 127: started by the shell above this one, whose child it is
+        [ $status -eq 127 ] || [ $status -eq 0 ] || die "vssd ended with $status"
 }
 
 # start_writer COMMAND…: waits for its "ready" line; WRITER_PID, its output is in WRITER_LOG
@@ -261,6 +262,34 @@ expect_equal() { [ "$1" = "$2" ] || die "$3 is '$2', expected '$1'"; }
 
 # json EXPRESSION <DOCUMENT: the value as text; fails if it is missing, null or false
 json() { jq -er "$1"; }
+
+# cases NAME…: runs the functions case_NAME one after the other, each in a subshell with clean-ups of its own, and goes on
+# after a failure, so that one run shows all of them
+cases() {
+        local name status failed=()
+        for name in "$@"; do
+                note "case $name"
+                set +e
+                (
+                        set -e
+                        _cleanups=()
+                        trap _case_finish EXIT
+                        "case_$name"
+                )
+                status=$?
+                set -e
+                [ $status -eq 0 ] || failed+=("$name")
+        done
+        [ ${#failed[@]} -eq 0 ] || die "${#failed[@]} of $# cases failed: ${failed[*]}"
+}
+
+_case_finish() {
+        local status=$? i
+        trap - EXIT
+        set +e
+        for ((i = ${#_cleanups[@]} - 1; i >= 0; i--)); do eval "${_cleanups[i]}"; done
+        exit $status
+}
 
 # run_as USER COMMAND…: an unprivileged caller (with exec, so that no shell of ours runs as him)
 run_as() {
