@@ -62,6 +62,7 @@ void manager_snapshot_changed(Manager *m, Snapshot *s);
 void manager_writer_changed(Manager *m, Writer *w);
 /* ObjectManager announcements, queued likewise. */
 void manager_set_added(Manager *m, Set *s);
+void manager_set_removed(Manager *m, const Set *s);    /* before set_free() */
 void manager_snapshot_added(Manager *m, Snapshot *s);
 void manager_snapshot_removed(Manager *m, const char *id);
 /* Signal SetEnded. */

@@ -15,6 +15,21 @@
 typedef struct Set Set;
 typedef struct Snapshot Snapshot;
 typedef struct Conductor Conductor;
+typedef struct SetVerb SetVerb;
+
+/* What happened when: one row of the record, all times absolute CLOCK_MONOTONIC. */
+typedef struct TraceStep {
+        const char *name; /* a word of the vocabulary: never freed */
+        uint64_t start_usec, end_usec, budget_usec; /* end 0: running; budget USEC_INFINITY: none */
+        Outcome outcome;
+} TraceStep;
+enum { TRACE_STEPS_MAX = 24 }; /* more than phases, writer events or provider calls of one set; later ones are dropped */
+typedef struct Trace {
+        TraceStep steps[TRACE_STEPS_MAX];
+        unsigned n;
+} Trace;
+void trace_begin(Trace *t, const char *name, uint64_t now, uint64_t deadline_usec); /* deadline absolute, INFINITY: none */
+void trace_end(Trace *t, uint64_t now, Outcome outcome); /* of the last step, if it is running */
 
 typedef struct SetVolumeOption { /* one volume as the requester named it */
         char *volume, *provider, *mode, *storage;
@@ -58,10 +73,12 @@ struct Snapshot {
         bool available; /* exists for requesters: post_commit is over */
         bool pinned, damaged, held; /* held: frozen by the guard or the provider */
         char **mounts;  /* where vssd mounted it, NULL-terminated or NULL */
+        Consistency reachable; /* of the plan: what it is if nothing fails */
+        Trace calls;
 };
 
 typedef struct SetWriter { /* a writer in this set; outlives the writer's death */
-        Writer *writer; /* referenced */
+        Writer *writer; /* referenced; NULL after a restart of vssd, until it registers again */
         char *reference, *name, *instance;
         Level level;
         WriterState state;
@@ -70,6 +87,11 @@ typedef struct SetWriter { /* a writer in this set; outlives the writer's death 
         uint64_t freeze_usec; /* Freeze sent to Thaw answered */
         char *metadata_text;
         char **components; /* explicit component paths taken, NULL-terminated */
+        char **stamps, **private_metadata; /* per component of components, "" if none; from PrepareBackup or PostSnapshot */
+        char **failures;       /* "component\nerror\nmessage" each, NULL-terminated or NULL */
+        signed char *succeeded; /* per component, by Complete: -1 not said, 0, 1; NULL before */
+        uint64_t volumes;      /* bit per snapshot of the set its data lies on */
+        Trace events;
         bool dropped; /* on_writer_failure=degrade: no longer takes part */
 } SetWriter;
 
@@ -93,6 +115,7 @@ struct Set {
         bool one_instant, forced;
         uint64_t started_usec, started_at_usec, created_at_usec, instant_at_usec; /* monotonic; realtime; realtime; realtime */
         SetTiming timing;
+        Trace phases;
         Volume **volumes; /* after the closure; owned */
         size_t n_volumes;
         SetWriter *writers;
@@ -106,7 +129,11 @@ struct Set {
         unsigned n_waiters;
         char **warnings;
         sd_bus_track *owner_track;
-        bool changed, added;
+        SetVerb *verb;           /* complete or delete under way */
+        sd_event_source *session_timer; /* a detached session ends by itself */
+        uint64_t completed_at_usec;     /* realtime; 0: not completed */
+        bool volumes_borrowed; /* volumes belong to the conductor's probe result */
+        bool changed, added, owner_gone, loaded; /* loaded: from the catalogue, made by an earlier vssd */
 };
 
 /*
@@ -144,5 +171,16 @@ Plan *plan_free(Plan *p);
 
 /* From the catalogue at start: a set as its record left it. Running ones are aborted (their provider copies removed). */
 int set_load(Manager *m, const char *id, const char *record_text, Set **ret);
+/* conductor.c: the sequence is over; the set is created or aborted. */
+void set_creation_over(Set *s, bool created);
+Snapshot *snapshot_new(Set *s, const Volume *v, const char *provider); /* not yet in the list; NULL: out of memory */
+Snapshot *snapshot_free(Snapshot *snapshot);                           /* leaves the list of its set */
+/* What the catalogue keeps of a set: record, manifest and what only vssd needs; state as it will be. Caller frees. */
+int set_store_format(Set *s, SetState state, char **ret_text);
+void set_answer_waiters(Set *s); /* whose state has come */
+void set_end_session(Set *s, const char *reason); /* BackupShutdown without BackupComplete */
+void set_arm_session(Set *s);                     /* a created, detached set: when session_max ends it */
+void set_verb_cancel(Set *s);                     /* the set goes: no callback of its verb any more */
+void set_store(Set *s); /* writes the record as it is now; failures are logged */
 /* The only place that changes state: checks the transition, stamps, announces, answers waiters, writes the catalogue. */
 void set_set_state(Set *s, SetState state);

@@ -67,6 +67,8 @@ int writer_call_message(Writer *w, WriterEvent e, const char *set, uint64_t dead
 int writer_call(Writer *w, WriterEvent e, const char *set, sd_bus_message *m, uint64_t deadline_usec, WriterCallDone done,
                 void *userdata, WriterCall **ret);
 WriterCall *writer_call_free(WriterCall *c); /* forgets the answer: no callback; the slot stays blocked until it came or timed out */
+/* No callback with this userdata comes any more; what waits unsent is dropped. */
+void writer_forget(Writer *w, void *userdata);
 /* Sets state (of the session and, as the youngest, of the writer) and queues the property change. */
 void writer_set_session(Writer *w, const char *set, WriterState state, const Failure *failure);
 void writer_end_session(Writer *w, const char *set);

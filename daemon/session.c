@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a writer is told with each event (session a{sv}) and what its answer carries back. Readers on both sides ignore unknown
+ * keys; what is known must have the right type.
+ */
+#include "daemon/conductor.h"
+#include "daemon/manager.h"
+#include "protocol/busutil.h"
+#include "protocol/text.h"
+
+static int append_components(const Set *s, const SetWriter *w, sd_bus_message *m) {
+        int r;
+
+        r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", "components");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', "a(sa{sv})");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'a', "(sa{sv})");
+        for (char **c = w->components; r >= 0 && c && *c; c++) {
+                const SetComponentOption *o = NULL;
+                for (size_t i = 0; i < s->options.n_components; i++)
+                        if (streq(s->options.components[i].path, *c) &&
+                            w->writer && reference_matches(s->options.components[i].writer, w->writer))
+                                o = &s->options.components[i];
+                r = sd_bus_message_open_container(m, 'r', "sa{sv}");
+                if (r >= 0)
+                        r = sd_bus_message_append(m, "s", *c);
+                if (r >= 0 && w->succeeded) /* BackupComplete: logs may go only where this says so */
+                        r = sd_bus_message_append(m, "a{sv}", 1, "succeeded", "b", w->succeeded[c - w->components] == 1);
+                else if (r >= 0)
+                        r = sd_bus_message_append(m, "a{sv}", 2, "options", "s", o && o->options ? o->options : "",
+                                                  "previous_stamp", "s", o && o->previous_stamp ? o->previous_stamp : "");
+                if (r >= 0)
+                        r = sd_bus_message_close_container(m);
+        }
+        for (int i = 0; r >= 0 && i < 3; i++)
+                r = sd_bus_message_close_container(m);
+        return r;
+}
+
+static int append_volumes(const Set *s, sd_bus_message *m, bool copies) {
+        const Snapshot *snapshot;
+        int r;
+
+        r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", copies ? "copies" : "volumes");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', copies ? "a{ss}" : "as");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'a', copies ? "{ss}" : "s");
+        LIST_FOREACH(snapshot, &s->snapshots, entries)
+                if (r >= 0) /* only OpenCopy reaches the copy: it is in nobody's mount namespace yet */
+                        r = copies ? sd_bus_message_append(m, "{ss}", snapshot->name, "") : sd_bus_message_append(m, "s", snapshot->name);
+        for (int i = 0; r >= 0 && i < 3; i++)
+                r = sd_bus_message_close_container(m);
+        return r;
+}
+
+static int append_entry(sd_bus_message *m, const char *key, const char *type, const void *value) {
+        int r;
+
+        r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", key);
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', type);
+        if (r >= 0)
+                r = sd_bus_message_append_basic(m, type[0], value);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec, const char *reason,
+                   sd_bus_message *m) {
+        uint64_t now = now_usec(), budget = deadline_usec == USEC_INFINITY ? USEC_INFINITY : deadline_usec > now ? deadline_usec - now : 0;
+        int component_mode = s->options.n_components > 0, partial = s->options.partial_files, bootable = s->options.bootable_state;
+        int one_instant = 1, resumed = s->loaded;
+        bool needs_volumes = e != EVENT_ABORT && e != EVENT_BACKUP_SHUTDOWN;
+        int r;
+
+        r = sd_bus_message_open_container(m, 'a', "{sv}");
+        if (r >= 0)
+                r = append_entry(m, "budget_usec", "t", &budget);
+        if (r >= 0)
+                r = append_entry(m, "backup_type", "s", backup_type_to_string(s->options.backup_type));
+        if (r >= 0)
+                r = append_entry(m, "component_mode", "b", &component_mode);
+        if (r >= 0)
+                r = append_entry(m, "partial_files", "b", &partial);
+        if (r >= 0)
+                r = append_entry(m, "bootable_state", "b", &bootable);
+        if (r >= 0)
+                r = append_entry(m, "one_instant", "b", &one_instant);
+        if (r >= 0 && e == EVENT_FREEZE)
+                r = append_entry(m, "thaw_by_usec", "t", &thaw_by_usec);
+        if (r >= 0 && e == EVENT_FREEZE)
+                r = append_entry(m, "level", "s", level_to_string(w->level));
+        if (r >= 0 && e == EVENT_BACKUP_COMPLETE)
+                r = append_entry(m, "resumed", "b", &resumed);
+        if (r >= 0 && reason)
+                r = append_entry(m, "reason", "s", reason);
+        if (r >= 0 && needs_volumes)
+                r = append_components(s, w, m);
+        if (r >= 0 && needs_volumes)
+                r = append_volumes(s, m, false);
+        if (r >= 0 && e == EVENT_POST_SNAPSHOT)
+                r = append_volumes(s, m, true);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int read_failures(SetWriter *w, sd_bus_message *m) {
+        const char *path, *name, *message;
+        unsigned n = 0;
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "(sss)");
+        while (r >= 0 && (r = sd_bus_message_read(m, "(sss)", &path, &name, &message)) > 0) {
+                char line[LIMIT_MESSAGE_BYTES];
+                if (n++ >= LIMIT_LIST)
+                        return -E2BIG;
+                (void) snprintf(line, sizeof line, "%.150s\n%.80s\n%.250s", path, name, message);
+                r = strings_append(&w->failures, line);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+static int keep(char ***list, size_t n, size_t index, const char *text) {
+        if (!*list) {
+                *list = calloc(n + 1, sizeof **list);
+                for (size_t i = 0; *list && i < n; i++)
+                        (*list)[i] = strdup("");
+        }
+        if (!*list)
+                return -ENOMEM;
+        free((*list)[index]);
+        (*list)[index] = strndup(text, LIMIT_STRING_BYTES);
+        return (*list)[index] ? 0 : -ENOMEM;
+}
+
+static int read_component(SetWriter *w, sd_bus_message *m) {
+        size_t n = w->components ? strings_count(w->components) : 0, index = 0;
+        const char *path, *key, *text, *contents;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &path);
+        while (r >= 0 && index < n && !streq(w->components[index], path))
+                index++;
+        if (r >= 0)
+                r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = sd_bus_message_read(m, "s", &key);
+                if (r >= 0 && (streq(key, "stamp") || streq(key, "metadata")) && index < n) {
+                        r = sd_bus_message_peek_type(m, NULL, &contents);
+                        if (r >= 0)
+                                r = streq(contents, "s") ? sd_bus_message_read(m, "v", "s", &text) : -EBADMSG;
+                        if (r >= 0)
+                                r = keep(streq(key, "stamp") ? &w->stamps : &w->private_metadata, n, index, text);
+                } else if (r >= 0)
+                        r = sd_bus_message_skip(m, "v");
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+static int read_components(SetWriter *w, sd_bus_message *m) {
+        unsigned n = 0;
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "(sa{sv})");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "sa{sv}")) > 0) {
+                if (n++ >= LIMIT_COMPONENTS)
+                        return -E2BIG;
+                r = read_component(w, m);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+static int read_entry(SetWriter *w, sd_bus_message *m) {
+        const char *key, *contents, *type;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &key);
+        if (r < 0)
+                return r;
+        type = streq(key, "failures") ? "a(sss)" : streq(key, "components") ? "a(sa{sv})" : NULL;
+        if (!type)
+                return sd_bus_message_skip(m, "v");
+        r = sd_bus_message_peek_type(m, NULL, &contents);
+        if (r < 0 || !streq(contents, type))
+                return r < 0 ? r : -EBADMSG;
+        r = sd_bus_message_enter_container(m, 'v', type);
+        if (r >= 0)
+                r = streq(key, "failures") ? read_failures(w, m) : read_components(w, m);
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+int session_read_reply(SetWriter *w, sd_bus_message *reply, Failure *reterr) {
+        int r;
+
+        if (!reply)
+                return 0;
+        r = sd_bus_message_enter_container(reply, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(reply, 'e', "sv")) > 0) {
+                r = read_entry(w, reply);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(reply);
+        }
+        if (r < 0)
+                return failure_set(reterr, CONDITION_VETOED, "writer %s: its answer is not of the form a{sv} it should have: %s",
+                                   w->reference, strerror(-r));
+        return 0;
+}
