@@ -6,6 +6,7 @@
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
 #include "protocol/text.h"
+#include "providers/vss-provider.h"
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <systemd/sd-id128.h>

@@ -159,7 +159,8 @@ static int take_snapshots(Conductor *c) {
                         return -ENOMEM;
                 (void) sd_id128_to_uuid_string(id, n->id);
                 n->reachable = c->plan.volumes[i].reachable;
-                n->held = c->plan.volumes[i].held ||
+                n->held_by_guard = c->plan.volumes[i].held;
+                n->held = n->held_by_guard ||
                         (c->plan.providers[c->plan.volumes[i].provider].capabilities & VSS_CAP_FREEZES_ITSELF);
                 if (last)
                         LIST_INSERT_AFTER(last, n, entries);

@@ -193,13 +193,27 @@ static int to_text(json_object *o, char **ret) {
         return 0;
 }
 
+/* A record of an earlier vssd stays as it was, its times are of another process; only the state goes on. */
+static int record_now(const Set *s, SetState state, json_object **ret) {
+        Failure f;
+        int r;
+
+        if (!s->record_text) {
+                *ret = record_object(s, state);
+                return 0;
+        }
+        r = json_tree_parse(s->record_text, strlen(s->record_text), LIMIT_MANIFEST_BYTES, &f, ret);
+        if (r >= 0)
+                add_string(*ret, "state", set_state_to_string(state));
+        return r;
+}
+
 int set_record(Set *s, char **ret_json) {
         _cleanup_json_ json_object *o = NULL;
+        int r;
 
-        if (s->record_text) /* of an earlier vssd: its times are of another boot or process */
-                return (*ret_json = strdup(s->record_text)) ? 0 : -ENOMEM;
-        o = record_object(s, s->state);
-        return to_text(o, ret_json);
+        r = record_now(s, s->state, &o);
+        return r < 0 ? r : to_text(o, ret_json);
 }
 
 /* What only vssd needs, to go on with the set after a restart. */
@@ -237,16 +251,11 @@ static json_object *private_object(const Set *s) {
 int set_store_format(Set *s, SetState state, char **ret_text) {
         _cleanup_json_ json_object *o = json_object_new_object(), *record = NULL;
         _cleanup_free_ char *manifest = NULL;
-        Failure f;
         int r;
 
-        if (s->record_text) {
-                r = json_tree_parse(s->record_text, strlen(s->record_text), LIMIT_MANIFEST_BYTES, &f, &record);
-                if (r < 0)
-                        return r;
-                add_string(record, "state", set_state_to_string(state));
-        } else
-                record = record_object(s, state);
+        r = record_now(s, state, &record);
+        if (r < 0)
+                return r;
         json_object_object_add(o, "schema", json_object_new_int(1));
         json_object_object_add(o, "record", TAKE_PTR(record));
         json_object_object_add(o, "private", private_object(s));

@@ -7,6 +7,7 @@
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
 #include "protocol/text.h"
+#include "providers/vss-provider.h"
 #include <stdio.h>
 
 typedef struct VerbWriter {

@@ -71,7 +71,7 @@ struct Snapshot {
         uint64_t size_bytes, created_at_usec;
         Consistency consistency;
         bool available; /* exists for requesters: post_commit is over */
-        bool pinned, damaged, held; /* held: frozen by the guard or the provider */
+        bool pinned, damaged, held, held_by_guard; /* held: frozen by the guard or by the provider itself */
         char **mounts;  /* where vssd mounted it, NULL-terminated or NULL */
         Consistency reachable; /* of the plan: what it is if nothing fails */
         Trace calls;
