@@ -79,9 +79,20 @@ def is_complete_type(signature):
     return one(signature) == ""
 
 
+def signature(element):
+    """The member as the man page writes it: CreateSet(volumes a(sa{sv}), options a{sv}) -> (id s, set o)."""
+    def arguments(direction):
+        return ", ".join(f"{a.get('name')} {a.get('type')}" for a in element.findall("arg")
+                         if a.get("direction", "in") == direction)
+    name = element.get("name")
+    if element.tag == "property":
+        return f"{name} {element.get('type')}"
+    return f"{name}({arguments('in')})" + (f" -> ({arguments('out')})" if element.tag == "method" else "")
+
+
 def check(path, manual):
     errors = []
-    interface = None
+    interface, section = None, ""
     for element, comment in members(path):
         name = element.get("name")
         if element.tag == "interface":
@@ -93,8 +104,10 @@ def check(path, manual):
         errors += check_signatures(where, element)
         if element.tag == "method":
             errors += check_growth(where, interface, element)
-        if not re.search(r"\b" + re.escape(name) + r"\b", manual):
-            errors.append(f"{where}: is not in the man page")
+        if element.tag == "interface":
+            section = manual.partition(f"\n.Ss {name}\n")[2].partition("\n.Ss ")[0]
+        elif f'\n.It Ic "{signature(element)}"\n' not in section:
+            errors.append(f"{where}: not in the man page as {signature(element)}")
     return errors
 
 
