@@ -101,6 +101,35 @@ case_without_writers_nobody_is_asked() {
         delete_all
 }
 
+case_components_outside_the_set_are_refused_or_added() {
+        cat >"$CONFIGURATION_DIRECTORY/writers.d/wide.json" <<-DOCUMENT
+		{"schema":1,"kind":"writer-metadata","requires":[],
+		 "writer":{"name":"wide","instance":"","version":"1","level":"back-end","usage":"user-data","source":"transacted"},
+		 "backup_schema":["copy"],
+		 "components":[{"path":"both","type":"database","caption":"on two volumes","selectable":true,
+		  "files":[{"role":"data","root":"$one","pattern":"*","recursive":true},
+		   {"role":"log","root":"$two","pattern":"*","recursive":true}]}]}
+	DOCUMENT
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null || :
+        known() { writer_field wide .kind; }
+        wait_until 5 known >/dev/null || die "the declared writer is not there"
+        refuse 9 --provider=null "$one"
+        for word in wide both "$two"; do
+                set_field .error.message | grep -qF "$word" || die "the error does not name $word: $(set_field .error.message)"
+        done
+        create --provider=null --closure=extend "$one"
+        expect_equal "$one $two" "$(set_field '[.snapshots[].mountpoint] | sort | join(" ")')" "volumes of the extended set"
+        create --provider=null --closure=ignore "$one"
+        expect_equal filesystem "$(set_field .consistency)" "level of a set that ignores a missing volume"
+        create --provider=null "$one" "$two"
+        expect_equal application "$(set_field .consistency)" "level of the whole set"
+        create --provider=null --component=wide:both
+        expect_equal 2 "$(set_field '.snapshots | length')" "volumes of a component"
+        rm "$CONFIGURATION_DIRECTORY/writers.d/wide.json"
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null || :
+        delete_all
+}
+
 case_file_systems_are_written_back_first() {
         dd if=/dev/zero of="$one/dirty" bs=1M count=8 status=none
         create --provider=null "$one"
@@ -180,7 +209,7 @@ case_reads_only_from_the_copy_pass() {
 start_bus
 start_vssd
 cases a_writer_hears_every_event_once_in_order shutdown_comes_without_complete_too abort_reaches_all_and_may_repeat \
-        without_writers_nobody_is_asked file_systems_are_written_back_first success_is_marked_before_complete \
+        without_writers_nobody_is_asked components_outside_the_set_are_refused_or_added file_systems_are_written_back_first success_is_marked_before_complete \
         a_command_between_creation_and_completion run_shows_the_copy_at_the_volumes_own_path reads_only_from_the_copy_pass
 stop_vssd
 own_vssd=(a_freeze_that_lasts_too_long_ends_by_itself a_hold_that_lasts_too_long_is_released

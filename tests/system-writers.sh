@@ -40,6 +40,27 @@ case_declared_by_a_file_without_code() {
         bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null || :
 }
 
+case_scripts_are_called_with_each_event() {
+        local dir=$VSS_TEST_DIR/hooks event
+        mkdir -p "$dir"
+        for event in identify prepare-backup prepare-snapshot freeze thaw post-snapshot backup-complete backup-shutdown abort; do
+                # 2: this script does not handle the event; without a document the writer makes its own
+                printf '#!/bin/bash\necho %s >>%q\n[ %s != identify ] || exit 2\n' $event "$VSS_TEST_DIR/scripts.log" $event >"$dir/$event"
+                chmod 0755 "$dir/$event"
+        done
+        start_writer "$VSS_BUILD/writers/vss-writer-exec" --name=scripts "$dir"
+        create --provider=null --require-writer=scripts "$data"
+        grep -vx identify "$VSS_TEST_DIR/scripts.log" | xargs >"$VSS_TEST_DIR/scripts.order"
+        expect_equal "prepare-backup prepare-snapshot freeze thaw post-snapshot" "$(cat "$VSS_TEST_DIR/scripts.order")" "scripts that ran"
+        expect_exit 0 vssctl complete "$SET" >/dev/null
+        expect_equal "backup-complete backup-shutdown" "$(tail -n 2 "$VSS_TEST_DIR/scripts.log" | xargs)" "scripts at the end"
+        stop_process "$WRITER_PID"
+        printf '#!/bin/bash\necho no room left >&2\nexit 1\n' >"$dir/freeze"
+        start_writer "$VSS_BUILD/writers/vss-writer-exec" --name=scripts "$dir"
+        refuse 5 --provider=null --require-writer=scripts "$data"
+        grep -q 'no room left' "$SET_DOC" || die "what the script said is lost: $(cat "$SET_DOC")"
+}
+
 case_instances_of_one_class_are_told_apart() {
         testwriter --name=twin --instance=left --volume="$data"
         testwriter --name=twin --instance=right --volume="$data"
@@ -208,7 +229,7 @@ case_fails_a_chosen_event_so_many_times() {
 
 start_bus
 start_vssd
-cases joins_and_leaves_at_run_time declared_by_a_file_without_code instances_of_one_class_are_told_apart \
+cases joins_and_leaves_at_run_time declared_by_a_file_without_code scripts_are_called_with_each_event instances_of_one_class_are_told_apart \
         frozen_front_end_first_thawed_in_reverse a_level_is_frozen_in_parallel each_writer_has_its_own_freeze_limit \
         identify_asks_without_side_effects chosen_left_out_and_required list_shows_state_and_last_error \
         detail_shows_the_whole_document states_follow_the_session failure_report_keeps_the_writers_words \
