@@ -10,7 +10,7 @@
 #include "protocol/vocabulary.h"
 #include <systemd/sd-event.h>
 
-enum { VOLUME_KEYS_MAX = 32, PROBE_PATHS_MAX = 4096 };
+enum { VOLUME_KEYS_MAX = 256, PROBE_PATHS_MAX = 4096 };
 
 typedef enum VolumeKind { VOLUME_FILESYSTEM, VOLUME_SUBVOLUME, VOLUME_BLOCK, VOLUME_ENGINE, _VOLUME_KIND_MAX } VolumeKind;
 DECLARE_WORDS(volume_kind, VolumeKind);
@@ -32,7 +32,11 @@ typedef struct Volume {
         unsigned level;    /* longest path in {file system -> device -> dm/md slaves, loop backing file …}: highest is frozen first; mount depth breaks ties, so levels are unique per (graph level, depth) pair */
         bool can_hold;     /* FIFREEZE can work on this type (ext2/3/4, xfs, btrfs, f2fs, …); false: vfat, overlay, tmpfs, network … */
         char *why_not;     /* when nothing can snapshot it at all (tmpfs, proc, network): the reason; else NULL */
-        /* Everything a set on this volume collides with: superblocks and devices above and below, as dev_t numbers. */
+        /*
+         * What a set on this volume keeps to itself, as dev_t numbers: its superblock and devices, everything that lies on them
+         * (and would stand still with them), its volume group. Two volumes are in each other's way when they share a key, so what
+         * lies below is not listed: two images on one disk are disjoint, an image and the disk below it are not.
+         */
         uint64_t keys[VOLUME_KEYS_MAX];
         unsigned n_keys;
         char **mount_points; /* all mounts of this superblock/subvolume, NULL-terminated */
@@ -43,8 +47,10 @@ DEFINE_CLEANUP(Volume *, volume_free);
 bool volumes_collide(const Volume *a, const Volume *b); /* share a superblock or any key */
 
 typedef struct ProbePath {
-        const char *path;  /* as given: absolute path (mount point, subvolume, device, anything below) */
-        bool is_argument;  /* named by the requester: becomes Volume.argument; else a component root for the closure */
+        const char *path; /* as given: absolute path (mount point, subvolume, device, anything below), \xHH escapes allowed */
+        /* named by the requester: becomes Volume.argument, looked up with his rights; else a component root for the closure, looked
+         * up with root's: the requester may well not be allowed to read a database that he may back up */
+        bool is_argument;
         bool may_be_missing; /* a component root that does not exist is the nearest existing parent's business */
 } ProbePath;
 
@@ -65,7 +71,7 @@ DEFINE_CLEANUP(ProbeResult *, probe_result_free);
 typedef struct Probe Probe;
 /* Exactly once, unless probe_free() came before. result is the callback's to take (set *result = NULL) ; failure when NULL. */
 typedef void (*ProbeDone)(ProbeResult **result, const Failure *failure, void *userdata);
-/* uid: paths are looked up with this user's rights (0: root's). Answers by BUDGET_PATH_USEC, the child is killed then. */
+/* uid: arguments are looked up with this user's rights (0: root's). Answers by BUDGET_PATH_USEC, the child is killed then. */
 int probe_new(sd_event *event, const ProbePath *paths, size_t n_paths, unsigned flags, uid_t uid, ProbeDone done, void *userdata, Probe **ret);
 /* All local volumes, for Manager's volume objects and `vssctl volumes`: every mounted, local file system and btrfs subvolume mount. */
 int probe_list(sd_event *event, ProbeDone done, void *userdata, Probe **ret);

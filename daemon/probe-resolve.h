@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* From an open descriptor to the volume it lies on. Used by vss-probe only. */
+#include "daemon/probe-facts.h"
+#include "daemon/probe.h"
+
+typedef struct Found { /* a volume, as it will be sent */
+        struct ProbeReply reply;
+        int fd;
+        char *inner;  /* path of the volume's root inside its superblock: "/", or the subvolume */
+        char *target; /* where it was found, raw */
+        bool chosen;  /* an argument or nested below one, no mere component root */
+} Found;
+
+typedef struct Resolver {
+        Mounts mounts;
+        Graph graph;
+        Found **found;
+        size_t n_found;
+} Resolver;
+
+int resolver_init(Resolver *r); /* after all paths are open: a mount id then names the mount that was meant */
+void resolver_done(Resolver *r);
+/* fd: O_PATH of anything. The volume is added unless known. argument: index of the path or -1. */
+int resolver_resolve(Resolver *r, int fd, int argument, Failure *reterr, size_t *ret);
+/* Every mount below directory (raw); left_out(name, why) for those that nothing can take. */
+typedef int (*ResolverText)(const char *name, const char *text, void *userdata);
+int resolver_nested(Resolver *r, const char *directory, ResolverText left_out, void *userdata);
+/* Every local volume. */
+int resolver_list(Resolver *r);
+/* All places where the root of the volume is mounted, its name excepted. */
+int resolver_mount_points(const Resolver *r, const Found *f, ResolverText place, void *userdata);
+/* File systems that are not chosen and lie on one that is. */
+int resolver_stalls(const Resolver *r, ResolverText stalls, void *userdata);
