@@ -4,8 +4,8 @@
  * mapped before the first FIFREEZE and only a byte per file system changes after that, by a store into the mapping: a dead
  * process leaves it as it was at that moment. Text, so that an administrator can read it:
  *
- *     guard PID STARTTIME        the first, then the second (start time as in /proc/PID/stat)
  *     - MAJOR:MINOR MOUNTPOINT   'h' instead of '-': frozen by this guard, or about to be
+ *     guard PID STARTTIME        the first, then the second (start time as in /proc/PID/stat)
  *
  * The lock (flock; both guards share it) says that a guard of the set lives. The file appears under its name already locked
  * and filled (O_TMPFILE, linkat), or a clean-up that runs at that moment would take it for a leftover. It must not lie on a
@@ -67,16 +67,7 @@ int process_start_time(int proc_fd, pid_t pid, char *ret_state, uint64_t *ret_st
         return 0;
 }
 
-static int held_write_guard(GuardProgram *p, FILE *f, pid_t pid) {
-        char state;
-        uint64_t start_time;
-        int r = process_start_time(p->proc, pid, &state, &start_time);
-        if (r < 0)
-                return r;
-        return fprintf(f, "guard %d %" PRIu64 "\n", (int) pid, start_time) < 0 ? -EIO : 0;
-}
-
-int guard_held_open(GuardProgram *p) {
+static int held_open_file(GuardProgram *p) {
         char path[LIMIT_PATH_BYTES];
         if (snprintf(path, sizeof(path), "%s/held", p->runtime_directory) >= (int) sizeof(path))
                 return -ENAMETOOLONG;
@@ -91,52 +82,57 @@ int guard_held_open(GuardProgram *p) {
         for (uint32_t i = 0; i < p->n_volumes; i++)
                 if (p->volumes[i].dev == st.st_dev)
                         return -EDEADLK;
-        p->held_file = openat(p->held_dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        p->held_file = openat(p->held_dir, ".", O_TMPFILE | O_RDWR | O_APPEND | O_CLOEXEC, 0600);
         if (p->held_file < 0)
                 return -errno;
         return flock(p->held_file, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }
 
-/* The offsets of the marks are only known once everything is written. */
-static int held_write(GuardProgram *p, FILE *f, long ret_marks[static LIMIT_VOLUMES]) {
-        char escaped[LIMIT_PATH_BYTES * 4];
-        int r = held_write_guard(p, f, p->first_pid);
-        if (r >= 0)
-                r = held_write_guard(p, f, p->second_pid);
+static int held_append(GuardProgram *p, const char *line, size_t length) {
+        ssize_t n = write(p->held_file, line, length);
+        return n < 0 ? -errno : (size_t) n == length ? 0 : -ENOSPC;
+}
+
+/* Before the second is forked: it has to have the marks too. */
+int guard_held_open(GuardProgram *p) {
+        static char line[LIMIT_PATH_BYTES * 4 + 64];
+        size_t marks[LIMIT_VOLUMES], size = 0;
+        int r = held_open_file(p);
         for (uint32_t i = 0; i < p->n_volumes && r >= 0; i++) {
                 GuardVolume *v = &p->volumes[i];
-                (void) path_escape(v->mount_point, escaped);
-                ret_marks[i] = ftell(f);
-                if (fprintf(f, "%c %u:%u %s\n", GUARD_MARK_FREE, major(v->dev), minor(v->dev), escaped) < 0)
-                        r = -EIO;
+                size_t n = (size_t) sprintf(line, "%c %u:%u ", GUARD_MARK_FREE, major(v->dev), minor(v->dev));
+                n += path_escape(v->mount_point, line + n);
+                line[n++] = '\n';
+                marks[i] = size;
+                size += n;
+                r = held_append(p, line, n);
         }
-        return r;
+        if (r < 0)
+                return r;
+        char *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, p->held_file, 0);
+        if (map == MAP_FAILED)
+                return -errno;
+        for (uint32_t i = 0; i < p->n_volumes; i++)
+                p->volumes[i].held_mark = map + marks[i];
+        return 0;
+}
+
+static int held_append_guard(GuardProgram *p, pid_t pid) {
+        char state, line[64];
+        uint64_t start_time;
+        int r = process_start_time(p->proc, pid, &state, &start_time);
+        if (r < 0)
+                return r;
+        return held_append(p, line, (size_t) sprintf(line, "guard %d %" PRIu64 "\n", (int) pid, start_time));
 }
 
 int guard_held_publish(GuardProgram *p) {
-        int copy = fcntl(p->held_file, F_DUPFD_CLOEXEC, 3);
-        if (copy < 0)
-                return -errno;
-        FILE *f = fdopen(copy, "w");
-        if (!f) {
-                (void) close(copy);
-                return -ENOMEM;
-        }
-        long marks[LIMIT_VOLUMES];
-        int r = held_write(p, f, marks);
-        long size = ftell(f);
-        if (fclose(f) != 0 && r >= 0)
-                r = -errno;
+        char self[32];
+        int r = held_append_guard(p, p->first_pid);
+        if (r >= 0)
+                r = held_append_guard(p, p->second_pid);
         if (r < 0)
                 return r;
-        char *map = mmap(NULL, (size_t) size, PROT_READ | PROT_WRITE, MAP_SHARED, p->held_file, 0);
-        if (map == MAP_FAILED)
-                return -errno;
-        for (uint32_t i = 0; i < p->n_volumes; i++) {
-                assert(map[marks[i]] == GUARD_MARK_FREE);
-                p->volumes[i].held_mark = map + marks[i];
-        }
-        char self[32];
         (void) snprintf(self, sizeof(self), "self/fd/%d", p->held_file);
         return linkat(p->proc, self, p->held_dir, p->set, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 }

@@ -54,7 +54,7 @@ static void hold_describe(const GuardProgram *p, struct GuardReply *reply) {
         const char *blockers = p->scout_done ? p->blockers : "";
         char *m = reply->message;
         size_t size = sizeof(reply->message);
-        int reason = p->pair->reason;
+        int reason = p->pair ? p->pair->reason : 0;
         if (reply->op == GUARD_ARM)
                 (void) snprintf(m, size, "%s: %s", where, reply->result == -ESTALE ?
                                 "not the file system that was planned; something else is mounted there now" :
@@ -276,6 +276,7 @@ void hold_advance(GuardProgram *p) {
                         break;
                 case GUARD_HOLDS:
                         if (p->shared->cancelled) {
+                                hold_let_go(p); /* the second cannot post our threads */
                                 p->owes_release = true;
                                 p->phase = GUARD_RELEASING;
                         }

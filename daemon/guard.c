@@ -25,7 +25,7 @@ void guard_wake(GuardProgram *p) {
 
 void guard_cancel(GuardProgram *p, int reason, bool forced) {
         int none = 0;
-        if (!p->shared)
+        if (!p->pair)
                 return;
         (void) atomic_compare_exchange_strong(&p->pair->reason, &none, reason);
         if (forced)
