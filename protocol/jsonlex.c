@@ -26,9 +26,11 @@ static void path_format(const JsonReader *r, char *ret, size_t size) {
         ret[0] = '\0';
         for (unsigned i = 0; i < r->depth && n < size; i++) {
                 const struct JsonStep *s = r->path + i;
-                int k = s->key ? snprintf(ret + n, size - n, "%s%.*s", n ? "." : "", (int) MIN_OF(s->length, 40u),
-                                          s->key) :
-                                 snprintf(ret + n, size - n, "[%zu]", s->index);
+                int k = 0;
+                if (!s->key)
+                        k = snprintf(ret + n, size - n, "[%zu]", s->index);
+                else if (s->length > 0)
+                        k = snprintf(ret + n, size - n, "%s%.*s", n ? "." : "", (int) MIN_OF(s->length, 40u), s->key);
                 n += (size_t) k;
         }
 }
@@ -323,6 +325,7 @@ int json_object_each(JsonReader *r, int (*member)(JsonReader *r, JsonKey *key, v
         int k = enter(r);
         if (k < 0)
                 return k;
+        r->path[r->depth - 1].key = ""; /* none yet */
         if (!take(r, '}'))
                 do {
                         JsonKey key = { 0 };

@@ -206,12 +206,12 @@ def registered_tests():
 def rule_tests():
     """every test file is registered in tests/meson.build"""
     known = registered_tests()
-    for path in files(".c", ".sh", folders=["tests"]):
+    for path in files(".c", ".sh", ".py", folders=["tests"]):
         name = os.path.splitext(os.path.basename(path))[0]
         if re.match(r"(unit|bus|contract|fault|fuzz|system|idle|bench)-", name) and name not in known:
             yield f"{path} is not registered in tests/meson.build"
     for name in known:
-        if not any(os.path.exists(os.path.join(TOP, "tests", name + s)) for s in (".c", ".sh")):
+        if not any(os.path.exists(os.path.join(TOP, "tests", name + s)) for s in (".c", ".sh", ".py")):
             yield f"tests/meson.build: {name} has no source"
 
 
