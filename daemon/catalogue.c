@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vssd's side of vss-store: a queue, because the store may sleep for minutes on a file system that somebody holds, and vssd
- * never waits. At most one request is in flight; what waits behind it is kept as text and made a memfd when its time comes, so
- * the queue costs memory (bounded) and no descriptors. The newest request for an id takes the place of one that is still
- * queued, whatever that was: only the last state of a record matters.
+ * vssd's side of vss-store: a queue, because the store may sleep for minutes on a file system that somebody holds, and
+ * vssd never waits. At most one request is in flight; what waits behind it is kept as text and made a memfd when its
+ * time comes, so the queue costs memory (bounded) and no descriptors. The newest request for an id takes the place of
+ * one that is still queued, whatever that was: only the last state of a record matters.
  *
- * A caller's patience and the request are two things: after REQUEST_USEC the caller is told -ETIMEDOUT, but the record is still
- * written when the store gets to it. A store that dies is started again and gets the request in flight a second time (all of
- * them may be repeated); a request that killed it three times is given up.
+ * A caller's patience and the request are two things: after REQUEST_USEC the caller is told -ETIMEDOUT, but the record
+ * is still written when the store gets to it. A store that dies is started again and gets the request in flight a
+ * second time (all of them may be repeated); a request that killed it three times is given up.
  */
 #include "daemon/catalogue.h"
 #include "daemon/store.h"
@@ -89,7 +89,8 @@ static void request_remove(Catalogue *c, Request *q) {
         free(q);
 }
 
-/* Callbacks may queue, forget or be the last anybody hears of us, so each one is taken off its list before it is called. */
+/* Callbacks may queue, forget or be the last anybody hears of us, so each one is taken off its list before it is
+ * called. */
 static int on_finish(sd_event_source *source, void *userdata) {
         Catalogue *c = userdata;
         Waiter *w = TAILQ_FIRST(&c->finished);
@@ -111,8 +112,8 @@ static void catalogue_arm(Catalogue *c) {
         Waiter *w;
 
         TAILQ_FOREACH(q, &c->queue, entries)
-                TAILQ_FOREACH(w, &q->waiters, entries)
-                        next = MIN_OF(next, w->deadline_usec);
+        TAILQ_FOREACH(w, &q->waiters, entries)
+        next = MIN_OF(next, w->deadline_usec);
         (void) sd_event_source_set_time(c->timer, next);
         (void) sd_event_source_set_enabled(c->timer, next == USEC_INFINITY ? SD_EVENT_OFF : SD_EVENT_ONESHOT);
 }
@@ -124,11 +125,11 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         Request *q;
 
         TAILQ_FOREACH(q, &c->queue, entries)
-                for (w = TAILQ_FIRST(&q->waiters); w; w = next) {
-                        next = TAILQ_NEXT(w, entries);
-                        if (w->deadline_usec <= now)
-                                waiter_finish(c, &q->waiters, w, -ETIMEDOUT);
-                }
+        for (w = TAILQ_FIRST(&q->waiters); w; w = next) {
+                next = TAILQ_NEXT(w, entries);
+                if (w->deadline_usec <= now)
+                        waiter_finish(c, &q->waiters, w, -ETIMEDOUT);
+        }
         catalogue_pump(c);
         return 0;
 }
@@ -215,7 +216,8 @@ static int catalogue_take_reply(Catalogue *c, const struct StoreReply *reply, in
                 return -EBADMSG;
         if (reply->more)
                 return q->op == STORE_LOAD ? catalogue_take_record(q, reply, fd) : -EBADMSG;
-        request_finish_waiters(c, q, q->op == STORE_LOAD && reply->result >= 0 ? q->n_records : MIN_OF(reply->result, 0));
+        request_finish_waiters(c, q,
+                               q->op == STORE_LOAD && reply->result >= 0 ? q->n_records : MIN_OF(reply->result, 0));
         request_remove(c, q);
         return 0;
 }
@@ -418,8 +420,8 @@ static Request *catalogue_find_queued(Catalogue *c, const char *id) {
         Request *q, *found = NULL;
 
         TAILQ_FOREACH(q, &c->queue, entries)
-                if (q->op != STORE_LOAD && streq(q->id, id))
-                        found = q;
+        if (q->op != STORE_LOAD && streq(q->id, id))
+                found = q;
         return found && !found->sent ? found : NULL;
 }
 
@@ -440,7 +442,8 @@ static int catalogue_append(Catalogue *c, enum StoreOp op, const char *id, Reque
         return 0;
 }
 
-static int catalogue_change(Catalogue *c, enum StoreOp op, const char *id, const char *text, CatalogueDone done, void *userdata) {
+static int catalogue_change(Catalogue *c, enum StoreOp op, const char *id, const char *text, CatalogueDone done,
+                            void *userdata) {
         _cleanup_free_ char *copy = text ? strdup(text) : NULL;
         size_t size = text ? strlen(text) : 0;
         bool added = false;
@@ -508,8 +511,8 @@ static void waiters_forget(struct WaiterList *list, void *userdata) {
         Waiter *w;
 
         TAILQ_FOREACH(w, list, entries)
-                if (w->userdata == userdata)
-                        w->done = NULL;
+        if (w->userdata == userdata)
+                w->done = NULL;
 }
 
 void catalogue_forget(Catalogue *c, void *userdata) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The catalogue: one JSON record per set in STATE_DIRECTORY/sets/, each file replaced atomically (write, fsync, rename, fsync of
- * the directory) and closed by a SHA-256 line, so that after a power cut a record is the old one or the new one and damage is
- * noticed. vssd itself does no file I/O outside tmpfs (hazards B3: the file system with the state may be held by another set), so
- * a child, vss-store, does it; requests queue in order. The catalogue is a cache of what providers list (hazards B4): a record
- * that is damaged or missing never makes a snapshot go away.
+ * The catalogue: one JSON record per set in STATE_DIRECTORY/sets/, each file replaced atomically (write, fsync, rename,
+ * fsync of the directory) and closed by a SHA-256 line, so that after a power cut a record is the old one or the new
+ * one and damage is noticed. vssd itself does no file I/O outside tmpfs (hazards B3: the file system with the state may
+ * be held by another set), so a child, vss-store, does it; requests queue in order. The catalogue is a cache of what
+ * providers list (hazards B4): a record that is damaged or missing never makes a snapshot go away.
  */
 #include "protocol/vocabulary.h"
 #include <systemd/sd-event.h>
@@ -16,7 +16,8 @@ typedef void (*CatalogueDone)(int result, void *userdata); /* 0 or -errno; the r
 /* One per record at load: text is the caller's only during the call; damaged: -EBADMSG with the file name as id. */
 typedef void (*CatalogueRecord)(const char *id, const char *text, int result, void *userdata);
 
-int catalogue_new(sd_event *event, const char *state_directory, Catalogue **ret); /* spawns vss-store, which takes a lock: one vssd per directory */
+int catalogue_new(sd_event *event, const char *state_directory,
+                  Catalogue **ret);      /* spawns vss-store, which takes a lock: one vssd per directory */
 Catalogue *catalogue_free(Catalogue *c); /* waits for nothing; what was queued but unsent is lost, so flush first */
 /* Asynchronous: record per file, then done(number of records or -errno). */
 int catalogue_load(Catalogue *c, CatalogueRecord record, CatalogueDone done, void *userdata);
@@ -26,4 +27,4 @@ int catalogue_remove(Catalogue *c, const char *id, CatalogueDone done, void *use
 void catalogue_forget(Catalogue *c, void *userdata); /* no more callbacks for this userdata */
 /* In a window: requests are queued, but nothing is sent and no store is started. */
 void catalogue_pause(Catalogue *c, bool paused);
-bool catalogue_is_idle(const Catalogue *c);          /* nothing queued or in flight */
+bool catalogue_is_idle(const Catalogue *c); /* nothing queued or in flight */

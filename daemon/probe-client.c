@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vssd's side of vss-probe. The child may hang where no signal reaches it, so at the deadline it is killed and dropped, whether it
- * has gone or not. What it says is checked like anything from outside: it has looked at disks and paths that others control.
+ * vssd's side of vss-probe. The child may hang where no signal reaches it, so at the deadline it is killed and dropped,
+ * whether it has gone or not. What it says is checked like anything from outside: it has looked at disks and paths that
+ * others control.
  */
 #include "daemon/probe.h"
 #include "protocol/base.h"
@@ -49,10 +50,11 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         Probe *p = userdata;
         Failure f;
 
-        (void) failure_set(&f, CONDITION_DEADLINE_PASSED,
-                           "Looking at %.300s took longer than %llu s: a network mount may be dead; unmount it or name another path",
-                           p->looking_at >= 0 && p->paths[p->looking_at] ? p->paths[p->looking_at] : "the volumes",
-                           BUDGET_PATH_USEC / USEC_PER_SEC);
+        (void) failure_set(
+                &f, CONDITION_DEADLINE_PASSED,
+                "Looking at %.300s took longer than %llu s: a network mount may be dead; unmount it or name another path",
+                p->looking_at >= 0 && p->paths[p->looking_at] ? p->paths[p->looking_at] : "the volumes",
+                BUDGET_PATH_USEC / USEC_PER_SEC);
         probe_finish(p, &f);
         return 0;
 }
@@ -87,7 +89,8 @@ static int volume_from_reply(const Probe *p, const struct ProbeReply *reply, int
         _cleanup_(volume_freep) Volume *v = NULL;
         int r;
 
-        if (reply->kind >= _VOLUME_KIND_MAX || reply->n_keys > VOLUME_KEYS_MAX || isempty(reply->name) || reply->index < -1 ||
+        if (reply->kind >= _VOLUME_KIND_MAX || reply->n_keys > VOLUME_KEYS_MAX || isempty(reply->name) ||
+            reply->index < -1 ||
             (reply->index >= 0 && ((size_t) reply->index >= p->n_paths || !p->paths[reply->index])))
                 return -EBADMSG;
         v = calloc(1, sizeof(*v));
@@ -104,7 +107,8 @@ static int volume_from_reply(const Probe *p, const struct ProbeReply *reply, int
         v->can_hold = reply->can_hold;
         v->n_keys = reply->n_keys;
         memcpy(v->keys, reply->keys, v->n_keys * sizeof(v->keys[0]));
-        if ((r = take_string(reply->name, &v->name)) < 0 || (r = take_string(reply->mount_point, &v->mount_point)) < 0 ||
+        if ((r = take_string(reply->name, &v->name)) < 0 ||
+            (r = take_string(reply->mount_point, &v->mount_point)) < 0 ||
             (r = take_string(reply->device, &v->device)) < 0 || (r = take_string(reply->fs_type, &v->fs_type)) < 0 ||
             (r = take_string(reply->fs_uuid, &v->fs_uuid)) < 0 || (r = take_string(reply->text, &v->why_not)) < 0)
                 return r;
@@ -144,11 +148,13 @@ static int take_found(Probe *p, const struct ProbeReply *reply) {
 
         if (reply->index < 0 || (size_t) reply->index >= p->n_paths || reply->volume < -1 ||
             reply->volume >= (int32_t) result->n_volumes || reply->condition >= _CONDITION_MAX ||
-            (reply->condition == CONDITION_NONE) != (reply->volume >= 0) || !text_is_valid(reply->text, sizeof(reply->text)))
+            (reply->condition == CONDITION_NONE) != (reply->volume >= 0) ||
+            !text_is_valid(reply->text, sizeof(reply->text)))
                 return -EBADMSG;
         result->path_volume[reply->index] = reply->volume;
         if (reply->volume < 0)
-                (void) failure_set(&result->path_failure[reply->index], (Condition) reply->condition, "%s", reply->text);
+                (void) failure_set(&result->path_failure[reply->index], (Condition) reply->condition, "%s",
+                                   reply->text);
         else
                 result->path_failure[reply->index] = (Failure) {};
         return 0;
@@ -304,8 +310,8 @@ static int probe_start(Probe *p, sd_event *event) {
         return r;
 }
 
-int probe_new(sd_event *event, const ProbePath *paths, size_t n_paths, unsigned flags, uid_t uid, ProbeDone done, void *userdata,
-              Probe **ret) {
+int probe_new(sd_event *event, const ProbePath *paths, size_t n_paths, unsigned flags, uid_t uid, ProbeDone done,
+              void *userdata, Probe **ret) {
         _cleanup_(probe_freep) Probe *p = NULL;
         int r;
 

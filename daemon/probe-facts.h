@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * What vss-probe learns about the machine: its mounts (probe-mounts.c), what lies on what (probe-graph.c), and single facts about
- * one file system or device (probe-facts.c). All of it runs in vss-probe only and may sleep; whoever sleeps too long is killed.
+ * What vss-probe learns about the machine: its mounts (probe-mounts.c), what lies on what (probe-graph.c), and single
+ * facts about one file system or device (probe-facts.c). All of it runs in vss-probe only and may sleep; whoever sleeps
+ * too long is killed.
  */
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
@@ -21,9 +22,9 @@ typedef enum MountClass {
 
 typedef struct Mount {
         int id, parent;
-        uint64_t dev;                                 /* of the superblock */
+        uint64_t dev;                                  /* of the superblock */
         char *root, *target, *type, *source, *options; /* options: of the superblock */
-        unsigned depth;                               /* how many mounts are between it and the root */
+        unsigned depth;                                /* how many mounts are between it and the root */
         MountClass class;
         bool remote_path; /* something on the way to it is not local: even looking may hang */
         bool visible;     /* its path leads to it: nothing is mounted over it */
@@ -37,7 +38,8 @@ typedef struct Mounts {
 int mounts_read(Mounts *ret);
 void mounts_done(Mounts *m);
 const Mount *mounts_find(const Mounts *m, int id);
-/* The mount that shows inner path of this superblock closest to its root; NULL if none does. The lowest id of equals. */
+/* The mount that shows inner path of this superblock closest to its root; NULL if none does. The lowest id of equals.
+ */
 const Mount *mounts_best(const Mounts *m, uint64_t dev, const char *inner);
 /* Where inner path of m's superblock is to be seen through m; m->root must hold it. */
 int mount_outer_path(const Mount *m, const char *inner, char **ret);
@@ -97,7 +99,7 @@ const char *device_in_use(const Graph *g, uint64_t dev);
 void device_signature(uint64_t dev, char *ret_type, size_t type_size, char *ret_uuid, size_t uuid_size);
 /* Device numbers of an external ext4 journal, else 0. */
 uint64_t ext4_external_journal(uint64_t dev);
-int btrfs_devices(int fd, uint64_t *devs, unsigned max);                  /* how many */
+int btrfs_devices(int fd, uint64_t *devs, unsigned max); /* how many */
 int btrfs_uuid(int fd, char *ret, size_t size);
 int btrfs_subvolume_id(int fd, uint64_t *ret);
 /* By FS_IOC_GETFSUUID where the kernel has it. */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What lies on what. A file system that is frozen before one that lies on it stops that one's write-back, and its FIFREEZE then
- * sleeps for ever (hazards B10). So every superblock and block device is a node, an edge goes down to what carries it, and the
- * level of a node is its longest path down: freezing from the highest level never freezes the ground first. Mount depth says
- * nothing about that: an image and the file system it lies on are often mounted side by side.
+ * What lies on what. A file system that is frozen before one that lies on it stops that one's write-back, and its
+ * FIFREEZE then sleeps for ever (hazards B10). So every superblock and block device is a node, an edge goes down to
+ * what carries it, and the level of a node is its longest path down: freezing from the highest level never freezes the
+ * ground first. Mount depth says nothing about that: an image and the file system it lies on are often mounted side by
+ * side.
  *
- * Where what is below cannot be known (a process serves it, a server elsewhere may be this machine) there is no safe order, and
- * graph_trouble() says so.
+ * Where what is below cannot be known (a process serves it, a server elsewhere may be this machine) there is no safe
+ * order, and graph_trouble() says so.
  */
 #include "daemon/probe-facts.h"
 #include <dirent.h>
@@ -22,7 +23,9 @@
 enum {
         DEPTH_MAX = 64, /* of devices on devices */
         NBD_MAJOR = 43,
-        STATE_NEW = 0, STATE_OPEN, STATE_DONE,
+        STATE_NEW = 0,
+        STATE_OPEN,
+        STATE_DONE,
 };
 
 static const char too_many[] = "it is made of too many devices to tell in which order to freeze";
@@ -170,7 +173,8 @@ static void add_volume_group(Node *a) {
         uint64_t hash = 0xcbf29ce484222325; /* FNV-1a; the top bit keeps it apart from device numbers */
         char uuid[256];
 
-        if (sysfs_block_read(a->dev, "dm/uuid", uuid, sizeof(uuid)) < 0 || strncmp(uuid, "LVM-", 4) != 0 || strlen(uuid) < 36)
+        if (sysfs_block_read(a->dev, "dm/uuid", uuid, sizeof(uuid)) < 0 || strncmp(uuid, "LVM-", 4) != 0 ||
+            strlen(uuid) < 36)
                 return;
         for (const char *p = uuid + 4; p < uuid + 36; p++)
                 hash = (hash ^ (uint8_t) *p) * 0x100000001b3;
@@ -189,7 +193,8 @@ static int add_block(Graph *g, uint64_t dev, const Mounts *m) {
         if (sysfs_block_read(dev, "partition", text, sizeof(text)) >= 0 &&
             sysfs_block_read(dev, "../dev", text, sizeof(text)) >= 0 && parse_dev(text, &disk) >= 0)
                 node_add_below(a, disk, false);
-        if (major(dev) == NBD_MAJOR || (device_name(dev, name, sizeof(name)) >= 0 && strncmp(name, "/dev/ublkb", 10) == 0))
+        if (major(dev) == NBD_MAJOR ||
+            (device_name(dev, name, sizeof(name)) >= 0 && strncmp(name, "/dev/ublkb", 10) == 0))
                 a->opaque = served;
         add_slaves(a);
         add_loop(a, m);
@@ -278,7 +283,8 @@ static int add_mount(Graph *g, const Mounts *m, const Mount *mount) {
         else if (streq(mount->type, "xfs")) {
                 add_device_option(a, mount, "logdev");
                 add_device_option(a, mount, "rtdev");
-        } else if (a->is_block && strncmp(mount->type, "ext", 3) == 0 && (journal = ext4_external_journal(mount->dev)) != 0)
+        } else if (a->is_block && strncmp(mount->type, "ext", 3) == 0 &&
+                   (journal = ext4_external_journal(mount->dev)) != 0)
                 node_add_below(a, journal, true);
         return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The mount table as vss-probe needs it. Two things make it more than a list: a mount may be covered by another one, so that its
- * path leads elsewhere, and a superblock may be shown in several places, wholly or in part. Names are chosen so that they do not
- * depend on the way a volume was found: an object path and a record must mean the same tomorrow.
+ * The mount table as vss-probe needs it. Two things make it more than a list: a mount may be covered by another one, so
+ * that its path leads elsewhere, and a superblock may be shown in several places, wholly or in part. Names are chosen
+ * so that they do not depend on the way a volume was found: an object path and a record must mean the same tomorrow.
  */
 #include "daemon/probe-facts.h"
 #include "protocol/text.h"
@@ -22,7 +22,8 @@ static bool in_list(const char *s, const char *const *list) {
 }
 
 static MountClass mount_classify(struct libmnt_fs *fs, const char *type) {
-        static const char *const memory[] = { "tmpfs", "ramfs", NULL }, *const layered[] = { "overlay", "aufs", "ecryptfs", NULL };
+        static const char *const memory[] = { "tmpfs", "ramfs", NULL }, *const layered[] = { "overlay", "aufs",
+                                                                                             "ecryptfs", NULL };
         static const char *const network[] = { "virtiofs", "vboxsf", "ceph", "lustre", "orangefs", "coda", NULL };
 
         if (in_list(type, memory))
@@ -58,7 +59,8 @@ static int mount_init(Mount *m, struct libmnt_fs *fs) {
 
 /* Opens without asking the file system itself for anything; -ESTALE if the path leads to another mount by now. */
 static int mount_open_path(const Mount *m, int *ret) {
-        struct open_how how = { .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+        struct open_how how = { .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+                                .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
         _cleanup_close_ int fd = (int) syscall(SYS_openat2, AT_FDCWD, m->target, &how, sizeof(how));
         Identity identity;
         int r;
@@ -201,8 +203,8 @@ const char *mount_why_not(const Mount *m) {
 }
 
 bool mount_can_hold(const Mount *m) {
-        static const char *const types[] = { "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "nilfs2", "gfs2", "reiserfs",
-                                             "bcachefs", NULL };
+        static const char *const types[] = { "ext2", "ext3",   "ext4", "xfs",      "btrfs",    "f2fs",
+                                             "jfs",  "nilfs2", "gfs2", "reiserfs", "bcachefs", NULL };
 
         return in_list(m->type, types);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Everything here starts from a descriptor, never from a path: whatever is renamed, unmounted or mounted over meanwhile, the facts
- * and the descriptor handed to vssd belong to one and the same mount, or there is an error (hazards B12). Names are made last and
- * are for people.
+ * Everything here starts from a descriptor, never from a path: whatever is renamed, unmounted or mounted over
+ * meanwhile, the facts and the descriptor handed to vssd belong to one and the same mount, or there is an error
+ * (hazards B12). Names are made last and are for people.
  */
 #include "daemon/probe-resolve.h"
 #include "protocol/text.h"
@@ -128,7 +128,8 @@ static void fill_graph(const Resolver *r, Found *f, unsigned depth, const char *
 
         f->reply.level = MIN_OF(node ? node->level : 0, 0xffffU) * LEVEL_DEPTHS + MIN_OF(depth, LEVEL_DEPTHS - 1U);
         f->reply.n_keys = graph_keys(&r->graph, f->reply.superblock, f->reply.keys, VOLUME_KEYS_MAX);
-        if (!why_not && (why_not = graph_trouble(&r->graph, f->reply.superblock, &culprit)) && culprit != f->reply.superblock) {
+        if (!why_not && (why_not = graph_trouble(&r->graph, f->reply.superblock, &culprit)) &&
+            culprit != f->reply.superblock) {
                 node_name(r, culprit, name, sizeof(name));
                 (void) snprintf(f->reply.text, sizeof(f->reply.text), "it lies on %s: %s", name, why_not);
                 return;
@@ -136,8 +137,10 @@ static void fill_graph(const Resolver *r, Found *f, unsigned depth, const char *
         for (unsigned i = 0; !why_not && node && i < node->n_below && !streq(f->reply.fs_type, "btrfs"); i++)
                 if (node->own[i]) {
                         node_name(r, node->below[i], name, sizeof(name));
-                        (void) snprintf(f->reply.text, sizeof(f->reply.text),
-                                        "its journal, log or data is also on %s, and no provider takes both at one instant", name);
+                        (void) snprintf(
+                                f->reply.text, sizeof(f->reply.text),
+                                "its journal, log or data is also on %s, and no provider takes both at one instant",
+                                name);
                         return;
                 }
         if (why_not)
@@ -252,7 +255,8 @@ static int fd_path(int fd, char **ret) {
 }
 
 static int open_directory(const char *path) {
-        struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+        struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                                .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
         int fd = (int) syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
 
         return fd < 0 ? -errno : fd;
@@ -520,7 +524,8 @@ int resolver_nested(Resolver *r, const char *directory, ResolverText left_out, v
                 int result;
 
                 /* What is covered cannot be meant, and what the kernel shows nobody misses. */
-                if (m->class == MOUNT_KERNEL || !m->visible || streq(m->target, directory) || !path_is_inside(m->target, directory))
+                if (m->class == MOUNT_KERNEL || !m->visible || streq(m->target, directory) ||
+                    !path_is_inside(m->target, directory))
                         continue;
                 result = take_nested(r, m, false, left_out, userdata);
                 if (result < 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss-probe: answers one question of vssd about paths and ends. It may hang on a dead network mount and be killed for it, and it
- * may be lied to: it opens every path once, with the rights of who named it, and from then on looks at the descriptor.
+ * vss-probe: answers one question of vssd about paths and ends. It may hang on a dead network mount and be killed for
+ * it, and it may be lied to: it opens every path once, with the rights of who named it, and from then on looks at the
+ * descriptor.
  */
 #include "daemon/probe.h"
 #include "daemon/probe-resolve.h"
@@ -154,10 +155,12 @@ static int refuse_open(Path *p, int error) {
         if (error == -ENOENT || error == -ENOTDIR)
                 return failure_set(&p->failure, CONDITION_NOT_FOUND, "%.300s does not exist", text);
         if (error == -EACCES || error == -EPERM)
-                return failure_set(&p->failure, CONDITION_NOT_AUTHORIZED, "You may not look at %.300s: permission denied", text);
+                return failure_set(&p->failure, CONDITION_NOT_AUTHORIZED,
+                                   "You may not look at %.300s: permission denied", text);
         if (error == -ELOOP)
-                return failure_set(&p->failure, CONDITION_NOT_FOUND,
-                                   "%.300s leads in a circle of symbolic links or through /proc/PID; name the place itself", text);
+                return failure_set(
+                        &p->failure, CONDITION_NOT_FOUND,
+                        "%.300s leads in a circle of symbolic links or through /proc/PID; name the place itself", text);
         if (error == -ENAMETOOLONG)
                 c = CONDITION_INVALID_ARGUMENT;
         return failure_set(&p->failure, c, "Cannot look up %.300s: %s", text, strerror(-error));
@@ -171,12 +174,14 @@ static int open_request(Path *p) {
         if (isempty(text))
                 return failure_set(&p->failure, CONDITION_INVALID_ARGUMENT, "The name of a volume is empty");
         if (text[0] != '/' && !strchr(text, '/'))
-                return failure_set(&p->failure, CONDITION_NOT_FOUND, "There is no volume named %.300s; paths begin with \"/\"", text);
+                return failure_set(&p->failure, CONDITION_NOT_FOUND,
+                                   "There is no volume named %.300s; paths begin with \"/\"", text);
         if (text[0] != '/')
                 return failure_set(&p->failure, CONDITION_INVALID_ARGUMENT, "%.300s is not an absolute path", text);
         if (path_unescape(text, &path) < 0)
                 return failure_set(&p->failure, CONDITION_INVALID_ARGUMENT,
-                                   "%.300s has a backslash that does not begin \\xHH; write \\x5c for a backslash", text);
+                                   "%.300s has a backslash that does not begin \\xHH; write \\x5c for a backslash",
+                                   text);
         fd = p->request->may_be_missing ? open_nearest(path) : open_path(path);
         if (fd < 0)
                 return refuse_open(p, fd);

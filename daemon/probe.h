@@ -6,12 +6,10 @@
  *   vssd                                   vss-probe
  *   PATH (one per path) ────────────────►
  *   END(flags, uid) ────────────────────►
- *                                     ◄──  AT(index)                    before an argument is looked up: names a culprit
- *                                     ◄──  VOLUME(index, …) + root fd   numbered from 0 in the order of sending
- *                                     ◄──  MOUNT(volume, name)          each further mount point of it
- *                                     ◄──  FOUND(index, volume)         or condition and text, one per path
- *                                     ◄──  LEFT_OUT(name, text), STALLS(name, text)
- *                                     ◄──  DONE(condition, text)
+ *                                     ◄──  AT(index)                    before an argument is looked up: names a
+ * culprit ◄──  VOLUME(index, …) + root fd   numbered from 0 in the order of sending ◄──  MOUNT(volume, name) each
+ * further mount point of it ◄──  FOUND(index, volume)         or condition and text, one per path ◄──  LEFT_OUT(name,
+ * text), STALLS(name, text) ◄──  DONE(condition, text)
  *
  * Names are escaped as on the bus (\xHH) in both directions; one that does not fit escaped is refused.
  */
@@ -22,13 +20,20 @@
 
 enum {
         PROBE_VOLUMES_MAX = 4096,
-        PROBE_TEXTS_MAX = 4096,        /* mount points of one volume, left_out, stalls */
-        PROBE_LIST = 1 << 16,          /* flag beside PROBE_NESTED: no paths, all local volumes */
+        PROBE_TEXTS_MAX = 4096, /* mount points of one volume, left_out, stalls */
+        PROBE_LIST = 1 << 16,   /* flag beside PROBE_NESTED: no paths, all local volumes */
 };
 
 enum ProbeOp {
-        PROBE_PATH = 1, PROBE_END,
-        PROBE_AT, PROBE_VOLUME, PROBE_MOUNT, PROBE_FOUND, PROBE_LEFT_OUT, PROBE_STALLS, PROBE_DONE,
+        PROBE_PATH = 1,
+        PROBE_END,
+        PROBE_AT,
+        PROBE_VOLUME,
+        PROBE_MOUNT,
+        PROBE_FOUND,
+        PROBE_LEFT_OUT,
+        PROBE_STALLS,
+        PROBE_DONE,
 };
 
 struct ProbeRequest {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vssd.conf. A wrong number in here decides how long a machine stands still, so a value that is not exactly what the manual
- * page says is an error with file and line and the old settings stay as they were; only names we do not know are let through
- * with a warning, so that one file can serve two versions. Everything a key can be is one row of the table below.
+ * vssd.conf. A wrong number in here decides how long a machine stands still, so a value that is not exactly what the
+ * manual page says is an error with file and line and the old settings stay as they were; only names we do not know are
+ * let through with a warning, so that one file can serve two versions. Everything a key can be is one row of the table
+ * below.
  */
 #include "daemon/settings.h"
 #include "protocol/base.h"
@@ -21,7 +22,7 @@ enum {
 };
 
 #define SECONDS(n) ((uint64_t) (n) *USEC_PER_SEC)
-#define DAYS(n) SECONDS((n) * 86400ULL)
+#define DAYS(n) SECONDS((n) *86400ULL)
 
 typedef enum ValueKind { VALUE_DURATION, VALUE_DURATION_OR_INFINITY, VALUE_COUNT } ValueKind;
 
@@ -49,10 +50,11 @@ static const Key keys[] = {
         BUDGET(backup_complete, DAYS(1), BUDGET_BACKUP_COMPLETE_USEC),
         BUDGET(abort, SECONDS(3600), BUDGET_ABORT_USEC),
         { "Daemon", "idle", VALUE_DURATION_OR_INFINITY, offsetof(Settings, idle_usec), 0, DAYS(365), BUDGET_IDLE_USEC },
-        { "Daemon", "session_max", VALUE_DURATION_OR_INFINITY, offsetof(Settings, session_max_usec), SECONDS(1), DAYS(3650),
-          BUDGET_SESSION_USEC },
+        { "Daemon", "session_max", VALUE_DURATION_OR_INFINITY, offsetof(Settings, session_max_usec), SECONDS(1),
+          DAYS(3650), BUDGET_SESSION_USEC },
         /* 0 stands for "as freeze=" until the files are read */
-        { "Limits", "window_max", VALUE_DURATION, offsetof(Settings, window_max_usec), USEC_PER_MSEC, SECONDS(3600), 0 },
+        { "Limits", "window_max", VALUE_DURATION, offsetof(Settings, window_max_usec), USEC_PER_MSEC, SECONDS(3600),
+          0 },
         { "Limits", "writers_max", VALUE_COUNT, offsetof(Settings, writers_max), 1, LIMIT_WRITERS, LIMIT_WRITERS },
         { "Limits", "sets_max", VALUE_COUNT, offsetof(Settings, sets_max), 1, LIMIT_SETS, LIMIT_SETS },
 };
@@ -144,7 +146,8 @@ static int parse_number(const char *s, bool decimals, uint64_t *ret) {
                 }
                 if (!isdigit((unsigned char) *s) || places == 6)
                         return -EINVAL;
-                if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (unsigned) (*s - '0'), &value))
+                if (__builtin_mul_overflow(value, 10, &value) ||
+                    __builtin_add_overflow(value, (unsigned) (*s - '0'), &value))
                         return -ERANGE;
                 if (places >= 0)
                         places++;
@@ -216,7 +219,8 @@ static int reader_value(Reader *r, const Key *k, const char *text) {
                                      duration ? " of seconds" : "", duration ? "10 or 2.5" : "100");
         if (error < 0 || value < k->min || value > k->max)
                 return reader_refuse(r, "%s=%.64s is out of range; it may be from %g to %g%s", k->name, text,
-                                     (double) k->min / (double) unit, (double) k->max / (double) unit, duration ? " seconds" : "");
+                                     (double) k->min / (double) unit, (double) k->max / (double) unit,
+                                     duration ? " seconds" : "");
         key_store(k, r->settings, value);
         return 0;
 }

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * vssd.conf (ini; CONFIGURATION_DIRECTORY/vssd.conf, then vssd.conf.d/NAME.conf in order) and the four directories. Read at start and
- * on Reload, never in a window. Unknown sections and keys are warned about, bad values refused with file, line and reason.
+ * vssd.conf (ini; CONFIGURATION_DIRECTORY/vssd.conf, then vssd.conf.d/NAME.conf in order) and the four directories.
+ * Read at start and on Reload, never in a window. Unknown sections and keys are warned about, bad values refused with
+ * file, line and reason.
  */
 #include "protocol/vocabulary.h"
 
 typedef struct Budgets { /* microseconds */
-        uint64_t identify, prepare_backup, prepare_snapshot, pre_flush, freeze, hold, provider, provider_step, thaw, post_snapshot,
-                backup_complete, abort;
+        uint64_t identify, prepare_backup, prepare_snapshot, pre_flush, freeze, hold, provider, provider_step, thaw,
+                post_snapshot, backup_complete, abort;
 } Budgets;
 
 typedef struct Settings {
@@ -18,7 +19,7 @@ typedef struct Settings {
         char *state_directory, *runtime_directory, *configuration_directory, *logs_directory;
 } Settings;
 
-int settings_init(Settings *s);                 /* defaults and directories from the environment */
+int settings_init(Settings *s);                  /* defaults and directories from the environment */
 int settings_load(Settings *s, Failure *reterr); /* files; *s unchanged on failure */
 void settings_done(Settings *s);
 /* One budget by its vssd.conf name ("hold"); NULL if unknown. */

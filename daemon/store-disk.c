@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The files of the catalogue. After a power cut a record must be the old one or the new one, so: a new file beside it, written,
- * fsync'ed, renamed over it, directory fsync'ed, and only then the answer. The order is the whole idea; tests/crash-catalogue.c
- * cuts it off after every call and loses or tears what was not yet synced. The checksum is for what no order prevents: bits
- * that rot and disks that lie.
+ * The files of the catalogue. After a power cut a record must be the old one or the new one, so: a new file beside it,
+ * written, fsync'ed, renamed over it, directory fsync'ed, and only then the answer. The order is the whole idea;
+ * tests/crash-catalogue.c cuts it off after every call and loses or tears what was not yet synced. The checksum is for
+ * what no order prevents: bits that rot and disks that lie.
  *
- * All names are looked up beneath one descriptor of the state directory without following links, and that directory must be
- * ours: otherwise somebody who may write to it could point root at other files.
+ * All names are looked up beneath one descriptor of the state directory without following links, and that directory
+ * must be ours: otherwise somebody who may write to it could point root at other files.
  */
 #include "daemon/store.h"
 #include "protocol/sha256.h"

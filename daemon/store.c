@@ -29,8 +29,8 @@ static int load_one(StoreDisk *d, const struct StoreRequest *request, const char
         (void) snprintf(answer.id, sizeof(answer.id), "%s", name);
         answer.result = store_disk_get(d, name, &fd, &answer.size);
         if (answer.result < 0)
-                (void) fprintf(stderr, "vss-store: record sets/%s cannot be used: %s%s\n", name, strerror(-answer.result),
-                               answer.result == -EBADMSG ? "; it was moved to damaged/" : "");
+                (void) fprintf(stderr, "vss-store: record sets/%s cannot be used: %s%s\n", name,
+                               strerror(-answer.result), answer.result == -EBADMSG ? "; it was moved to damaged/" : "");
         return reply(&answer, fd);
 }
 
@@ -112,8 +112,8 @@ int main(int argc, char *argv[]) {
         (void) umask(077);
         r = store_disk_open(argv[1], PREDECESSOR_USEC, &disk, &owner);
         if (r == -EBUSY)
-                (void) fprintf(stderr, "vss-store: state directory %s is in use by process %d; stop that vssd first\n", argv[1],
-                               (int) owner);
+                (void) fprintf(stderr, "vss-store: state directory %s is in use by process %d; stop that vssd first\n",
+                               argv[1], (int) owner);
         else if (r < 0)
                 (void) fprintf(stderr, "vss-store: cannot use state directory %s: %s%s\n", argv[1], strerror(-r),
                                r == -EPERM ? "; it must be owned by root and writable by nobody else" : "");

@@ -13,8 +13,8 @@
  *   REMOVE(id) ─────────────────────────►
  *                                     ◄──  REMOVE(result)     0: durably gone, or was not there
  *
- * EOF ends vss-store after what it has already been sent. Every request may be repeated: after a death vssd sends the one in
- * flight again.
+ * EOF ends vss-store after what it has already been sent. Every request may be repeated: after a death vssd sends the
+ * one in flight again.
  */
 #include "daemon/child.h"
 #include "protocol/vocabulary.h"
@@ -36,8 +36,9 @@ struct StoreReply {
 };
 
 /*
- * A record is text, a newline, and "sha256:" with the hash of everything before, and a newline. Names of sets/ are ids; what is
- * written has a name that begins with a dot until it is complete; what does not prove itself is moved to damaged/ and kept.
+ * A record is text, a newline, and "sha256:" with the hash of everything before, and a newline. Names of sets/ are ids;
+ * what is written has a name that begins with a dot until it is complete; what does not prove itself is moved to
+ * damaged/ and kept.
  */
 enum { STORE_TRAILER_BYTES = 1 + 7 + 64 + 1, STORE_RECORDS_MAX = LIMIT_SETS + LIMIT_SET_RECORDS };
 
@@ -48,7 +49,8 @@ typedef struct StoreDisk {
 
 #define STORE_DISK_NULL ((StoreDisk) { -EBADF, -EBADF, -EBADF, -EBADF, 0 })
 
-/* Makes what is missing, takes the lock (waits up to patience_usec for a predecessor; then -EBUSY and its pid), removes strays. */
+/* Makes what is missing, takes the lock (waits up to patience_usec for a predecessor; then -EBUSY and its pid), removes
+ * strays. */
 int store_disk_open(const char *directory, uint64_t patience_usec, StoreDisk *ret, pid_t *ret_owner);
 void store_disk_close(StoreDisk *d);
 /* Durable when 0. The record is the old or the new one whatever happens. -EDQUOT: STORE_RECORDS_MAX. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * probe-tool [--uid=N] [--nested] [--list] [--component=PATH | PATH]…: asks vss-probe as vssd does and prints what came back as
- * JSON, for tests/system-probe.sh. Exits with 1 when the whole question failed.
+ * probe-tool [--uid=N] [--nested] [--list] [--component=PATH | PATH]…: asks vss-probe as vssd does and prints what came
+ * back as JSON, for tests/system-probe.sh. Exits with 1 when the whole question failed.
  */
 #include "daemon/probe.h"
 #include "protocol/base.h"
@@ -48,7 +48,8 @@ static json_object *describe_volume(const Volume *v) {
         json_object_object_add(o, "mount_points", texts(v->mount_points));
         if (v->root_fd >= 0 && fstat(v->root_fd, &st) >= 0) {
                 json_object_object_add(o, "root_inode", json_object_new_uint64(st.st_ino));
-                json_object_object_add(o, "marker", json_object_new_boolean(faccessat(v->root_fd, "marker", F_OK, 0) >= 0));
+                json_object_object_add(o, "marker",
+                                       json_object_new_boolean(faccessat(v->root_fd, "marker", F_OK, 0) >= 0));
         }
         return o;
 }
@@ -133,10 +134,12 @@ int main(int argc, char *argv[]) {
                 else
                         paths[n++] = (ProbePath) { .path = argv[i], .is_argument = true };
         }
-        if (sd_event_new(&event) < 0 || sd_event_add_time(event, &timer, CLOCK_MONOTONIC, USEC_INFINITY, 0, NULL, NULL) < 0)
+        if (sd_event_new(&event) < 0 ||
+            sd_event_add_time(event, &timer, CLOCK_MONOTONIC, USEC_INFINITY, 0, NULL, NULL) < 0)
                 return EXIT_FAILURE;
         n_descriptors = count_descriptors();
-        r = list ? probe_list(event, on_done, event, &probe) : probe_new(event, paths, n, flags, uid, on_done, event, &probe);
+        r = list ? probe_list(event, on_done, event, &probe) :
+                   probe_new(event, paths, n, flags, uid, on_done, event, &probe);
         if (r < 0 || sd_event_loop(event) < 0) {
                 (void) fprintf(stderr, "cannot ask: %s\n", strerror(-r));
                 return EXIT_FAILURE;
