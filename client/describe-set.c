@@ -14,7 +14,7 @@ static int record_parse(Context *c, const char *text, json_object **ret) {
         if (*ret && json_object_is_type(*ret, json_type_object))
                 return 0;
         json_object_put(TAKE_PTR(*ret));
-        return context_fail(c, CONDITION_INVALID_DOCUMENT, "the record of the set is not a JSON object");
+        return context_fail(c, CONDITION_FAILED, "the record of the set is not a JSON object");
 }
 
 static int fetch_record(Context *c, const char *path, json_object **ret) {

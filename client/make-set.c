@@ -129,7 +129,7 @@ int make_set_plan(Context *c) {
         json_object *plan = json_tokener_parse(json);
         if (!plan || !json_object_is_type(plan, json_type_object)) {
                 json_object_put(plan);
-                return context_fail(c, CONDITION_INVALID_DOCUMENT, "the plan is not a JSON object");
+                return context_fail(c, CONDITION_FAILED, "the plan is not a JSON object");
         }
         c->document = plan;
         if (!member(plan, "schema"))
@@ -200,11 +200,12 @@ int make_set(Context *c, struct vss_set **set) {
                         *set = TAKE_PTR(s);
                         return 0;
                 }
-                if (c->condition == CONDITION_UNAVAILABLE) /* a new connection for the next attempt */
-                        s = vss_set_free(s), c->requester = vss_requester_close(c->requester);
                 if (attempt <= retries && c->retryable && !interrupted) {
                         output_note(c, "vssctl %s: %s; trying again (%u of %lu)", c->verb->name, c->error_message, attempt, retries);
                         pause_before_retry(attempt);
+                        s = vss_set_free(s);
+                        if (c->condition == CONDITION_UNAVAILABLE) /* the connection may be what failed */
+                                c->requester = vss_requester_close(c->requester);
                         continue;
                 }
                 if (s)

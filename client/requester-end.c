@@ -50,11 +50,11 @@ static int copy_bounded(struct vss_requester *r, int from, int to) {
         char buffer[65536];
         struct stat st;
         if (fstat(from, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 0 || st.st_size > LIMIT_MANIFEST_BYTES)
-                return requester_fail(r, CONDITION_INVALID_DOCUMENT, "vssd sent a manifest that is no file or over %d bytes", LIMIT_MANIFEST_BYTES);
+                return requester_fail(r, CONDITION_FAILED, "vssd sent a manifest that is no file or over %d bytes", LIMIT_MANIFEST_BYTES);
         for (off_t done = 0; done < st.st_size;) {
                 ssize_t n = pread(from, buffer, MIN_OF(sizeof(buffer), (size_t) (st.st_size - done)), done);
                 if (n <= 0)
-                        return requester_fail(r, CONDITION_INVALID_DOCUMENT, "the manifest ended early");
+                        return requester_fail(r, CONDITION_FAILED, "the manifest ended early");
                 done += n;
                 for (ssize_t sent = 0, k; sent < n; sent += k) {
                         k = write(to, buffer + sent, (size_t) (n - sent));

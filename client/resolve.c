@@ -39,7 +39,7 @@ static bool match_prefix(json_object *object, const char *id) {
 }
 
 static bool match_label(json_object *object, const char *id) {
-        json_object *labels = member(object, "labels"), *value;
+        json_object *labels = member(object, "labels");
         const char *equals = strchr(id, '=');
         if (!labels || !json_object_is_type(labels, json_type_object))
                 return false;
@@ -49,18 +49,23 @@ static bool match_label(json_object *object, const char *id) {
                 if (strncmp(id, key, (size_t) (equals - id)) == 0 && !key[equals - id] &&
                     streq(json_object_get_string(text), equals + 1))
                         return true;
-        (void) value;
         return false;
 }
 
 /* interfaces: those wanted, as one text of their names. */
+static bool is_wanted(const char *interfaces, const char *interface) {
+        size_t n = strlen(interface);
+        for (const char *p = interfaces; n > 0 && (p = strstr(p, interface)); p += n)
+                if ((p == interfaces || p[-1] == ' ') && (!p[n] || p[n] == ' '))
+                        return true;
+        return false;
+}
+
 static unsigned find(json_object *objects, const char *id, const char *interfaces, Match match, json_object **ret) {
         unsigned n = 0;
         for (size_t i = 0; i < json_object_array_length(objects); i++) {
                 json_object *object = json_object_array_get_idx(objects, i);
-                const char *interface = member_text(object, "interface"), *at = strstr(interfaces, interface);
-                size_t length = strlen(interface);
-                if (!at || (at[length] && at[length] != ' ') || !match(object, id))
+                if (!is_wanted(interfaces, member_text(object, "interface")) || !match(object, id))
                         continue;
                 *ret = object;
                 n++;
