@@ -64,6 +64,8 @@ void sequence_fail(Sequence *s, uint64_t now, SequenceActor actor, unsigned inde
         else
                 s->cause = (Failure) { .condition = condition, .retryable = condition_retryable(condition) };
         s->waiting = false;
+        if (!s->hold_sent)
+                s->guard_outstanding = false; /* nobody needs the end of a flush any more */
         for (unsigned i = 0; i < s->n_providers; i++)
                 if (s->providers[i].outstanding &&
                     (s->providers[i].call < SEQ_PRE_COMMIT || s->providers[i].call > SEQ_POST_COMMIT))
