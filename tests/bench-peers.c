@@ -122,12 +122,13 @@ static void *write_one(void *userdata) {
         if (asprintf(&path, "%s/load", (char *) userdata) < 0)
                 return NULL;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        for (off_t i = 0; fd >= 0; i++) {
+        if (fd < 0)
+                test_die("cannot open %s", path);
+        for (off_t i = 0;; i++) {
                 if (pwrite(fd, block, sizeof(block), i % 256 * (off_t) sizeof(block)) < 0 || (i % 16 == 0 && fdatasync(fd) < 0))
                         test_die("cannot write %s", path);
                 nap_msec(5);
         }
-        return NULL;
 }
 
 static int bench_load(int n, char *paths[]) {

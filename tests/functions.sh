@@ -18,7 +18,8 @@
 # a process, a mount or a loop device that is left then makes the test fail. errexit, nounset and pipefail are on.
 #
 # VSS_TEST_DIR  the test's own directory (tmpfs)         VSS_BUILD, VSS_SOURCE  build directory and tree
-# VSSD_WRAPPER  put before vssd, e.g. "valgrind …"       VSS_TEST_SECONDS       deadline if the test sets none (default 120)
+# VSSD_WRAPPER, WRITER_WRAPPER  put before vssd and writers, e.g. "valgrind …"
+# VSS_TEST_SECONDS  deadline if the test sets none (default 120)
 
 set -euo pipefail
 
@@ -234,7 +235,8 @@ stop_vssd() {
 # start_writer COMMAND…: waits for its "ready" line; WRITER_PID, its output is in WRITER_LOG
 start_writer() {
         WRITER_LOG=$VSS_TEST_DIR/log/writer$((_writer_count += 1)).log
-        "$@" >"$WRITER_LOG" 2>"${WRITER_LOG%.log}.stderr.log" &
+        # shellcheck disable=SC2086
+        ${WRITER_WRAPPER:-} "$@" >"$WRITER_LOG" 2>"${WRITER_LOG%.log}.stderr.log" &
         WRITER_PID=$!
         cleanup_fn stop_process "$WRITER_PID"
         _writer_ready() { kill -0 "$WRITER_PID" 2>/dev/null || return 0; grep -q '^ready ' "$WRITER_LOG"; }
