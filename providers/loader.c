@@ -132,6 +132,16 @@ static int load_open(const char *name, int *ret_fd, Failure *reterr) {
         return 0;
 }
 
+static int entry_call(const char *name, void *handle, struct vss_provider *ret, Failure *reterr) {
+        const struct vss_provider *(*entry)(void);
+        *(void **) &entry = dlsym(handle, "vss_provider_entry");
+        if (!entry)
+                return failure_set(reterr, CONDITION_PROVIDER_FAILED,
+                                   "provider %s: its file has no vss_provider_entry, is VSS_REGISTER_PROVIDER missing?",
+                                   name);
+        return provider_table_check(entry(), name, ret, reterr);
+}
+
 static int load_file(const char *name, struct vss_provider *ret, Failure *reterr) {
         _cleanup_close_ int fd = -EBADF;
         int r = load_open(name, &fd, reterr);
@@ -143,13 +153,10 @@ static int load_file(const char *name, struct vss_provider *ret, Failure *reterr
         if (!handle)
                 return failure_set(reterr, CONDITION_PROVIDER_FAILED, "provider %s cannot be loaded: %s", name,
                                    dlerror());
-        const struct vss_provider *(*entry)(void);
-        *(void **) &entry = dlsym(handle, "vss_provider_entry");
-        if (!entry)
-                return failure_set(reterr, CONDITION_PROVIDER_FAILED,
-                                   "provider %s: its file has no vss_provider_entry, is VSS_REGISTER_PROVIDER missing?",
-                                   name);
-        return provider_table_check(entry(), name, ret, reterr);
+        r = entry_call(name, handle, ret, reterr);
+        if (r < 0)
+                (void) dlclose(handle); /* the next file may get the same descriptor, and with it the same name */
+        return r;
 }
 
 int provider_load(const char *name, LoadedProvider *ret, Failure *reterr) {
