@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Stands in for vssd in the tests of the writer library: owns the name, takes registrations and calls writers as it is told on
- * stdin, one command a line. It says on stdout what happened. Unlike vssd it checks nothing and will do anything.
+ * Stands in for vssd in the tests of the writer library: owns the name, takes registrations and calls writers as it is
+ * told on stdin, one command a line. It says on stdout what happened. Unlike vssd it checks nothing and will do
+ * anything.
  *
- *      call NAME EVENT SET DEADLINE-MSEC [THAW-BY-MSEC]    answer: reply NAME EVENT ok USEC | reply NAME EVENT ERROR USEC MESSAGE
- *      volume PATH DIRECTORY     PATH is in the set, its copy is DIRECTORY
- *      component PATH yes|no     a component asked for and whether it succeeded
- *      drop NAME                 forgets a writer: its lease ends
- *      refuse ERROR              refuses further registrations; "refuse -" takes them again
- *      release, own              gives the name away, takes it again
- *      quit
+ *      call NAME EVENT SET DEADLINE-MSEC [THAW-BY-MSEC]    answer: reply NAME EVENT ok USEC | reply NAME EVENT ERROR
+ * USEC MESSAGE volume PATH DIRECTORY     PATH is in the set, its copy is DIRECTORY component PATH yes|no     a
+ * component asked for and whether it succeeded drop NAME                 forgets a writer: its lease ends refuse ERROR
+ * refuses further registrations; "refuse -" takes them again release, own              gives the name away, takes it
+ * again quit
  */
 #include "protocol/base.h"
 #include "protocol/busutil.h"
@@ -120,7 +119,8 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         const char *text;
 
         if (error)
-                say("reply %s %s %s %" PRIu64 " %s", c->name, c->event, strrchr(error->name, '.') + 1, usec, error->message);
+                say("reply %s %s %s %" PRIu64 " %s", c->name, c->event, strrchr(error->name, '.') + 1, usec,
+                    error->message);
         else {
                 say("reply %s %s ok %" PRIu64, c->name, c->event, usec);
                 if (streq(c->event, "identify") && sd_bus_message_read(m, "s", &text) > 0)
@@ -138,19 +138,22 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
 static int append_session(sd_bus_message *m, uint64_t budget_usec, uint64_t thaw_by_usec) {
         int r = sd_bus_message_open_container(m, 'a', "{sv}");
 
-        r = r < 0 ? r : sd_bus_message_append(m, "{sv}{sv}{sv}", "budget_usec", "t", budget_usec, "one_instant", "b", 1, "from_the_future",
-                                              "(ii)", 1, 2);
+        r = r < 0 ? r :
+                    sd_bus_message_append(m, "{sv}{sv}{sv}", "budget_usec", "t", budget_usec, "one_instant", "b", 1,
+                                          "from_the_future", "(ii)", 1, 2);
         if (r >= 0 && thaw_by_usec > 0)
                 r = sd_bus_message_append(m, "{sv}", "thaw_by_usec", "t", thaw_by_usec);
         if (r >= 0 && volume)
-                r = sd_bus_message_append(m, "{sv}{sv}", "volumes", "as", 1, volume, "copies", "a{ss}", 1, volume, directory);
+                r = sd_bus_message_append(m, "{sv}{sv}", "volumes", "as", 1, volume, "copies", "a{ss}", 1, volume,
+                                          directory);
         if (r >= 0 && component)
-                r = sd_bus_message_append(m, "{sv}", "components", "a(sa{sv})", 1, component, 2, "succeeded", "b", (int) succeeded, "options",
-                                          "s", "fast");
+                r = sd_bus_message_append(m, "{sv}", "components", "a(sa{sv})", 1, component, 2, "succeeded", "b",
+                                          (int) succeeded, "options", "s", "fast");
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int do_call(const char *name, const char *event, const char *set, uint64_t deadline_usec, uint64_t thaw_by_usec) {
+static int do_call(const char *name, const char *event, const char *set, uint64_t deadline_usec,
+                   uint64_t thaw_by_usec) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         FakeWriter *w = find(name);
         Call *c = calloc(1, sizeof(*c));
@@ -160,7 +163,8 @@ static int do_call(const char *name, const char *event, const char *set, uint64_
         if (!w || e < 0 || !c)
                 return -ENOENT;
         *c = (Call) { strdup(name), strdup(event), now };
-        r = sd_bus_message_new_method_call(bus, &m, w->sender, w->object, VSS_IFACE_WRITER, writer_event_member((WriterEvent) e));
+        r = sd_bus_message_new_method_call(bus, &m, w->sender, w->object, VSS_IFACE_WRITER,
+                                           writer_event_member((WriterEvent) e));
         if (r >= 0 && e != EVENT_IDENTIFY)
                 r = sd_bus_message_append(m, "s", set);
         r = r < 0 ? r : sd_bus_message_append(m, "t", now + deadline_usec);
@@ -176,7 +180,8 @@ static int set_text(char **where, const char *text) {
 
 static int command(sd_event *event, char *w[WORDS_MAX], size_t n) {
         if (n >= 5 && streq(w[0], "call"))
-                return do_call(w[1], w[2], w[3], strtoull(w[4], NULL, 10) * USEC_PER_MSEC, n > 5 ? strtoull(w[5], NULL, 10) * USEC_PER_MSEC : 0);
+                return do_call(w[1], w[2], w[3], strtoull(w[4], NULL, 10) * USEC_PER_MSEC,
+                               n > 5 ? strtoull(w[5], NULL, 10) * USEC_PER_MSEC : 0);
         if (n == 3 && streq(w[0], "volume"))
                 return set_text(&volume, w[1]), set_text(&directory, w[2]);
         if (n == 3 && streq(w[0], "component"))
@@ -210,7 +215,8 @@ static int on_input(sd_event_source *source, int fd, uint32_t revents, void *use
                 char *words[WORDS_MAX] = {}, *state = NULL;
                 size_t k = 0;
                 *end = 0;
-                for (char *word = strtok_r(line, " ", &state); word && k < WORDS_MAX; word = strtok_r(NULL, " ", &state))
+                for (char *word = strtok_r(line, " ", &state); word && k < WORDS_MAX;
+                     word = strtok_r(NULL, " ", &state))
                         words[k++] = word;
                 int r = k > 0 ? command(sd_event_source_get_event(source), words, k) : 0;
                 if (r < 0)
@@ -222,7 +228,8 @@ static int on_input(sd_event_source *source, int fd, uint32_t revents, void *use
         return 0;
 }
 
-static int find_set(sd_bus *b, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *reterr) {
+static int find_set(sd_bus *b, const char *path, const char *interface, void *userdata, void **ret,
+                    sd_bus_error *reterr) {
         *ret = NULL;
         return 1;
 }
@@ -254,7 +261,8 @@ int main(void) {
         r = r < 0 ? r : sd_bus_attach_event(bus, event, 0);
         r = r < 0 ? r : sd_bus_add_object_vtable(bus, NULL, VSS_ROOT_PATH, VSS_IFACE_MANAGER, manager_vtable, NULL);
         r = r < 0 ? r : sd_bus_add_fallback_vtable(bus, NULL, VSS_PATH_SETS, VSS_IFACE_SET, set_vtable, find_set, NULL);
-        r = r < 0 ? r : sd_bus_add_match(bus, NULL, "type='signal',interface='" VSS_IFACE_WRITER "'", on_progress, NULL);
+        r = r < 0 ? r :
+                    sd_bus_add_match(bus, NULL, "type='signal',interface='" VSS_IFACE_WRITER "'", on_progress, NULL);
         r = r < 0 ? r : sd_event_add_io(event, NULL, STDIN_FILENO, EPOLLIN, on_input, NULL);
         r = r < 0 ? r : sd_bus_request_name(bus, VSS_BUS_NAME, 0);
         if (r >= 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Between fork and exec a child of a process with threads may call nothing but system calls: everything it needs has been made
- * before. It first gives up all descriptors but its own, because a copy of our bus connection, or of the control socket of a
- * sibling, would hide our death from those who wait for it.
+ * Between fork and exec a child of a process with threads may call nothing but system calls: everything it needs has
+ * been made before. It first gives up all descriptors but its own, because a copy of our bus connection, or of the
+ * control socket of a sibling, would hide our death from those who wait for it.
  */
 #include "writers/exec-child.h"
 #include <fcntl.h>
@@ -13,8 +13,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#define END_GENTLY_USEC (300 * USEC_PER_MSEC)  /* between SIGTERM and SIGKILL */
-#define UNDO_GRACE_USEC (1 * USEC_PER_SEC)     /* how much later than us the child thaws by itself */
+#define END_GENTLY_USEC (300 * USEC_PER_MSEC) /* between SIGTERM and SIGKILL */
+#define UNDO_GRACE_USEC (1 * USEC_PER_SEC)    /* how much later than us the child thaws by itself */
 enum { CONTROL_FD = 3, BEFORE_FD = 4, FIRST_FREE_FD = 5, EXIT_NO_EXEC = 126 };
 
 typedef struct Message {
@@ -28,7 +28,8 @@ static int pidfd_open_(pid_t pid) {
 
 static bool readable(int fd, uint64_t timeout_usec) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
-        struct timespec ts = { (time_t) (timeout_usec / USEC_PER_SEC), (long) (timeout_usec % USEC_PER_SEC * NSEC_PER_USEC) };
+        struct timespec ts = { (time_t) (timeout_usec / USEC_PER_SEC),
+                               (long) (timeout_usec % USEC_PER_SEC * NSEC_PER_USEC) };
 
         return ppoll(&p, 1, timeout_usec == USEC_INFINITY ? NULL : &ts, NULL) > 0;
 }
@@ -143,14 +144,16 @@ static _Noreturn void child_main(const ChildStart *s, uint64_t deadline_usec, in
 static int make_output(size_t size, int *ret) {
         _cleanup_close_ int fd = memfd_create("vss-writer-exec", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-        if (fd < 0 || ftruncate(fd, (off_t) size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
+        if (fd < 0 || ftruncate(fd, (off_t) size) < 0 ||
+            fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
                 return -errno;
         *ret = TAKE_FD(fd);
         return 0;
 }
 
 int child_start(const ChildStart *s, uint64_t deadline_usec, Child *ret) {
-        _cleanup_close_ int null = open("/dev/null", O_RDONLY | O_CLOEXEC), output = -EBADF, ours = -EBADF, theirs = -EBADF;
+        _cleanup_close_ int null = open("/dev/null", O_RDONLY | O_CLOEXEC), output = -EBADF, ours = -EBADF,
+                            theirs = -EBADF;
         Child c = CHILD_NONE;
         int r, pair[2];
 

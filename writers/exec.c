@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss-writer-exec: a writer made of scripts. Every executable of a directory is called with the name of the event: exit status 0 is
- * done, 1 failed with the reason on stderr, 2 not handled. A script that does not know `identify` is a hook of the QEMU guest
- * agent: it is called with freeze and thaw only.
+ * vss-writer-exec: a writer made of scripts. Every executable of a directory is called with the name of the event: exit
+ * status 0 is done, 1 failed with the reason on stderr, 2 not handled. A script that does not know `identify` is a hook
+ * of the QEMU guest agent: it is called with freeze and thaw only.
  *
- * What freeze and thaw need is started in PrepareSnapshot and waits: for each script one child that will run its freeze and one that
- * will run its thaw. The second is the dead man's handle: it also runs when this process is gone, however that happened, and when
- * the time to thaw has passed.
+ * What freeze and thaw need is started in PrepareSnapshot and waits: for each script one child that will run its freeze
+ * and one that will run its thaw. The second is the dead man's handle: it also runs when this process is gone, however
+ * that happened, and when the time to thaw has passed.
  */
 #include "writers/exec-child.h"
+#include "writers/exec-identity.h"
 #include "writers/program.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,7 +18,14 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { SCRIPTS_MAX = 64, DIRECTORIES_MAX = 16, VOLUMES_MAX = 64, ENV_MAX = 512, SCRIPT_FAILED = 1, SCRIPT_NOT_HANDLED = 2 };
+enum {
+        SCRIPTS_MAX = 64,
+        DIRECTORIES_MAX = 16,
+        VOLUMES_MAX = 64,
+        ENV_MAX = 512,
+        SCRIPT_FAILED = 1,
+        SCRIPT_NOT_HANDLED = 2
+};
 #define ANSWER_MARGIN_USEC (500 * USEC_PER_MSEC) /* left of a budget when a script is ended */
 
 typedef enum ScriptKind { SCRIPT_UNKNOWN, SCRIPT_NATIVE, SCRIPT_HOOK } ScriptKind;
@@ -43,15 +51,18 @@ typedef struct Exec {
 /* Whoever can write there becomes us. */
 static int check_owner(const char *path, const struct stat *st, Failure *reterr) {
         if (st->st_uid != 0 && st->st_uid != geteuid())
-                return failure_set(reterr, CONDITION_NOT_AUTHORIZED, "%s belongs to uid %u: it must belong to root or to the user of this program",
-                                   path, (unsigned) st->st_uid);
+                return failure_set(reterr, CONDITION_NOT_AUTHORIZED,
+                                   "%s belongs to uid %u: it must belong to root or to the user of this program", path,
+                                   (unsigned) st->st_uid);
         if (st->st_mode & (S_IWGRP | S_IWOTH))
-                return failure_set(reterr, CONDITION_NOT_AUTHORIZED, "%s can be written by others: chmod go-w it", path);
+                return failure_set(reterr, CONDITION_NOT_AUTHORIZED, "%s can be written by others: chmod go-w it",
+                                   path);
         return 0;
 }
 
 static int wanted(const struct dirent *d) {
-        static const char *const leftovers[] = { ".*", "*~", "*.bak", "*.orig", "*.sample", "*.rpmnew", "*.rpmorig", "*.rpmsave", "*.dpkg-*" };
+        static const char *const leftovers[] = { ".*",       "*~",        "*.bak",     "*.orig",  "*.sample",
+                                                 "*.rpmnew", "*.rpmorig", "*.rpmsave", "*.dpkg-*" };
 
         for (size_t i = 0; i < ELEMENTSOF(leftovers); i++)
                 if (fnmatch(leftovers[i], d->d_name, 0) == 0)
@@ -73,8 +84,10 @@ static int add_script(Exec *x, const char *directory, const char *name, Failure 
                 return r;
         if (x->n_scripts >= SCRIPTS_MAX)
                 return failure_set(reterr, CONDITION_LIMIT_REACHED, "more than %d scripts", SCRIPTS_MAX);
-        x->scripts[x->n_scripts++] = (Script) { .path = TAKE_PTR(path), .kind = x->hooks_only ? SCRIPT_HOOK : SCRIPT_UNKNOWN,
-                                                .freeze = CHILD_NONE, .thaw = CHILD_NONE };
+        x->scripts[x->n_scripts++] = (Script) { .path = TAKE_PTR(path),
+                                                .kind = x->hooks_only ? SCRIPT_HOOK : SCRIPT_UNKNOWN,
+                                                .freeze = CHILD_NONE,
+                                                .thaw = CHILD_NONE };
         return 0;
 }
 
@@ -163,7 +176,8 @@ static int put_components(Environment *env, const Event *e) {
         if (!f)
                 return -ENOMEM;
         for (size_t i = 0; i < e->n_components; i++)
-                fprintf(f, "%s%s=%s", i > 0 ? "\n" : "", e->components[i].path, e->components[i].succeeded ? "yes" : "no");
+                fprintf(f, "%s%s=%s", i > 0 ? "\n" : "", e->components[i].path,
+                        e->components[i].succeeded ? "yes" : "no");
         return fclose(f) != 0 ? -ENOMEM : environment_put(env, "VSS_COMPONENTS", text);
 }
 
@@ -203,7 +217,8 @@ static uint64_t script_deadline(uint64_t deadline_usec) {
         return deadline_usec - MIN_OF(ANSWER_MARGIN_USEC, (deadline_usec - now) / 4);
 }
 
-static int script_start(const Script *s, ChildKind kind, const Event *e, const char *event, uint64_t deadline_usec, size_t output, Child *ret) {
+static int script_start(const Script *s, ChildKind kind, const Event *e, const char *event, uint64_t deadline_usec,
+                        size_t output, Child *ret) {
         Environment env;
         ChildStart start = { .kind = kind, .path = s->path, .event = event, .output_size = output };
         int r = environment_make(&env, e, event);
@@ -226,7 +241,8 @@ static char *last_line(char *text) {
 }
 
 /* Turns how a script ended into the answer. handled may be NULL. */
-static int judge(struct vss_event *e, const Script *s, const Child *c, const char *event, int r, int status, bool *handled) {
+static int judge(struct vss_event *e, const Script *s, const Child *c, const char *event, int r, int status,
+                 bool *handled) {
         _cleanup_free_ char *said = NULL;
 
         if (handled)
@@ -234,14 +250,16 @@ static int judge(struct vss_event *e, const Script *s, const Child *c, const cha
         if (r >= 0 && (status == 0 || (status == SCRIPT_NOT_HANDLED && s->kind == SCRIPT_NATIVE)))
                 return 0;
         if (r == -ETIME)
-                return vss_event_fail(e, VSS_VETO_RETRYABLE, "%s %s was ended: it took longer than its budget", s->path, event);
+                return vss_event_fail(e, VSS_VETO_RETRYABLE, "%s %s was ended: it took longer than its budget", s->path,
+                                      event);
         if (r == -ECANCELED)
                 return vss_event_fail(e, VSS_VETO_RETRYABLE, "%s %s was ended: the set was given up", s->path, event);
         if (r < 0)
                 return vss_event_fail(e, VSS_VETO_NO_RESOURCES, "%s %s: %s", s->path, event, strerror(-r));
         if (child_read(c, &said) < 0)
                 return -ENOMEM;
-        return vss_event_fail(e, VSS_VETO_RETRYABLE, "%s %s: %s (status %d)", s->path, event, said[0] ? last_line(said) : "no reason given", status);
+        return vss_event_fail(e, VSS_VETO_RETRYABLE, "%s %s: %s (status %d)", s->path, event,
+                              said[0] ? last_line(said) : "no reason given", status);
 }
 
 /* One event to all scripts that know it, one after the other. */
@@ -267,62 +285,6 @@ static int call_all(Exec *x, struct vss_event *e) {
 
 /* ---- identify ---- */
 
-/* "/srv/app/db*" is root and pattern. */
-static int put_files(struct vss_metadata *m, const char *component, char *value, uint32_t flags, bool exclude) {
-        char *slash = strrchr(value, '/');
-        const char *root = value;
-
-        if (!slash || value[0] != '/')
-                return -EINVAL;
-        *slash = 0;
-        if (slash == value)
-                root = "/";
-        return exclude ? vss_metadata_exclude(m, root, slash + 1, flags) : vss_metadata_files(m, component, root, slash + 1, flags);
-}
-
-static int put_line(struct vss_metadata *m, char *line, char **component) {
-        char *value = strchr(line, '='), *caption;
-        uint32_t flags = VSS_COMPONENT_SELECTABLE | VSS_COMPONENT_SELECTABLE_FOR_RESTORE | VSS_COMPONENT_NOTIFY_COMPLETE;
-
-        if (!value)
-                return -EINVAL;
-        *value++ = 0;
-        if (streq(line, "component") || streq(line, "database")) {
-                caption = strchr(value, ' ');
-                if (caption)
-                        *caption++ = 0;
-                *component = value;
-                return vss_metadata_component(m, value, flags | (streq(line, "database") ? VSS_COMPONENT_DATABASE : 0), caption);
-        }
-        if (streq(line, "files"))
-                return put_files(m, *component, value, 0, false);
-        if (streq(line, "tree"))
-                return vss_metadata_files(m, *component, value, "*", VSS_FILES_RECURSIVE);
-        if (streq(line, "log"))
-                return put_files(m, *component, value, VSS_FILES_LOG, false);
-        if (streq(line, "exclude"))
-                return put_files(m, NULL, value, 0, true);
-        if (streq(line, "exclude-from-snapshot"))
-                return put_files(m, NULL, value, VSS_FILES_NO_SNAPSHOT_NEEDED, true);
-        return vss_metadata_set(m, line, value);
-}
-
-/* m NULL: only whether it is well formed. */
-static int put_output(struct vss_metadata *m, char *text) {
-        char *state = NULL, *component = NULL;
-        int r = 0;
-
-        if (text[strspn(text, " \t\r\n")] == '{')
-                return m ? vss_metadata_json(m, text) : 0;
-        for (char *line = strtok_r(text, "\n", &state); line && r >= 0; line = strtok_r(NULL, "\n", &state)) {
-                line += strspn(line, " \t");
-                if (!line[0] || line[0] == '#')
-                        continue;
-                r = m ? put_line(m, line, &component) : strchr(line, '=') ? 0 : -EINVAL;
-        }
-        return r;
-}
-
 /* 0: native, and what it said is in *ret. -ENOSYS: a hook, which does not know the word. */
 static int ask_identity(const Script *s, char **ret) {
         uint64_t deadline = usec_add(now_usec(), BUDGET_IDENTIFY_USEC);
@@ -345,7 +307,7 @@ static void detect(Exec *x) {
                 if (s->kind != SCRIPT_UNKNOWN)
                         continue;
                 s->kind = SCRIPT_HOOK;
-                if (ask_identity(s, &said) >= 0 && put_output(NULL, said) >= 0)
+                if (ask_identity(s, &said) >= 0 && identity_put(NULL, said) >= 0)
                         s->kind = SCRIPT_NATIVE;
         }
 }
@@ -369,7 +331,7 @@ static int identify(struct vss_metadata *m, void *userdata) {
                 if (r == -ENOSYS)
                         r = 0;
                 else if (r >= 0)
-                        r = put_output(m, said);
+                        r = identity_put(m, said);
         }
         for (size_t i = 0; r >= 0 && i < x->n_volumes; i++) {
                 char path[24];
@@ -411,7 +373,8 @@ static int prepare_snapshot(struct vss_event *e, void *userdata) {
 
 /* A thaw by the child that waits for it, or, where that one has been used up, by a new one. */
 static int thaw_script(struct vss_event *e, Script *s) {
-        uint64_t due = e->call ? e->deadline_usec : usec_add(now_usec(), BUDGET_THAW_USEC), deadline = script_deadline(due);
+        uint64_t due = e->call ? e->deadline_usec : usec_add(now_usec(), BUDGET_THAW_USEC),
+                 deadline = script_deadline(due);
         int status = 0, r = 0;
 
         if (s->thaw.pid > 0)
@@ -541,17 +504,35 @@ static int start(Exec *x, Program *p) {
 
 int main(int argc, char *argv[]) {
         static Exec x;
-        Program p = { .command = "vss-writer-exec", .arguments = "DIRECTORY...", .summary = "A writer made of scripts.", .options = options,
-                      .n_options = ELEMENTSOF(options), .argument_key = "directory", .argument = add_directory, .target = &x,
-                      .name = (char *) "exec", .level = LEVEL_FRONT_END };
+        Program p = { .command = "vss-writer-exec",
+                      .arguments = "DIRECTORY...",
+                      .summary = "A writer made of scripts.",
+                      .options = options,
+                      .n_options = ELEMENTSOF(options),
+                      .argument_key = "directory",
+                      .argument = add_directory,
+                      .target = &x,
+                      .name = (char *) "exec",
+                      .level = LEVEL_FRONT_END };
         int r = program_parse(&p, argc, argv);
 
         if (r == 0 && start(&x, &p) == 0) {
-                struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS, .version = VSS_VERSION, .usage = VSS_USAGE_OTHER, .source = VSS_SOURCE_OTHER,
-                                                  .freeze_timeout_usec = x.freeze_usec, .identify = identify, .prepare_backup = pass_on,
-                                                  .prepare_snapshot = prepare_snapshot, .freeze = freeze, .thaw = thaw, .post_snapshot = pass_on,
-                                                  .backup_complete = pass_on, .backup_shutdown = pass_on, .abort = do_abort,
-                                                  .pre_restore = pass_on, .post_restore = pass_on };
+                struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,
+                                                  .version = VSS_VERSION,
+                                                  .usage = VSS_USAGE_OTHER,
+                                                  .source = VSS_SOURCE_OTHER,
+                                                  .freeze_timeout_usec = x.freeze_usec,
+                                                  .identify = identify,
+                                                  .prepare_backup = pass_on,
+                                                  .prepare_snapshot = prepare_snapshot,
+                                                  .freeze = freeze,
+                                                  .thaw = thaw,
+                                                  .post_snapshot = pass_on,
+                                                  .backup_complete = pass_on,
+                                                  .backup_shutdown = pass_on,
+                                                  .abort = do_abort,
+                                                  .pre_restore = pass_on,
+                                                  .post_restore = pass_on };
                 p.status = program_run(&p, &c, &x);
         }
         forget_scripts(x.scripts, x.n_scripts);

@@ -13,7 +13,8 @@ static int set_name(void *target, const char *value, Failure *reterr) {
         Program *p = target;
 
         if (!writer_name_is_valid(value))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no name: small letters, digits and -, at most 63", value);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "%s is no name: small letters, digits and -, at most 63", value);
         free(p->own_name);
         p->own_name = strdup(value);
         p->name = p->own_name;
@@ -24,7 +25,8 @@ static int set_instance(void *target, const char *value, Failure *reterr) {
         Program *p = target;
 
         if (!writer_instance_is_valid(value))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no instance: letters, digits and ._+-, at most 127", value);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "%s is no instance: letters, digits and ._+-, at most 127", value);
         free(p->instance);
         p->instance = strdup(value);
         return p->instance ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
@@ -35,7 +37,8 @@ static int set_level(void *target, const char *value, Failure *reterr) {
         int level = level_from_string(value);
 
         if (level < 0)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no level: front-end, back-end, system", value);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no level: front-end, back-end, system",
+                                   value);
         p->level = (Level) level;
         return 0;
 }
@@ -55,8 +58,8 @@ static void print_help(const Program *p) {
                 printf("  %-32s %s\n", left, o->help);
         }
         printf("  %-32s %s\n  %-32s %s\n", "--help", "this text", "--version", "version of the program");
-        printf("\nOptions are also read from writers.d/NAME.conf, one option=value a line%s%s.\n", p->argument_key ? ", arguments as " : "",
-               p->argument_key ? p->argument_key : "");
+        printf("\nOptions are also read from writers.d/NAME.conf, one option=value a line%s%s.\n",
+               p->argument_key ? ", arguments as " : "", p->argument_key ? p->argument_key : "");
 }
 
 /* The long options; those of the program from FIRST_OPTION on, ours behind them. */
@@ -65,8 +68,8 @@ static void make_table(const Program *p, struct option table[OPTIONS_MAX]) {
 
         assert(p->n_options + ELEMENTSOF(common) + 3 <= OPTIONS_MAX);
         for (size_t i = 0; i < p->n_options; i++, n++)
-                table[n] = (struct option) { p->options[i].name, p->options[i].value ? required_argument : no_argument, NULL,
-                                             FIRST_OPTION + (int) n };
+                table[n] = (struct option) { p->options[i].name, p->options[i].value ? required_argument : no_argument,
+                                             NULL, FIRST_OPTION + (int) n };
         for (size_t i = 0; i < ELEMENTSOF(common); i++, n++)
                 table[n] = (struct option) { common[i].name, required_argument, NULL, FIRST_OPTION + (int) n };
         table[n++] = (struct option) { "help", no_argument, NULL, 'h' };
@@ -97,7 +100,8 @@ static int read_arguments(Program *p, int argc, char *argv[], bool only_name, Fa
                 if (c == 'v')
                         return printf("%s (vss %s)\n", p->command, VSS_VERSION), 1;
                 if (c < FIRST_OPTION)
-                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, c == ':' ? "%s needs a value" : "%s is no option; see --help",
+                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                           c == ':' ? "%s needs a value" : "%s is no option; see --help",
                                            argv[optind - 1]);
                 const ProgramOption *o = option_at(p, (size_t) c - FIRST_OPTION);
                 if (only_name && o->set != set_name)
@@ -226,15 +230,18 @@ int program_run(Program *p, const struct vss_writer_callbacks *callbacks, void *
         vss_writer_free(w);
         if (r < 0 && r != -EACCES && r != -EEXIST)
                 fprintf(stderr, "%s: cannot serve on the system bus: %s\n", p->command, strerror(-r));
-        return r == -EACCES ? condition_exit_code(CONDITION_NOT_AUTHORIZED) : r == -ENOTCONN || r == -ENOENT || r == -ECONNREFUSED ?
-                        condition_exit_code(CONDITION_UNAVAILABLE) : r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        return r == -EACCES                                         ? condition_exit_code(CONDITION_NOT_AUTHORIZED) :
+               r == -ENOTCONN || r == -ENOENT || r == -ECONNREFUSED ? condition_exit_code(CONDITION_UNAVAILABLE) :
+               r < 0                                                ? EXIT_FAILURE :
+                                                                      EXIT_SUCCESS;
 }
 
 int path_absolute(const char *path, char **ret, Failure *reterr) {
         char *real = realpath(path, NULL);
 
         if (!real)
-                return failure_set(reterr, errno == ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED, "%s: %s", path, strerror(errno));
+                return failure_set(reterr, errno == ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED, "%s: %s", path,
+                                   strerror(errno));
         *ret = real;
         return 0;
 }
@@ -244,7 +251,8 @@ int parse_seconds(const char *text, uint64_t *ret_usec, Failure *reterr) {
         double seconds = strtod(text, &end);
 
         if (end == text || *end || !isfinite(seconds) || seconds < 0 || seconds > 86400)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no number of seconds from 0 to 86400", text);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no number of seconds from 0 to 86400",
+                                   text);
         *ret_usec = (uint64_t) (seconds * (double) USEC_PER_SEC);
         return 0;
 }

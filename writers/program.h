@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * What the writer programs have in common: options from the command line and from writers.d/NAME.conf, the line `ready NAME`, and
- * failures as one line and an exit status.
+ * What the writer programs have in common: options from the command line and from writers.d/NAME.conf, the line `ready
+ * NAME`, and failures as one line and an exit status.
  */
 #include "writers/writer-lib.h"
 
 typedef struct ProgramOption {
         const char *name, *value; /* value: what stands for it in the help; NULL: a flag */
         const char *help;
-        int (*set)(void *target, const char *value, Failure *reterr); /* value NULL for a flag; in a file: "yes" or nothing */
+        int (*set)(void *target, const char *value,
+                   Failure *reterr); /* value NULL for a flag; in a file: "yes" or nothing */
 } ProgramOption;
 
 typedef struct Program {

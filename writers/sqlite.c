@@ -2,16 +2,17 @@
 /*
  * vss-writer-sqlite: keeps SQLite databases still while they are copied.
  *
- * PrepareSnapshot moves the write-ahead log into the database as far as readers allow (a PASSIVE checkpoint waits for nobody), so
- * that little is left to recover. Freeze begins a transaction with BEGIN IMMEDIATE on every database: that takes the one write
- * lock, in WAL and in rollback mode alike, and lets readers go on. Nothing is written under it. All locks are held before Freeze is
- * answered, so transactions that an application spreads over several files are either in all copies or in none, if it writes them
- * under one BEGIN with ATTACH, or one after the other while it holds the first.
+ * PrepareSnapshot moves the write-ahead log into the database as far as readers allow (a PASSIVE checkpoint waits for
+ * nobody), so that little is left to recover. Freeze begins a transaction with BEGIN IMMEDIATE on every database: that
+ * takes the one write lock, in WAL and in rollback mode alike, and lets readers go on. Nothing is written under it. All
+ * locks are held before Freeze is answered, so transactions that an application spreads over several files are either
+ * in all copies or in none, if it writes them under one BEGIN with ATTACH, or one after the other while it holds the
+ * first.
  *
- * A lock in SQLite is a file lock of this process: whatever ends the process frees it. SQLite's locks are not fair: an application
- * that writes without a pause leaves gaps of microseconds, so we look often. An application that locks several files in another
- * order than we do would wait for us while we wait for it; so nobody is kept waiting long while we hold something: we let go and
- * begin again with the one we could not get.
+ * A lock in SQLite is a file lock of this process: whatever ends the process frees it. SQLite's locks are not fair: an
+ * application that writes without a pause leaves gaps of microseconds, so we look often. An application that locks
+ * several files in another order than we do would wait for us while we wait for it; so nobody is kept waiting long
+ * while we hold something: we let go and begin again with the one we could not get.
  */
 #include "writers/program.h"
 #include <limits.h>
@@ -88,7 +89,8 @@ static int database_open(Database *d, Failure *reterr) {
         if (rc == SQLITE_OK)
                 rc = sqlite3_exec(d->handle, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
         if (rc != SQLITE_OK && rc != SQLITE_BUSY) {
-                failure_set(reterr, CONDITION_FAILED, "cannot open %s: %s", d->path, d->handle ? sqlite3_errmsg(d->handle) : sqlite3_errstr(rc));
+                failure_set(reterr, CONDITION_FAILED, "cannot open %s: %s", d->path,
+                            d->handle ? sqlite3_errmsg(d->handle) : sqlite3_errstr(rc));
                 database_close(d);
                 return -EIO;
         }
@@ -132,7 +134,9 @@ static int identify(struct vss_metadata *m, void *userdata) {
 
         for (size_t i = 0; r >= 0 && i < s->n; i++) {
                 const Database *d = &s->databases[i];
-                r = vss_metadata_component(m, d->component, VSS_COMPONENT_DATABASE | VSS_COMPONENT_SELECTABLE | VSS_COMPONENT_SELECTABLE_FOR_RESTORE,
+                r = vss_metadata_component(m, d->component,
+                                           VSS_COMPONENT_DATABASE | VSS_COMPONENT_SELECTABLE |
+                                                   VSS_COMPONENT_SELECTABLE_FOR_RESTORE,
                                            d->file);
                 for (size_t k = 0; r >= 0 && k < ELEMENTSOF(files); k++) {
                         r = literal_pattern(d->file, files[k].suffix, pattern, sizeof(pattern));
@@ -265,7 +269,8 @@ static int thaw(struct vss_event *e, void *userdata) {
         for (size_t i = 0; i < s->n; i++)
                 if (!s->databases[i].handle || sqlite3_get_autocommit(s->databases[i].handle)) {
                         (void) release(s, e);
-                        return vss_event_fail(e, VSS_VETO_RETRYABLE, "%s was not locked any more", s->databases[i].path);
+                        return vss_event_fail(e, VSS_VETO_RETRYABLE, "%s was not locked any more",
+                                              s->databases[i].path);
                 }
         return release(s, e);
 }
@@ -288,7 +293,8 @@ static int post_restore(struct vss_event *e, void *userdata) {
 
         for (size_t i = 0; i < s->n; i++)
                 if (!s->databases[i].handle && database_open(&s->databases[i], &failure) < 0)
-                        (void) vss_event_fail_component(e, s->databases[i].component, VSS_VETO_FATAL, "%s", failure.message);
+                        (void) vss_event_fail_component(e, s->databases[i].component, VSS_VETO_FATAL, "%s",
+                                                        failure.message);
         return 0;
 }
 
@@ -305,12 +311,20 @@ static void done(Sqlite *s) {
 
 int main(int argc, char *argv[]) {
         static const ProgramOption options[] = {
-                { "freeze-timeout", "SEC", "longest time the databases may stand still (default 30)", set_freeze_timeout },
+                { "freeze-timeout", "SEC", "longest time the databases may stand still (default 30)",
+                  set_freeze_timeout },
         };
         static Sqlite s = { .freeze_usec = FREEZE_TIMEOUT_USEC };
-        Program p = { .command = "vss-writer-sqlite", .arguments = "DATABASE...", .summary = "Keeps SQLite databases still while they are copied.",
-                      .options = options, .n_options = ELEMENTSOF(options), .argument_key = "database", .argument = add_database, .target = &s,
-                      .name = (char *) "sqlite", .level = LEVEL_BACK_END };
+        Program p = { .command = "vss-writer-sqlite",
+                      .arguments = "DATABASE...",
+                      .summary = "Keeps SQLite databases still while they are copied.",
+                      .options = options,
+                      .n_options = ELEMENTSOF(options),
+                      .argument_key = "database",
+                      .argument = add_database,
+                      .target = &s,
+                      .name = (char *) "sqlite",
+                      .level = LEVEL_BACK_END };
         Failure failure = {};
         int r = program_parse(&p, argc, argv);
 
@@ -324,10 +338,18 @@ int main(int argc, char *argv[]) {
                         p.status = program_fail(&p, &failure);
         }
         if (r == 0) {
-                struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS, .version = sqlite3_libversion(), .usage = VSS_USAGE_USER_DATA,
-                                                  .source = VSS_SOURCE_TRANSACTED, .freeze_timeout_usec = s.freeze_usec, .identify = identify,
-                                                  .prepare_snapshot = prepare_snapshot, .freeze = freeze, .thaw = thaw, .abort = do_abort,
-                                                  .pre_restore = pre_restore, .post_restore = post_restore };
+                struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,
+                                                  .version = sqlite3_libversion(),
+                                                  .usage = VSS_USAGE_USER_DATA,
+                                                  .source = VSS_SOURCE_TRANSACTED,
+                                                  .freeze_timeout_usec = s.freeze_usec,
+                                                  .identify = identify,
+                                                  .prepare_snapshot = prepare_snapshot,
+                                                  .freeze = freeze,
+                                                  .thaw = thaw,
+                                                  .abort = do_abort,
+                                                  .pre_restore = pre_restore,
+                                                  .post_restore = post_restore };
                 p.status = program_run(&p, &c, &s);
         }
         done(&s);

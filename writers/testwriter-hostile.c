@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The hostile half of vss-testwriter: raw sd-bus, because the library refuses to say such things. Each mode prints what vssd answered,
- * `hostile MODE WHAT RESULT`, and ends with status 0 if it got as far as trying everything: whether vssd answered well is for the
- * test to judge. Modes that have to be asked something print `ready NAME` and serve until SIGTERM.
+ * The hostile half of vss-testwriter: raw sd-bus, because the library refuses to say such things. Each mode prints what
+ * vssd answered, `hostile MODE WHAT RESULT`, and ends with status 0 if it got as far as trying everything: whether vssd
+ * answered well is for the test to judge. Modes that have to be asked something print `ready NAME` and serve until
+ * SIGTERM.
  */
 #include "writers/testwriter.h"
 #include <math.h>
@@ -25,13 +26,15 @@ static void say(const Hostile *h, const char *what, int r, const sd_bus_error *e
         (void) fflush(stdout);
 }
 
-static int try_register(const Hostile *h, const char *what, const char *name, const char *instance, const char *types, ...) {
+static int try_register(const Hostile *h, const char *what, const char *name, const char *instance, const char *types,
+                        ...) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         va_list ap;
         int r;
 
-        r = sd_bus_message_new_method_call(h->bus, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "RegisterWriter");
+        r = sd_bus_message_new_method_call(h->bus, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER,
+                                           "RegisterWriter");
         r = r < 0 ? r : sd_bus_message_append(m, "sso", name, instance, "/hostile");
         va_start(ap, types);
         r = r < 0 ? r : sd_bus_message_appendv(m, types, ap);
@@ -43,8 +46,16 @@ static int try_register(const Hostile *h, const char *what, const char *name, co
 }
 
 static int bad_registrations(const Hostile *h) {
-        static const char *const names[] = { "", "Upper", "../../etc/passwd", "a/b", "-a", "a b", "uid:root",
-                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" };
+        static const char *const names[] = {
+                "",
+                "Upper",
+                "../../etc/passwd",
+                "a/b",
+                "-a",
+                "a b",
+                "uid:root",
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        };
         const char *name = h->test->program.name;
 
         for (size_t i = 0; i < ELEMENTSOF(names); i++)
@@ -105,8 +116,12 @@ static char *path_tricks(const Hostile *h) {
         static unsigned next;
         char *text;
 
-        if (asprintf(&text, HEAD "\"components\":[{\"path\":\"a\",\"type\":\"file-group\",\"files\":[{\"role\":\"file\",\"root\":\"%s\","
-                     "\"pattern\":\"*\",\"recursive\":true}]}]}", h->test->program.name, roots[next++ % ELEMENTSOF(roots)]) < 0)
+        if (asprintf(
+                    &text,
+                    HEAD
+                    "\"components\":[{\"path\":\"a\",\"type\":\"file-group\",\"files\":[{\"role\":\"file\",\"root\":\"%s\","
+                    "\"pattern\":\"*\",\"recursive\":true}]}]}",
+                    h->test->program.name, roots[next++ % ELEMENTSOF(roots)]) < 0)
                 return NULL;
         return text;
 }
@@ -125,7 +140,8 @@ static int on_identify(sd_bus_message *m, const Hostile *h) {
         if (streq(h->mode, "deep-document"))
                 return answer_text(m, repeated("", "[", DEEP, ""));
         if (streq(h->mode, "many-components"))
-                return answer_text(m, repeated("{\"schema\":1,\"kind\":\"writer-metadata\",\"components\":[", "{},", 300000, "{}]}"));
+                return answer_text(m, repeated("{\"schema\":1,\"kind\":\"writer-metadata\",\"components\":[", "{},",
+                                               300000, "{}]}"));
         if (streq(h->mode, "path-tricks"))
                 return answer_text(m, path_tricks(h));
         if (streq(h->mode, "key-twice"))
@@ -167,7 +183,8 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         case 3:
                 return sd_bus_reply_method_errorf(m, "No.Such.Error", "line one\nline two");
         default:
-                return sd_bus_reply_method_return(m, "a{sv}", 1, "failures", "a(sss)", 1, "../../x", "Bad.Name", "\x01\x02");
+                return sd_bus_reply_method_return(m, "a{sv}", 1, "failures", "a(sss)", 1, "../../x", "Bad.Name",
+                                                  "\x01\x02");
         }
 }
 
@@ -238,6 +255,7 @@ int hostile_run(const Test *t) {
         sd_bus_flush_close_unref(h.bus);
         if (r >= 0)
                 return EXIT_SUCCESS;
-        fprintf(stderr, "vss-testwriter: --hostile=%s: %s\n", t->hostile, r == -ENOENT ? "no such mode; see --hostile=help" : strerror(-r));
+        fprintf(stderr, "vss-testwriter: --hostile=%s: %s\n", t->hostile,
+                r == -ENOENT ? "no such mode; see --hostile=help" : strerror(-r));
         return r == -ENOENT ? condition_exit_code(CONDITION_INVALID_ARGUMENT) : EXIT_FAILURE;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss-testwriter: a writer without an application, which does what it is told wrong, when it is told. It says on stdout what
- * happened to it, one line for each event, so that a test can see what the other writers saw.
+ * vss-testwriter: a writer without an application, which does what it is told wrong, when it is told. It says on stdout
+ * what happened to it, one line for each event, so that a test can see what the other writers saw.
  *
- * Each of --count writers has a connection of its own and with it a loop of its own inside ours: the library shares one connection
- * per loop.
+ * Each of --count writers has a connection of its own and with it a loop of its own inside ours: the library shares one
+ * connection per loop.
  */
 #include "writers/testwriter.h"
 #include <fcntl.h>
@@ -17,8 +17,8 @@
 #include <sys/stat.h>
 
 static void say_event(const TestWriter *t, const Event *e, const char *result) {
-        printf("event %s %s %s %s %" PRIu64 "\n", t->name, writer_event_to_string(e->kind), e->set[0] ? e->set : "-", result,
-               now_usec() - e->started_usec);
+        printf("event %s %s %s %s %" PRIu64 "\n", t->name, writer_event_to_string(e->kind), e->set[0] ? e->set : "-",
+               result, now_usec() - e->started_usec);
         (void) fflush(stdout);
 }
 
@@ -59,7 +59,9 @@ static int be_late(TestWriter *t, Event *e, uint64_t usec) {
                 (void) usleep((useconds_t) usec);
                 return 0;
         }
-        return sd_event_add_time(e->writer->link->event, NULL, CLOCK_MONOTONIC, now_usec() + usec, 1, on_late, e) < 0 ? -ENOMEM : VSS_PENDING;
+        return sd_event_add_time(e->writer->link->event, NULL, CLOCK_MONOTONIC, now_usec() + usec, 1, on_late, e) < 0 ?
+                       -ENOMEM :
+                       VSS_PENDING;
 }
 
 static int before(Writer *w, Event *e, void *userdata) {
@@ -69,7 +71,8 @@ static int before(Writer *w, Event *e, void *userdata) {
         t->twice = rule && rule->misdeed == MISDEED_TWICE;
         switch (rule ? rule->misdeed : MISDEED_NONE) {
         case MISDEED_FAIL:
-                return vss_event_fail(e, t->test->veto, "%s was told to fail at %s", t->name, writer_event_to_string(e->kind));
+                return vss_event_fail(e, t->test->veto, "%s was told to fail at %s", t->name,
+                                      writer_event_to_string(e->kind));
         case MISDEED_HANG:
                 return hang(t, e);
         case MISDEED_DIE:
@@ -113,7 +116,9 @@ static int identify(struct vss_metadata *m, void *userdata) {
 
         if (!t->volume)
                 return 0;
-        r = vss_metadata_component(m, "data", VSS_COMPONENT_SELECTABLE | VSS_COMPONENT_SELECTABLE_FOR_RESTORE | VSS_COMPONENT_NOTIFY_COMPLETE,
+        r = vss_metadata_component(m, "data",
+                                   VSS_COMPONENT_SELECTABLE | VSS_COMPONENT_SELECTABLE_FOR_RESTORE |
+                                           VSS_COMPONENT_NOTIFY_COMPLETE,
                                    "Everything");
         return r < 0 ? r : vss_metadata_files(m, "data", t->volume, "*", VSS_FILES_RECURSIVE);
 }
@@ -178,9 +183,11 @@ static int add_rule(Test *t, Misdeed misdeed, const char *value, Failure *reterr
                         return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s: %s is no number", value, part);
         }
         if (event < 0)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s does not begin with an event such as freeze", value);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s does not begin with an event such as freeze",
+                                   value);
         if (misdeed == MISDEED_LATE ? n == 0 : n > 1)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s: expected EVENT%s[:N]", value, n == 0 ? ":MSEC" : "");
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s: expected EVENT%s[:N]", value,
+                                   n == 0 ? ":MSEC" : "");
         if (t->n_rules >= RULES_MAX)
                 return failure_set(reterr, CONDITION_LIMIT_REACHED, "more than %d rules", RULES_MAX);
         *rule = (Rule) { misdeed, (WriterEvent) event, misdeed == MISDEED_LATE ? numbers[0] * USEC_PER_MSEC : 0,
@@ -218,7 +225,8 @@ static int set_veto(void *target, const char *value, Failure *reterr) {
                         t->veto = (enum vss_veto) i;
                         return 0;
                 }
-        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no veto: retryable, fatal, no-resources, missing-volume", value);
+        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                           "%s is no veto: retryable, fatal, no-resources, missing-volume", value);
 }
 
 static int set_volume(void *target, const char *value, Failure *reterr) {
@@ -244,7 +252,8 @@ static int set_count(void *target, const char *value, Failure *reterr) {
         unsigned long n = strtoul(value, &end, 10);
 
         if (*end || n < 1 || n > TESTWRITERS_MAX)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no number from 1 to %d", value, TESTWRITERS_MAX);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no number from 1 to %d", value,
+                                   TESTWRITERS_MAX);
         t->count = (unsigned) n;
         return 0;
 }
@@ -306,11 +315,24 @@ static void on_registered(Writer *w, int error, const char *message, void *userd
 
 static int writer_make(Test *test, TestWriter *t, unsigned i) {
         const Program *p = test_program(test);
-        struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS, .instance = p->instance, .version = VSS_VERSION, .level = p->level,
-                                          .usage = VSS_USAGE_OTHER, .source = VSS_SOURCE_OTHER, .freeze_timeout_usec = test->freeze_usec,
-                                          .identify = identify, .prepare_backup = nothing, .prepare_snapshot = nothing, .freeze = nothing,
-                                          .thaw = nothing, .post_snapshot = post_snapshot, .backup_complete = nothing,
-                                          .backup_shutdown = nothing, .abort = nothing, .pre_restore = nothing, .post_restore = nothing };
+        struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,
+                                          .instance = p->instance,
+                                          .version = VSS_VERSION,
+                                          .level = p->level,
+                                          .usage = VSS_USAGE_OTHER,
+                                          .source = VSS_SOURCE_OTHER,
+                                          .freeze_timeout_usec = test->freeze_usec,
+                                          .identify = identify,
+                                          .prepare_backup = nothing,
+                                          .prepare_snapshot = nothing,
+                                          .freeze = nothing,
+                                          .thaw = nothing,
+                                          .post_snapshot = post_snapshot,
+                                          .backup_complete = nothing,
+                                          .backup_shutdown = nothing,
+                                          .abort = nothing,
+                                          .pre_restore = nothing,
+                                          .post_restore = nothing };
         int r;
 
         t->test = test;
@@ -405,15 +427,20 @@ static int check_options(const Test *t, Failure *reterr) {
         if (t->delete_originals && !t->volume)
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "--delete-originals needs --volume");
         if (t->delete_originals && same_device(t->volume, "/"))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "--delete-originals: nothing is deleted on the root file system");
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "--delete-originals: nothing is deleted on the root file system");
         return 0;
 }
 
 int main(int argc, char *argv[]) {
-        static Test t = { .count = 1, .program = { .command = "vss-testwriter", .arguments = "",
-                                                   .summary = "A writer without an application that errs when it is told to.",
-                                                   .options = options, .n_options = ELEMENTSOF(options), .target = &t,
-                                                   .name = (char *) "test" } };
+        static Test t = { .count = 1,
+                          .program = { .command = "vss-testwriter",
+                                       .arguments = "",
+                                       .summary = "A writer without an application that errs when it is told to.",
+                                       .options = options,
+                                       .n_options = ELEMENTSOF(options),
+                                       .target = &t,
+                                       .name = (char *) "test" } };
         Failure failure = {};
         int r = program_parse(&t.program, argc, argv);
 

@@ -3,7 +3,15 @@
 /* Inside of vss-testwriter: what it does wrong, and when. */
 #include "writers/program.h"
 
-typedef enum Misdeed { MISDEED_NONE, MISDEED_FAIL, MISDEED_HANG, MISDEED_DIE, MISDEED_LATE, MISDEED_TWICE, _MISDEED_MAX } Misdeed;
+typedef enum Misdeed {
+        MISDEED_NONE,
+        MISDEED_FAIL,
+        MISDEED_HANG,
+        MISDEED_DIE,
+        MISDEED_LATE,
+        MISDEED_TWICE,
+        _MISDEED_MAX
+} Misdeed;
 
 typedef struct Rule {
         Misdeed misdeed;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Life of a writer: made from a struct of callbacks whose layout may be older or newer than ours (size and version come first,
- * members are only appended), and taken apart in an order that lets the application go on before anything else happens.
+ * Life of a writer: made from a struct of callbacks whose layout may be older or newer than ours (size and version come
+ * first, members are only appended), and taken apart in an order that lets the application go on before anything else
+ * happens.
  */
 #include "writers/writer-lib.h"
 #include "writers/writer-worker.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * From a message of vssd to a callback and back. Every message becomes one event, every event is answered exactly once: with what
- * its callback said, or with an error when it cannot be delivered. Only the present owner of vssd's name is served.
+ * From a message of vssd to a callback and back. Every message becomes one event, every event is answered exactly once:
+ * with what its callback said, or with an error when it cannot be delivered. Only the present owner of vssd's name is
+ * served.
  */
 #include "writers/writer-lib.h"
 #include "writers/writer-worker.h"
@@ -58,7 +59,8 @@ static int check_state(const Event *e, sd_bus_error *reterr) {
         if (e->kind != EVENT_THAW || !writer_callback(w, EVENT_THAW))
                 return 0;
         if (writer_is_resumed(w, e->set))
-                return refuse(reterr, CONDITION_DEADLINE_PASSED, "resumed before Thaw came: time was up or vssd was gone");
+                return refuse(reterr, CONDITION_DEADLINE_PASSED,
+                              "resumed before Thaw came: time was up or vssd was gone");
         if (!streq(w->frozen, e->set))
                 return refuse(reterr, CONDITION_BAD_STATE, "not frozen for this set");
         return 0;
@@ -69,8 +71,8 @@ static void cancel_others(Event *abort) {
         Event *e;
 
         TAILQ_FOREACH(e, &abort->writer->events, entries)
-                if (e != abort && e->kind != EVENT_ABORT && streq(e->set, abort->set))
-                        event_cancel(e);
+        if (e != abort && e->kind != EVENT_ABORT && streq(e->set, abort->set))
+                event_cancel(e);
 }
 
 static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * From a path of the live system to the same file in the copy. Which volume a path lies on is decided by names alone: the longest
- * volume of the set it lies under, unless a mount that is not in the set lies between. vssd hands out the root of the copy as a
- * descriptor; from there the kernel itself keeps the path beneath it, whatever links an application left in its data.
+ * From a path of the live system to the same file in the copy. Which volume a path lies on is decided by names alone:
+ * the longest volume of the set it lies under, unless a mount that is not in the set lies between. vssd hands out the
+ * root of the copy as a descriptor; from there the kernel itself keeps the path beneath it, whatever links an
+ * application left in its data.
  */
 #include "writers/writer-lib.h"
 #include "writers/writer-worker.h"
@@ -12,7 +13,8 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 
-/* The longest mount point that path lies under; "" if unknown. Field 5 of mountinfo, with \ooo for space, tab, newline, \. */
+/* The longest mount point that path lies under; "" if unknown. Field 5 of mountinfo, with \ooo for space, tab, newline,
+ * \. */
 static void find_mount_point(const char *path, char *ret, size_t size) {
         char line[2 * PATH_MAX], octal[4] = "";
         FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -54,7 +56,8 @@ static int split(const Event *e, const char *path, const char **ret_volume, cons
         const char *best = NULL, *rest;
 
         for (size_t i = 0; i < e->n_volumes; i++)
-                if (e->volumes[i][0] == '/' && path_is_inside(path, e->volumes[i]) && (!best || strlen(e->volumes[i]) > strlen(best)))
+                if (e->volumes[i][0] == '/' && path_is_inside(path, e->volumes[i]) &&
+                    (!best || strlen(e->volumes[i]) > strlen(best)))
                         best = e->volumes[i];
         if (!best)
                 return -EXDEV;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The event object: what a callback may ask about one call of vssd and what it may add to the answer. In run mode a callback has
- * the event to itself on the worker's thread; the loop's thread touches only `cancelled` and the cancel descriptor meanwhile.
+ * The event object: what a callback may ask about one call of vssd and what it may add to the answer. In run mode a
+ * callback has the event to itself on the worker's thread; the loop's thread touches only `cancelled` and the cancel
+ * descriptor meanwhile.
  */
 #include "writers/writer-lib.h"
 #include "writers/writer-worker.h"
@@ -236,7 +237,8 @@ _public_ int vss_event_fail(struct vss_event *e, enum vss_veto kind, const char 
         return failure_set(&e->failure, veto_to_condition(kind), "%s", text);
 }
 
-_public_ int vss_event_fail_component(struct vss_event *e, const char *path, enum vss_veto kind, const char *format, ...) {
+_public_ int vss_event_fail_component(struct vss_event *e, const char *path, enum vss_veto kind, const char *format,
+                                      ...) {
         char text[LIMIT_MESSAGE_BYTES];
         va_list ap;
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What must not stand still for ever. An application counts as frozen from the moment its freeze is called (it may have stopped
- * half way when freeze fails) until thaw or abort returned well. It is let go without being asked when its time is up, when vssd is
- * gone and when the bus is gone. vssd keeps the same clock and gives up first, so that letting go by ourselves never hurts a set
- * that is still good; and if we did, a Thaw that comes after all is answered DeadlinePassed, which costs the copy its level.
+ * What must not stand still for ever. An application counts as frozen from the moment its freeze is called (it may have
+ * stopped half way when freeze fails) until thaw or abort returned well. It is let go without being asked when its time
+ * is up, when vssd is gone and when the bus is gone. vssd keeps the same clock and gives up first, so that letting go
+ * by ourselves never hurts a set that is still good; and if we did, a Thaw that comes after all is answered
+ * DeadlinePassed, which costs the copy its level.
  */
 #include "writers/writer-lib.h"
 #include "writers/writer-worker.h"
@@ -27,7 +28,8 @@ static void arm(Writer *w, sd_event_source **source, sd_event_time_handler_t han
         if (*source) {
                 (void) sd_event_source_set_time(*source, usec);
                 (void) sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
-        } else if (sd_event_add_time(w->link->event, source, CLOCK_MONOTONIC, usec, TIMER_ACCURACY_USEC, handler, w) >= 0)
+        } else if (sd_event_add_time(w->link->event, source, CLOCK_MONOTONIC, usec, TIMER_ACCURACY_USEC, handler, w) >=
+                   0)
                 (void) sd_event_source_set_priority(*source, SD_EVENT_PRIORITY_IMPORTANT);
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Inside of the writer half of libvss. Three objects: the Link (one bus connection on one loop, shared by all writers of that
- * loop), the writer (one registration, and what is known about whether its application stands still) and the event (one call of
- * vssd on its way through a callback). Everything belongs to the loop's thread, except what writer-worker.h says.
+ * Inside of the writer half of libvss. Three objects: the Link (one bus connection on one loop, shared by all writers
+ * of that loop), the writer (one registration, and what is known about whether its application stands still) and the
+ * event (one call of vssd on its way through a callback). Everything belongs to the loop's thread, except what
+ * writer-worker.h says.
  */
 #include "protocol/base.h"
 #include "protocol/busutil.h"
@@ -21,16 +22,17 @@ typedef struct vss_event Event;
 typedef struct Worker Worker;
 
 enum {
-        LINK_REGISTERING_MAX = 32, /* RegisterWriter calls on their way: the bus allows 128 unanswered ones per connection */
-        WRITER_EVENTS_MAX = 8,     /* unanswered calls per writer; vssd never has more than one, and an Abort */
-        EVENT_VALUES_MAX = 65536,  /* values of one session or answer */
-        RESUME_TRIES_MAX = 5,      /* calls of abort by ourselves, if abort fails */
-        EXIT_STUCK = 70,           /* exit status when a callback hangs while the application stands still */
+        LINK_REGISTERING_MAX =
+                32, /* RegisterWriter calls on their way: the bus allows 128 unanswered ones per connection */
+        WRITER_EVENTS_MAX = 8,    /* unanswered calls per writer; vssd never has more than one, and an Abort */
+        EVENT_VALUES_MAX = 65536, /* values of one session or answer */
+        RESUME_TRIES_MAX = 5,     /* calls of abort by ourselves, if abort fails */
+        EXIT_STUCK = 70,          /* exit status when a callback hangs while the application stands still */
 };
 #define REGISTER_TIMEOUT_USEC (60 * USEC_PER_SEC) /* may have to start vssd and ask polkit */
 #define COPY_TIMEOUT_USEC (10 * USEC_PER_SEC)     /* OpenCopy only hands out a descriptor */
-#define STUCK_USEC (2 * USEC_PER_SEC)             /* how long a callback may go on after the application has to run again */
-#define STOP_TIMEOUT_USEC (2 * USEC_PER_SEC)      /* how long leaving may wait for abort */
+#define STUCK_USEC (2 * USEC_PER_SEC)        /* how long a callback may go on after the application has to run again */
+#define STOP_TIMEOUT_USEC (2 * USEC_PER_SEC) /* how long leaving may wait for abort */
 #define RETRY_MIN_USEC (1 * USEC_PER_SEC)
 #define RETRY_MAX_USEC (32 * USEC_PER_SEC)
 #define PROGRESS_INTERVAL_USEC (250 * USEC_PER_MSEC)
@@ -55,13 +57,19 @@ struct Link {
         sd_bus_slot *slot_owner, *slot_get_owner, *slot_lost;
 };
 
-typedef enum Registration { REGISTRATION_NONE, REGISTRATION_ASKED, REGISTRATION_DONE, REGISTRATION_REFUSED } Registration;
+typedef enum Registration {
+        REGISTRATION_NONE,
+        REGISTRATION_ASKED,
+        REGISTRATION_DONE,
+        REGISTRATION_REFUSED
+} Registration;
 
-/* For the programs of this folder: told each time vssd took or refused the writer. error: 0, or negative with a text. */
+/* For the programs of this folder: told each time vssd took or refused the writer. error: 0, or negative with a text.
+ */
 typedef void (*WriterRegistered)(Writer *w, int error, const char *message, void *userdata);
 /*
- * For vss-testwriter. before: instead of the callback; 0 goes on with it, VSS_PENDING keeps the event, whoever then calls
- * writer_finish() or event_free() with it. after: told of each answer that was sent.
+ * For vss-testwriter. before: instead of the callback; 0 goes on with it, VSS_PENDING keeps the event, whoever then
+ * calls writer_finish() or event_free() with it. after: told of each answer that was sent.
  */
 typedef int (*WriterBefore)(Writer *w, Event *e, void *userdata);
 typedef void (*WriterAfter)(Writer *w, Event *e, void *userdata);
@@ -86,7 +94,8 @@ struct vss_writer {
 
         struct EventList events; /* unanswered, oldest first */
         unsigned n_events;
-        char frozen[VSS_ID_LENGTH + 1];  /* the set: from the call of freeze until thaw or abort returned well; else "" */
+        char frozen[VSS_ID_LENGTH +
+                    1]; /* the set: from the call of freeze until thaw or abort returned well; else "" */
         char resumed[VSS_ID_LENGTH + 1]; /* the set that we had to end by ourselves */
         unsigned resume_tries;
         sd_event_source *thaw_by, *stuck;
@@ -160,8 +169,8 @@ void writer_finish(Event *e, int r); /* on the loop's thread: the callback is ov
 void event_answer(Event *e);         /* sends the one answer */
 
 /* writer-frozen.c: what must not stand still for ever */
-void writer_freezing(Event *e);              /* freeze is about to be called */
-void writer_settled(Writer *w);              /* thaw or abort returned well */
+void writer_freezing(Event *e);               /* freeze is about to be called */
+void writer_settled(Writer *w);               /* thaw or abort returned well */
 void writer_resume(Writer *w, Condition why); /* let the application go on without being asked */
 bool writer_is_resumed(const Writer *w, const char *set);
 void writer_forget_timers(Writer *w);
@@ -170,8 +179,8 @@ void writer_forget_timers(Writer *w);
 int event_new(Writer *w, WriterEvent kind, sd_bus_message *call, Event **ret);
 Event *event_free(Event *e);
 DEFINE_CLEANUP(Event *, event_free);
-int event_arm(Event *e);  /* cancels it at its deadline */
-int event_call(Event *e); /* the callback, on whatever thread this is */
+int event_arm(Event *e);        /* cancels it at its deadline */
+int event_call(Event *e);       /* the callback, on whatever thread this is */
 int event_call_plain(Event *e); /* without WriterBefore */
 void event_cancel(Event *e);
 const char *event_find(const EventValues *values, const char *component, const char *key);
@@ -188,4 +197,5 @@ int event_copy_call(const Event *e, const char *volume, sd_bus_message **ret); /
 int event_copy_answer(sd_bus_message *m, int *ret_fd);
 
 /* writer-metadata.c */
-int metadata_build(Writer *w, char **ret_document, int *ret_result); /* calls identify; *ret_result is what it returned */
+int metadata_build(Writer *w, char **ret_document,
+                   int *ret_result); /* calls identify; *ret_result is what it returned */

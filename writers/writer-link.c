@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One connection to the bus, shared by all writers of one loop, and who is vssd on it. Who owns the name comes from the bus itself
- * (NameOwnerChanged, asked for before GetNameOwner so that no change falls between), never from a message that claims to be from
- * vssd. Only the very first registration may start vssd; afterwards writers wait until it appears: a service that an administrator
- * stopped stays stopped.
+ * One connection to the bus, shared by all writers of one loop, and who is vssd on it. Who owns the name comes from the
+ * bus itself (NameOwnerChanged, asked for before GetNameOwner so that no change falls between), never from a message
+ * that claims to be from vssd. Only the very first registration may start vssd; afterwards writers wait until it
+ * appears: a service that an administrator stopped stays stopped.
  *
- * vssd is gone for a writer when its lease, a pipe nobody writes to, reaches EOF. This works even when the bus itself stands still.
- * A process with many writers may run out of descriptors, so above half of its limit leases are closed at once; such writers go with
- * the last lease of their connection.
+ * vssd is gone for a writer when its lease, a pipe nobody writes to, reaches EOF. This works even when the bus itself
+ * stands still. A process with many writers may run out of descriptors, so above half of its limit leases are closed at
+ * once; such writers go with the last lease of their connection.
  */
 #include "writers/writer-lib.h"
 #include "writers/writer-worker.h"
@@ -37,8 +37,8 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
                 return 0;
         }
         TAILQ_FOREACH(w, &l->writers, entries)
-                if (w->registration == REGISTRATION_REFUSED)
-                        w->registration = REGISTRATION_NONE;
+        if (w->registration == REGISTRATION_REFUSED)
+                w->registration = REGISTRATION_NONE;
         link_pump(l);
         return 0;
 }
@@ -76,15 +76,15 @@ static void link_lost_vssd(Link *l) {
         Writer *w;
 
         TAILQ_FOREACH(w, &l->writers, entries)
-                writer_lost_vssd(w);
+        writer_lost_vssd(w);
 }
 
 static bool link_has_lease(Link *l) {
         Writer *w;
 
         TAILQ_FOREACH(w, &l->writers, entries)
-                if (w->lease_fd >= 0)
-                        return true;
+        if (w->lease_fd >= 0)
+                return true;
         return false;
 }
 
@@ -207,7 +207,8 @@ static int link_register(Link *l, Writer *w) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         int r;
 
-        r = sd_bus_message_new_method_call(l->bus, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "RegisterWriter");
+        r = sd_bus_message_new_method_call(l->bus, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER,
+                                           "RegisterWriter");
         r = r < 0 ? r : append_registration(m, w);
         r = r < 0 ? r : sd_bus_message_set_auto_start(m, l->may_activate);
         r = r < 0 ? r : sd_bus_call_async(l->bus, &w->slot_register, m, on_registered, w, REGISTER_TIMEOUT_USEC);
@@ -245,8 +246,8 @@ static void link_set_owner(Link *l, const char *owner) {
         l->asked = true;
         l->retry_usec = RETRY_MIN_USEC;
         TAILQ_FOREACH(w, &l->writers, entries)
-                if (w->registration == REGISTRATION_REFUSED)
-                        w->registration = REGISTRATION_NONE;
+        if (w->registration == REGISTRATION_REFUSED)
+                w->registration = REGISTRATION_NONE;
         link_pump(l);
 }
 
@@ -274,7 +275,7 @@ static void link_close(Link *l) {
         Writer *w;
 
         TAILQ_FOREACH(w, &l->writers, entries)
-                w->slot_vtable = sd_bus_slot_unref(w->slot_vtable);
+        w->slot_vtable = sd_bus_slot_unref(w->slot_vtable);
         l->slot_owner = sd_bus_slot_unref(l->slot_owner);
         l->slot_get_owner = sd_bus_slot_unref(l->slot_get_owner);
         l->slot_lost = sd_bus_slot_unref(l->slot_lost);
@@ -298,20 +299,27 @@ static int on_bus_lost(sd_bus_message *m, void *userdata, sd_bus_error *reterr) 
 
 static int link_connect(Link *l) {
         static const char changed[] = "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
-                                      "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='" VSS_BUS_NAME "'";
+                                      "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='" VSS_BUS_NAME
+                                      "'";
         Writer *w;
         int r;
 
         r = sd_bus_open_system_with_description(&l->bus, "vss-writer");
-        r = r < 0 ? r : sd_bus_set_close_on_exit(l->bus, false); /* the end of the loop is when we still have to say goodbye */
+        r = r < 0 ? r :
+                    sd_bus_set_close_on_exit(l->bus,
+                                             false); /* the end of the loop is when we still have to say goodbye */
         r = r < 0 ? r : sd_bus_attach_event(l->bus, l->event, SD_EVENT_PRIORITY_NORMAL);
-        r = r < 0 ? r : sd_bus_match_signal_async(l->bus, &l->slot_lost, NULL, NULL, "org.freedesktop.DBus.Local", "Disconnected",
-                                                  on_bus_lost, NULL, l);
+        r = r < 0 ? r :
+                    sd_bus_match_signal_async(l->bus, &l->slot_lost, NULL, NULL, "org.freedesktop.DBus.Local",
+                                              "Disconnected", on_bus_lost, NULL, l);
         r = r < 0 ? r : sd_bus_add_match_async(l->bus, &l->slot_owner, changed, on_owner_changed, NULL, l);
-        r = r < 0 ? r : sd_bus_call_method_async(l->bus, &l->slot_get_owner, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                                 "org.freedesktop.DBus", "GetNameOwner", on_owner, l, "s", VSS_BUS_NAME);
+        r = r < 0 ? r :
+                    sd_bus_call_method_async(l->bus, &l->slot_get_owner, "org.freedesktop.DBus",
+                                             "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetNameOwner", on_owner,
+                                             l, "s", VSS_BUS_NAME);
         TAILQ_FOREACH(w, &l->writers, entries)
-                r = r < 0 ? r : sd_bus_add_object_vtable(l->bus, &w->slot_vtable, w->object, VSS_IFACE_WRITER, writer_vtable, w);
+        r = r < 0 ? r :
+                    sd_bus_add_object_vtable(l->bus, &w->slot_vtable, w->object, VSS_IFACE_WRITER, writer_vtable, w);
         if (r < 0)
                 link_close(l);
         return r < 0 ? r : 0;
@@ -355,8 +363,8 @@ static int link_find(sd_event *event, Link **ret) {
 
         pthread_mutex_lock(&links_lock);
         LIST_FOREACH(l, &links, entries)
-                if (l->event == event)
-                        break;
+        if (l->event == event)
+                break;
         pthread_mutex_unlock(&links_lock);
         if (l) {
                 *ret = l;
@@ -412,7 +420,8 @@ static void writer_unregister(Writer *w) {
 
         if (w->registration != REGISTRATION_DONE || !l->bus)
                 return;
-        r = sd_bus_message_new_method_call(l->bus, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "UnregisterWriter");
+        r = sd_bus_message_new_method_call(l->bus, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER,
+                                           "UnregisterWriter");
         r = r < 0 ? r : sd_bus_message_append(m, "oa{sv}", w->entry, 0);
         r = r < 0 ? r : sd_bus_message_set_auto_start(m, false);
         r = r < 0 ? r : sd_bus_message_set_expect_reply(m, false);

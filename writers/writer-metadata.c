@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Builds the writer metadata document call by call. What is put in is not judged here beyond what the calls themselves promise:
- * vssd reads the document strictly and names the place that is wrong, for documents of every origin alike.
+ * Builds the writer metadata document call by call. What is put in is not judged here beyond what the calls themselves
+ * promise: vssd reads the document strictly and names the place that is wrong, for documents of every origin alike.
  */
 #include "writers/writer-lib.h"
 #include <json-c/json.h>
@@ -38,7 +38,7 @@ static int put_path(json_object *o, const char *key, const char *path) {
 }
 
 /* The member of that name, made if it is not there. */
-static json_object *member(json_object *o, const char *key, json_object *(*make)(void)) {
+static json_object *member(json_object *o, const char *key, json_object *(*make)(void) ) {
         json_object *found = NULL;
 
         if (json_object_object_get_ex(o, key, &found))
@@ -94,7 +94,8 @@ static json_object *find_component(const struct vss_metadata *m, const char *pat
 
 _public_ int vss_metadata_component(struct vss_metadata *m, const char *path, uint32_t flags, const char *caption) {
         uint32_t usage = m->writer->callbacks.usage;
-        bool system = (usage == VSS_USAGE_SYSTEM_SERVICE || usage == VSS_USAGE_BOOTABLE_STATE) && !(flags & VSS_COMPONENT_NOT_SYSTEM_STATE);
+        bool system = (usage == VSS_USAGE_SYSTEM_SERVICE || usage == VSS_USAGE_BOOTABLE_STATE) &&
+                      !(flags & VSS_COMPONENT_NOT_SYSTEM_STATE);
         json_object *c;
         int r;
 
@@ -110,7 +111,9 @@ _public_ int vss_metadata_component(struct vss_metadata *m, const char *path, ui
         if (r >= 0 && caption)
                 r = put_text(c, "caption", caption);
         r = r < 0 ? r : put(c, "selectable", json_object_new_boolean(!!(flags & VSS_COMPONENT_SELECTABLE)));
-        r = r < 0 ? r : put(c, "selectable_for_restore", json_object_new_boolean(!!(flags & VSS_COMPONENT_SELECTABLE_FOR_RESTORE)));
+        r = r < 0 ? r :
+                    put(c, "selectable_for_restore",
+                        json_object_new_boolean(!!(flags & VSS_COMPONENT_SELECTABLE_FOR_RESTORE)));
         r = r < 0 ? r : put(c, "notify_complete", json_object_new_boolean(!!(flags & VSS_COMPONENT_NOTIFY_COMPLETE)));
         r = r < 0 ? r : put(c, "system_state", json_object_new_boolean(system));
         if (r >= 0 && flags & VSS_COMPONENT_RECOVERS)
@@ -146,7 +149,8 @@ static int add_file_set(json_object *list, const char *role, const char *root, c
         return append(list, o);
 }
 
-_public_ int vss_metadata_files(struct vss_metadata *m, const char *component, const char *root, const char *pattern, uint32_t flags) {
+_public_ int vss_metadata_files(struct vss_metadata *m, const char *component, const char *root, const char *pattern,
+                                uint32_t flags) {
         json_object *c = component ? find_component(m, component) : NULL, *type = NULL;
         const char *role;
 
@@ -226,7 +230,8 @@ int metadata_build(Writer *w, char **ret_document, int *ret_result) {
         *ret_result = w->callbacks.identify(&m, w->userdata);
         r = *ret_result < 0 ? 0 : put_identity(&m);
         if (r >= 0 && *ret_result >= 0) {
-                text = json_object_to_json_string_ext(m.document, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+                text = json_object_to_json_string_ext(m.document,
+                                                      JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
                 *ret_document = text ? strdup(text) : NULL;
                 if (!*ret_document)
                         r = -ENOMEM;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Run mode: the bus on the calling thread, callbacks on one worker, so that a callback may block while the library still sees an
- * Abort, the lease or the clock. Our own abort goes to the head of the queue. What waits behind a callback and is cancelled is not
- * called any more, except for what brings the application back.
+ * Run mode: the bus on the calling thread, callbacks on one worker, so that a callback may block while the library
+ * still sees an Abort, the lease or the clock. Our own abort goes to the head of the queue. What waits behind a
+ * callback and is cancelled is not called any more, except for what brings the application back.
  *
  * The worker never touches the bus. What it wants from it is left in a slot and the loop is woken.
  */
@@ -40,7 +40,8 @@ struct Worker {
 };
 
 static bool may_skip(const Event *e) {
-        return atomic_load(&e->cancelled) && e->kind != EVENT_ABORT && e->kind != EVENT_THAW && e->kind != EVENT_BACKUP_SHUTDOWN;
+        return atomic_load(&e->cancelled) && e->kind != EVENT_ABORT && e->kind != EVENT_THAW &&
+               e->kind != EVENT_BACKUP_SHUTDOWN;
 }
 
 static void *worker_main(void *userdata) {
@@ -209,7 +210,8 @@ void worker_registered(Worker *k, int error) {
                 k->writer->accepted = true;
                 (void) sd_notify(0, "READY=1");
         } else if (!k->writer->accepted && (error == -EACCES || error == -EEXIST || error == -EINVAL))
-                (void) sd_event_exit(k->event, error); /* trying again would not help; later it may: vssd was started anew */
+                (void) sd_event_exit(k->event,
+                                     error); /* trying again would not help; later it may: vssd was started anew */
 }
 
 void worker_progress(Worker *k, Event *e, double fraction) {
@@ -222,7 +224,8 @@ void worker_progress(Worker *k, Event *e, double fraction) {
 
 int worker_open_copy(Worker *k, Event *e, const char *volume, int *ret_fd) {
         uint64_t until = MIN_OF(e->deadline_usec, usec_add(now_usec(), COPY_TIMEOUT_USEC));
-        struct timespec ts = { .tv_sec = (time_t) (until / USEC_PER_SEC), .tv_nsec = (long) (until % USEC_PER_SEC * NSEC_PER_USEC) };
+        struct timespec ts = { .tv_sec = (time_t) (until / USEC_PER_SEC),
+                               .tv_nsec = (long) (until % USEC_PER_SEC * NSEC_PER_USEC) };
         int r = 0;
 
         pthread_mutex_lock(&k->lock);
@@ -250,8 +253,8 @@ static void writer_begin_stop(Writer *w) {
         (void) sd_notify(0, "STOPPING=1");
         writer_resume(w, CONDITION_WRITER_LOST);
         TAILQ_FOREACH(e, &w->events, entries)
-                if (e->kind != EVENT_ABORT)
-                        event_cancel(e);
+        if (e->kind != EVENT_ABORT)
+                event_cancel(e);
         worker_settled(w->worker);
 }
 

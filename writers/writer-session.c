@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The dictionaries on both sides of a call. The session is kept as text, key by key, because that is how callbacks ask for it;
- * keys and types that this version does not know are skipped, so that vssd may tell more. The answer is put together from text.
+ * The dictionaries on both sides of a call. The session is kept as text, key by key, because that is how callbacks ask
+ * for it; keys and types that this version does not know are skipped, so that vssd may tell more. The answer is put
+ * together from text.
  */
 #include "writers/writer-lib.h"
 #include <inttypes.h>
@@ -105,8 +106,8 @@ static int read_volumes(Event *e, const char *lines) {
 }
 
 /*
- * CLOCK_MONOTONIC of a time namespace is another clock. Between sending and reading a call no time runs backwards, and a call does
- * not stay a minute on its way; a larger difference means that only the duration can be trusted.
+ * CLOCK_MONOTONIC of a time namespace is another clock. Between sending and reading a call no time runs backwards, and
+ * a call does not stay a minute on its way; a larger difference means that only the duration can be trusted.
  */
 static void use_duration(Event *e, uint64_t budget_usec) {
         int64_t skew = (int64_t) (e->started_usec + budget_usec - e->deadline_usec);
@@ -175,8 +176,8 @@ static int read_value(Event *e, sd_bus_message *m, const char *component, const 
                 return r;
         if (!component && streq(key, "components") && !streq(contents, "a(sa{sv})"))
                 return -EBADMSG;
-        if (!(strlen(contents) == 1 && strchr("sogbynqiuxtd", contents[0])) && !streq(contents, "as") && !streq(contents, "a{ss}") &&
-            !(!component && streq(key, "components")))
+        if (!(strlen(contents) == 1 && strchr("sogbynqiuxtd", contents[0])) && !streq(contents, "as") &&
+            !streq(contents, "a{ss}") && !(!component && streq(key, "components")))
                 return sd_bus_message_skip(m, "v");
 
         r = sd_bus_message_enter_container(m, 'v', contents);
@@ -240,7 +241,8 @@ static int append_partial_files(sd_bus_message *m, json_object *list) {
         for (size_t i = 0; r >= 0 && i < json_object_array_length(list); i++) {
                 json_object *file = json_object_array_get_idx(list, i), *path = NULL, *ranges = NULL;
 
-                if (!json_object_object_get_ex(file, "path", &path) || !json_object_object_get_ex(file, "ranges", &ranges) ||
+                if (!json_object_object_get_ex(file, "path", &path) ||
+                    !json_object_object_get_ex(file, "ranges", &ranges) ||
                     !json_object_is_type(ranges, json_type_array))
                         return -EINVAL;
                 r = sd_bus_message_open_container(m, 'r', "sa(tt)");
@@ -250,7 +252,8 @@ static int append_partial_files(sd_bus_message *m, json_object *list) {
                         json_object *range = json_object_array_get_idx(ranges, k);
                         if (!json_object_is_type(range, json_type_array) || json_object_array_length(range) != 2)
                                 return -EINVAL;
-                        r = sd_bus_message_append(m, "(tt)", json_object_get_uint64(json_object_array_get_idx(range, 0)),
+                        r = sd_bus_message_append(m, "(tt)",
+                                                  json_object_get_uint64(json_object_array_get_idx(range, 0)),
                                                   json_object_get_uint64(json_object_array_get_idx(range, 1)));
                 }
                 r = r < 0 ? r : sd_bus_message_close_container(m);
@@ -264,9 +267,11 @@ static int append_differenced_files(sd_bus_message *m, json_object *list) {
         int r = sd_bus_message_open_container(m, 'a', "(ssbx)");
 
         for (size_t i = 0; r >= 0 && i < json_object_array_length(list); i++) {
-                json_object *file = json_object_array_get_idx(list, i), *root = NULL, *pattern = NULL, *recursive = NULL, *since = NULL;
+                json_object *file = json_object_array_get_idx(list, i), *root = NULL, *pattern = NULL,
+                            *recursive = NULL, *since = NULL;
 
-                if (!json_object_object_get_ex(file, "root", &root) || !json_object_object_get_ex(file, "pattern", &pattern))
+                if (!json_object_object_get_ex(file, "root", &root) ||
+                    !json_object_object_get_ex(file, "pattern", &pattern))
                         return -EINVAL;
                 (void) json_object_object_get_ex(file, "recursive", &recursive);
                 (void) json_object_object_get_ex(file, "since", &since);
@@ -342,7 +347,8 @@ static int append_failures(sd_bus_message *m, const EventValues *failures) {
 
         r = r < 0 ? r : sd_bus_message_open_container(m, 'a', "(sss)");
         for (size_t i = 0; r >= 0 && i < failures->n; i++)
-                r = sd_bus_message_append(m, "(sss)", failures->v[i].component, failures->v[i].key, failures->v[i].text);
+                r = sd_bus_message_append(m, "(sss)", failures->v[i].component, failures->v[i].key,
+                                          failures->v[i].text);
         r = r < 0 ? r : sd_bus_message_close_container(m);
         return r < 0 ? r : close_entry(m);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The one thread on which callbacks run in run mode. The loop's thread adds events and finishes them; the worker calls the
- * callbacks, one at a time, and asks the loop's thread for what needs the bus.
+ * The one thread on which callbacks run in run mode. The loop's thread adds events and finishes them; the worker calls
+ * the callbacks, one at a time, and asks the loop's thread for what needs the bus.
  */
 #include "writers/writer-lib.h"
 
@@ -12,8 +12,8 @@ Worker *worker_free(Worker *k); /* waits for the callback that runs */
 DEFINE_CLEANUP(Worker *, worker_free);
 void worker_add(Worker *k, Event *e);
 bool worker_is_busy(Worker *k);
-void worker_settled(Worker *k);                /* nothing is frozen: stop if asked to */
-void worker_registered(Worker *k, int error);  /* or refused */
+void worker_settled(Worker *k);               /* nothing is frozen: stop if asked to */
+void worker_registered(Worker *k, int error); /* or refused */
 
 /* On the worker's thread, inside a callback. */
 void worker_progress(Worker *k, Event *e, double fraction);
