@@ -98,7 +98,7 @@ START_TEST(signals_are_as_new) {
         (void) sigfillset(&all);
         (void) sigprocmask(SIG_SETMASK, &all, NULL);
         (void) signal(SIGPIPE, SIG_IGN);
-        Child c = spawn_shell("grep -E 'SigBlk|SigIgn' /proc/$$/status >&3", 0);
+        Child c = spawn_shell("exec grep -E 'SigBlk|SigIgn' /proc/self/status >&3", 0);
         read_answer(&c, answer);
         ck_assert_ptr_nonnull(strstr(answer, "SigBlk:\t0000000000000000"));
         ck_assert_ptr_nonnull(strstr(answer, "SigIgn:\t0000000000000000"));
