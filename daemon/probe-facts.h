@@ -41,6 +41,8 @@ const Mount *mounts_find(const Mounts *m, int id);
 /* The mount that shows inner path of this superblock closest to its root; NULL if none does. The lowest id of equals.
  */
 const Mount *mounts_best(const Mounts *m, uint64_t dev, const char *inner);
+/* The one that shows most of the superblock: a bind mount of a directory shows only that. */
+const Mount *mounts_widest(const Mounts *m, uint64_t dev);
 /* Where inner path of m's superblock is to be seen through m; m->root must hold it. */
 int mount_outer_path(const Mount *m, const char *inner, char **ret);
 /* The inverse: outer must be below the mount point. */
@@ -61,8 +63,9 @@ typedef struct Node {
         unsigned n_below, level;
         uint8_t state; /* of the search for levels */
         bool is_block;
-        const char *opaque; /* what lies below it cannot be told; why */
-        uint64_t group;     /* volume group, else 0 */
+        const char *refused; /* no order exists; why */
+        const char *unknown; /* what carries it cannot be told; why */
+        uint64_t group;      /* volume group, else 0 */
 } Node;
 
 typedef struct Graph {
@@ -75,8 +78,11 @@ void graph_done(Graph *g);
 Node *graph_find(const Graph *g, uint64_t dev);
 /* Whether a lies, directly or not, on b. */
 bool graph_lies_on(const Graph *g, uint64_t a, uint64_t b);
-/* NULL or why it cannot be said in which order this is to be frozen; *ret_culprit is the node. */
+/* NULL or why there is no order in which this could be frozen; *ret_culprit is the node. */
 const char *graph_trouble(const Graph *g, uint64_t dev, uint64_t *ret_culprit);
+/* NULL or why it cannot be told what carries it: it is frozen before everything else, and of two such only one is
+ * taken. */
+const char *graph_unknown(const Graph *g, uint64_t dev);
 /* Own devices, what lies on them, the volume group. Returns how many. */
 unsigned graph_keys(const Graph *g, uint64_t dev, uint64_t *keys, unsigned max);
 

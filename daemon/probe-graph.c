@@ -23,6 +23,7 @@
 enum {
         DEPTH_MAX = 64, /* of devices on devices */
         NBD_MAJOR = 43,
+        LEVEL_UNKNOWN = 0x8000, /* above every level that is known */
         STATE_NEW = 0,
         STATE_OPEN,
         STATE_DONE,
@@ -87,7 +88,7 @@ static void node_add_below(Node *a, uint64_t dev, bool own) {
                         return;
                 }
         if (a->n_below == EDGES_MAX) {
-                a->opaque = too_many;
+                a->refused = too_many;
                 return;
         }
         a->own[a->n_below] = own;
@@ -159,12 +160,12 @@ static void add_loop(Node *a, const Mounts *m) {
         if (device_name(a->dev, name, sizeof(name)) >= 0)
                 fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0 || ioctl(fd, LOOP_GET_STATUS64, &info) < 0) {
-                a->opaque = lost_backing;
+                a->unknown = lost_backing;
                 return;
         }
         dev = makedev((info.lo_device >> 8) & 0xfff, (info.lo_device & 0xff) | ((info.lo_device >> 12) & 0xfff00));
         if (backing_by_path(m, path, dev, info.lo_inode, &backing) < 0 && backing_by_subvolume(m, dev, &backing) < 0)
-                a->opaque = lost_backing;
+                a->unknown = lost_backing;
         else
                 node_add_below(a, backing, false);
 }
@@ -195,7 +196,7 @@ static int add_block(Graph *g, uint64_t dev, const Mounts *m) {
                 node_add_below(a, disk, false);
         if (major(dev) == NBD_MAJOR ||
             (device_name(dev, name, sizeof(name)) >= 0 && strncmp(name, "/dev/ublkb", 10) == 0))
-                a->opaque = served;
+                a->unknown = served;
         add_slaves(a);
         add_loop(a, m);
         add_volume_group(a);
@@ -257,7 +258,7 @@ static void add_btrfs(Node *a, const Mount *mount) {
                 for (int i = 0; i < n; i++)
                         node_add_below(a, devs[i], true);
                 if (n == -E2BIG)
-                        a->opaque = too_many;
+                        a->refused = too_many;
                 if (n > 0)
                         return;
         }
@@ -273,9 +274,9 @@ static int add_mount(Graph *g, const Mounts *m, const Mount *mount) {
         if (r < 0)
                 return r;
         if (mount->class == MOUNT_FUSE)
-                a->opaque = served;
+                a->unknown = served;
         else if (mount->class == MOUNT_NETWORK)
-                a->opaque = remote;
+                a->unknown = remote;
         else if (mount->class == MOUNT_LAYERED)
                 add_layers(a, m, mount);
         else if (streq(mount->type, "btrfs"))
@@ -296,7 +297,7 @@ static unsigned node_level(Graph *g, Node *a, unsigned depth) {
         if (a->state == STATE_DONE)
                 return a->level;
         if (a->state == STATE_OPEN || depth == DEPTH_MAX) {
-                a->opaque = cycle;
+                a->refused = cycle;
                 return 0;
         }
         a->state = STATE_OPEN;
@@ -306,9 +307,9 @@ static unsigned node_level(Graph *g, Node *a, unsigned depth) {
 
                 level = MAX_OF(level, n);
         }
-        a->level = level;
+        a->level = a->unknown ? MAX_OF(level, (unsigned) LEVEL_UNKNOWN) : level;
         a->state = STATE_DONE;
-        return level;
+        return a->level;
 }
 
 int graph_build(const Mounts *m, Graph *ret) {
@@ -352,9 +353,9 @@ static const char *trouble(const Graph *g, uint64_t dev, uint64_t *ret_culprit, 
 
         if (!a || depth == DEPTH_MAX)
                 return NULL;
-        if (a->opaque) {
+        if (a->refused) {
                 *ret_culprit = dev;
-                return a->opaque;
+                return a->refused;
         }
         for (unsigned i = 0; !why && i < a->n_below; i++)
                 why = trouble(g, a->below[i], ret_culprit, depth + 1);
@@ -363,6 +364,19 @@ static const char *trouble(const Graph *g, uint64_t dev, uint64_t *ret_culprit, 
 
 const char *graph_trouble(const Graph *g, uint64_t dev, uint64_t *ret_culprit) {
         return trouble(g, dev, ret_culprit, 0);
+}
+
+static const char *unknown(const Graph *g, uint64_t dev, unsigned depth) {
+        const Node *a = graph_find(g, dev);
+        const char *why = a ? a->unknown : NULL;
+
+        for (unsigned i = 0; a && !why && depth < DEPTH_MAX && i < a->n_below; i++)
+                why = unknown(g, a->below[i], depth + 1);
+        return why;
+}
+
+const char *graph_unknown(const Graph *g, uint64_t dev) {
+        return unknown(g, dev, 0);
 }
 
 static unsigned add_key(uint64_t *keys, unsigned n, unsigned max, uint64_t key) {

@@ -150,6 +150,18 @@ const Mount *mounts_best(const Mounts *m, uint64_t dev, const char *inner) {
         return best;
 }
 
+const Mount *mounts_widest(const Mounts *m, uint64_t dev) {
+        const Mount *best = NULL;
+
+        for (size_t i = 0; i < m->n; i++) {
+                const Mount *a = &m->list[i];
+                if (a->dev == dev && a->visible &&
+                    (!best || strlen(a->root) < strlen(best->root) || (streq(a->root, best->root) && a->id < best->id)))
+                        best = a;
+        }
+        return best;
+}
+
 /* path without the leading directory, joined to another one. */
 static int path_move(const char *path, const char *from, const char *to, char **ret) {
         const char *rest = path + (streq(from, "/") ? 0 : strlen(from));

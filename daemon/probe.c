@@ -327,6 +327,8 @@ static int answer(Question *q) {
                 result = resolve_paths(&r, q, false);
         if (result >= 0 && q->flags & PROBE_LIST)
                 result = resolver_list(&r);
+        else if (result >= 0)
+                resolver_refuse_unknown(&r);
         if (result >= 0)
                 result = send_volumes(&r);
         if (result >= 0)

@@ -3,8 +3,9 @@
 # What vss-probe says about real mounts: which volume a path lies on, once per superblock or subvolume, in which order they are to
 # be frozen, what is in whose way, and what nothing can take.
 . "$(dirname "$0")/functions.sh"
-requires mkfs.ext4 mkfs.btrfs mkfs.xfs btrfs jq setpriv
+requires mkfs.ext4 mkfs.btrfs mkfs.xfs btrfs jq setpriv nbdkit nbdfuse
 
+# shellcheck disable=SC2016 # jq expands
 dir=$VSS_TEST_DIR
 probe() { "$VSS_BUILD/tests/probe-tool" "$@" >"$dir/answer"; }
 
@@ -208,6 +209,41 @@ mount_at "$host/unnamed.img" "$dir/unnamed" -o loop
 rm "$host/unnamed.img"
 probe "$host" "$dir/unnamed"
 expect '.volumes[1].level > .volumes[0].level and .volumes[1].why_not == null and any(.collisions[]; . == "0-1")'
+
+note "what a process serves is frozen before everything else, and only one of them is taken at a time"
+serve() { # NAME: a FUSE file system with one file that nbdkit answers for
+        mkdir "$dir/$1"
+        nbdkit --foreground --unix "$dir/$1.socket" memory 40M &
+        cleanup_fn stop_process $!
+        wait_until 10 test -S "$dir/$1.socket"
+        nbdfuse "$dir/$1/disk" --unix "$dir/$1.socket" &
+        server=$!
+        cleanup_fn stop_process "$server"
+        wait_until 10 test -e "$dir/$1/disk"
+        mkfs.ext4 -q -F "$dir/$1/disk"
+        mount_at "$dir/$1/disk" "$dir/$1.fs" -o loop
+}
+serve fuse1
+serve fuse2
+probe "$dir/fuse1" "$dir/fuse1.fs" "$host/inner" "$dir/fuse2.fs"
+expect '.volumes[0] | .fs_type == "fuse" and (.why_not | test("served by a process"))'
+expect '.volumes[1] | .why_not == null and .can_hold'
+expect '.volumes[1].level > .volumes[2].level'
+expect '.volumes[3].why_not | test("two sets")'
+
+note "a server that does not answer costs five seconds, names the path, and nobody else waits for it"
+kill -STOP "$server"
+start=$SECONDS
+probe "$dir/fuse2"
+expect '.volumes[0].why_not | test("served by a process")'
+[ $((SECONDS - start)) -le 2 ] || die "a mount that does not answer was asked"
+status=0
+probe "$dir/fuse2/missing" 2>"$dir/error" || status=$?
+took=$((SECONDS - start))
+kill -CONT "$server"
+[ $status -eq 1 ] && grep -q "$dir/fuse2/missing took longer than 5 s" "$dir/error" || die "no deadline: $(cat "$dir/error")"
+[ $took -le 8 ] || die "the deadline took $took s"
+probe "$a"
 
 note "while a path is swapped between two volumes, facts and descriptor always belong together"
 : >"$a/marker"
