@@ -38,14 +38,15 @@ ProviderJob *provider_job_free(ProviderJob *j) {
         return NULL;
 }
 
-/* The callback may free the job: nothing of it is touched afterwards. */
+/* The callback may free the job first and read its arguments then: they are copies. */
 static void job_finish(ProviderJob *j, int fd) {
-        ProviderDone done = j->done;
+        const struct vss_wire_reply reply = j->reply;
+        const Failure failure = j->failure;
+        bool failed = failure.condition != CONDITION_NONE;
         (void) sd_event_source_set_enabled(j->socket_source, SD_EVENT_OFF);
         (void) sd_event_source_set_enabled(j->death_source, SD_EVENT_OFF);
         (void) sd_event_source_set_enabled(j->timer_source, SD_EVENT_OFF);
-        bool failed = j->failure.condition != CONDITION_NONE;
-        done(failed ? NULL : &j->reply, fd, failed ? &j->failure : NULL, j->userdata);
+        j->done(failed ? NULL : &reply, fd, failed ? &failure : NULL, j->userdata);
 }
 
 /* j->failure is set; the answer waits until the process is gone or is given up. */
