@@ -471,6 +471,8 @@ static void act_phase(Conductor *c, Phase phase) {
 
         trace_end(&s->phases, now_usec(), c->sequence.failed ? OUTCOME_FAILED : OUTCOME_OK);
         trace_begin(&s->phases, phase_to_string(phase), now_usec(), sequence_deadline(&c->sequence));
+        if (phase == PHASE_FREEZE)
+                catalogue_pause(c->manager->catalogue, true);
         s->phase = phase;
         s->progress = (double) phase / (double) PHASE_BACKUP_COMPLETE;
         if (phase == PHASE_ABORT && s->state == SET_RUNNING)
@@ -508,6 +510,7 @@ void conductor_act(Conductor *c, const SequenceAction *a) {
                         conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_WINDOW, .now_usec = now_usec(), .outcome = OUTCOME_OK }, NULL);
                 break;
         case SEQ_DO_CLOSE_WINDOW:
+                catalogue_pause(c->manager->catalogue, false);
                 turns_close_window(c);
                 break;
         case SEQ_DO_DROP_WRITER:

@@ -189,7 +189,8 @@ static int check_instant(const PlanResult *r, Failure *reterr) {
                                            a->volume->name, r->providers[self].name, r->providers[a->provider].name);
                 self = a->provider;
                 for (size_t j = 0; j < r->n_volumes; j++)
-                        if (r->volumes[j].held && volumes_collide(a->volume, r->volumes[j].volume))
+                        if (r->volumes[j].held && a->volume->level > r->volumes[j].volume->level &&
+                            volumes_collide(a->volume, r->volumes[j].volume))
                                 return failure_set(reterr, CONDITION_STACK_REFUSED,
                                                    "%s lies on %s, which would be frozen while %s is copied: take them in two sets",
                                                    a->volume->name, r->volumes[j].volume->name, a->volume->name);
