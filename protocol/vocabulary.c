@@ -5,6 +5,7 @@
 #include "protocol/base.h"
 #include "protocol/text.h"
 #include "protocol/vocabulary.h"
+#include <limits.h>
 
 int words_find(const char *const *words, size_t n, const char *s) {
         for (size_t i = 0; s && i < n; i++)
@@ -222,7 +223,8 @@ Condition condition_from_name(const char *dbus_error_name) {
 Condition condition_from_errno(int error) {
         if (error == 0)
                 return CONDITION_NONE;
-        int positive = error < 0 ? -error : error;
+        /* INT_MIN has no counterpart; nobody means it */
+        int positive = error < 0 && error > -INT_MAX ? -error : error;
         for (size_t i = 0; i < ELEMENTSOF(provider_errors); i++)
                 if (provider_errors[i].error == positive)
                         return provider_errors[i].condition;
