@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # What vss-probe says about real mounts: which volume a path lies on, once per superblock or subvolume, in which order they are to
 # be frozen, what is in whose way, and what nothing can take.
+# shellcheck disable=SC2016 # jq expands
 . "$(dirname "$0")/functions.sh"
 requires mkfs.ext4 mkfs.btrfs mkfs.xfs btrfs jq setpriv nbdkit nbdfuse
 
-# shellcheck disable=SC2016 # jq expands
 dir=$VSS_TEST_DIR
 probe() { "$VSS_BUILD/tests/probe-tool" "$@" >"$dir/answer"; }
 
@@ -241,7 +241,8 @@ status=0
 probe "$dir/fuse2/missing" 2>"$dir/error" || status=$?
 took=$((SECONDS - start))
 kill -CONT "$server"
-[ $status -eq 1 ] && grep -q "$dir/fuse2/missing took longer than 5 s" "$dir/error" || die "no deadline: $(cat "$dir/error")"
+[ $status -eq 1 ] || die "a path that hangs did not fail the question"
+grep -q "$dir/fuse2/missing took longer than 5 s" "$dir/error" || die "no deadline: $(cat "$dir/error")"
 [ $took -le 8 ] || die "the deadline took $took s"
 probe "$a"
 
