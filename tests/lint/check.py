@@ -189,7 +189,8 @@ def rule_manual():
     """man pages pass mandoc -T lint"""
     for path in files(".1", ".3", ".5", ".7", ".8"):
         result = run("mandoc", "-T", "lint", "-W", "warning", path)
-        yield from (line for line in result.stdout.splitlines() if line)
+        # a date in a page says when somebody last thought of the date
+        yield from (line for line in result.stdout.splitlines() if line and "missing date" not in line)
 
 
 def rule_shell():
