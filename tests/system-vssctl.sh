@@ -104,7 +104,7 @@ asked 'UINT64 1500000'
 asked 'STRING "sqlite:k=v=w"'
 asked 'STRING "persistent"'
 asked 'STRING "detached"'
-cd "$VSS_TEST_DIR" || die "no "$VSS_TEST_DIR""
+cd "$VSS_TEST_DIR" || die "no test directory"
 run_json 0 create ./sub/dir
 asked "STRING \"$VSS_TEST_DIR/./sub/dir\""
 run_json 0 create $'/srv/\xff\n\\'
