@@ -57,9 +57,10 @@ static void on_writer_answer(Writer *w, Outcome outcome, const Failure *failure,
         trace_end(&sw->events, e.now_usec, outcome);
         if (cw->call == EVENT_THAW)
                 sw->freeze_usec = e.now_usec - c->sequence_writers[cw->index].freeze_sent_usec;
-        sw->state = e.outcome == OUTCOME_OK ? writer_state_after(cw->call) : writer_state_failed(cw->call);
-        if (e.outcome == OUTCOME_OK && cw->call == EVENT_ABORT)
-                sw->state = sw->failure.condition == CONDITION_NONE ? WRITER_STABLE : sw->state;
+        if (e.outcome != OUTCOME_OK && cw->call != EVENT_ABORT)
+                sw->state = writer_state_failed(cw->call);
+        else if (sw->failure.condition == CONDITION_NONE) /* a failure stays visible until the next session */
+                sw->state = writer_state_after(cw->call);
         writer_set_session(w, c->set->id, sw->state, e.outcome == OUTCOME_OK ? NULL : &f);
         if (e.outcome != OUTCOME_OK && sw->failure.condition == CONDITION_NONE)
                 sw->failure = f;

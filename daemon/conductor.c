@@ -84,6 +84,8 @@ static void arm(Conductor *c) {
                 (void) sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
                 return;
         }
+        if (c->sequence.writers_outstanding > 0) /* each call has a timer that knows its writer: let it speak first */
+                deadline = usec_add(deadline, 50 * USEC_PER_MSEC);
         (void) sd_event_source_set_time(c->timer, deadline);
         (void) sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
 }
