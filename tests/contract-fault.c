@@ -5,8 +5,23 @@
 #include "tests/support.h"
 #include <check.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+
+/* Sanitizers turn mlockall() into nothing. */
+#if defined(__SANITIZE_ADDRESS__)
+#define LOCKS_MEMORY 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LOCKS_MEMORY 0
+#endif
+#endif
+#ifndef LOCKS_MEMORY
+#define LOCKS_MEMORY 1
+#endif
 
 static char set[VSS_WIRE_ID], snapshot[VSS_WIRE_ID];
 static char *state, *runtime;
@@ -238,6 +253,59 @@ START_TEST(a_host_of_another_build_is_refused) {
 }
 END_TEST
 
+static unsigned long long status_field(pid_t pid, const char *name, int base) {
+        char path[64], *line;
+        (void) snprintf(path, sizeof(path), "/proc/%d/status", (int) pid);
+        _cleanup_free_ char *text = file_read(path);
+        line = strstr(text, name);
+        ck_assert_ptr_nonnull(line);
+        return strtoull(line + strlen(name), NULL, base);
+}
+
+START_TEST(the_host_is_armed_for_the_window) {
+        rules("");
+        ProviderHost *h = host_new("null");
+        ck_assert_int_eq(begin_prepare(h), 0);
+        ck_assert_uint_eq(status_field(h->child.pid, "VmLck:", 10), 0);
+        ck_assert_int_eq(host_step(h, VSS_WIRE_END_PREPARE, set, NULL), 0);
+        ck_assert_uint_eq(status_field(h->child.pid, "VmLck:", 10) > 0, LOCKS_MEMORY);
+        ck_assert_uint_eq(status_field(h->child.pid, "NoNewPrivs:", 10), 1);
+        uint64_t had = status_field(getpid(), "CapEff:", 16), has = status_field(h->child.pid, "CapEff:", 16);
+        ck_assert_uint_eq(has & ~had, 0);
+        ck_assert_uint_eq(has & (1ULL << CAP_NET_ADMIN | 1ULL << CAP_SYS_PTRACE | 1ULL << CAP_SYS_MODULE |
+                                 1ULL << CAP_SETUID),
+                          0);
+        ck_assert_uint_eq(has & 1ULL << CAP_SYS_ADMIN, had & 1ULL << CAP_SYS_ADMIN);
+        ck_assert_int_eq(host_step(h, VSS_WIRE_ABORT, set, NULL), 0);
+        (void) provider_host_free(h);
+}
+END_TEST
+
+START_TEST(the_host_goes_with_whoever_started_it) {
+        rules("commit:hang");
+        int out[2];
+        pid_t pid = 0, child;
+        ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
+        child = fork();
+        if (child == 0) { /* stands for vssd: dies while its host is inside a call */
+                ProviderHost *h = host_new("fault:null");
+                (void) run_to(h, VSS_WIRE_PRE_COMMIT);
+                (void) provider_host_send(h, request_new(VSS_WIRE_COMMIT, set, NULL), USEC_INFINITY, -1);
+                (void) !write(out[1], &h->child.pid, sizeof(pid));
+                (void) raise(SIGKILL);
+        }
+        ck_assert_int_eq(read(out[0], &pid, sizeof(pid)), sizeof(pid));
+        (void) waitpid(child, NULL, 0);
+        for (unsigned i = 0; kill(pid, 0) == 0; i++) {
+                ck_assert_uint_lt(i, 400);
+                nap_msec(5);
+        }
+        (void) close_fd(out[0]);
+        (void) close_fd(out[1]);
+        abort_elsewhere();
+}
+END_TEST
+
 int main(void) {
         sandbox_enter(170);
         Suite *suite = suite_create("contract-fault");
@@ -255,6 +323,8 @@ int main(void) {
         tcase_add_test(t, loading_can_fail);
         tcase_add_test(t, rules_that_cannot_be_read_are_refused);
         tcase_add_test(t, a_host_of_another_build_is_refused);
+        tcase_add_test(t, the_host_is_armed_for_the_window);
+        tcase_add_test(t, the_host_goes_with_whoever_started_it);
         suite_add_tcase(suite, t);
         SRunner *runner = srunner_create(suite);
         srunner_run_all(runner, CK_NORMAL);

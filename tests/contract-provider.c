@@ -39,6 +39,8 @@ static void test_begin(int i) {
         host = host_new(provider);
 }
 
+static char last_message[LIMIT_MESSAGE_BYTES]; /* of begin_prepare */
+
 static int begin_prepare(ProviderHost *h, const char *of_set, unsigned volume, const char *snapshot, uint32_t flags) {
         struct stat st;
         _cleanup_close_ int fd = open(volume_paths[volume], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -50,7 +52,9 @@ static int begin_prepare(ProviderHost *h, const char *of_set, unsigned volume, c
         q->request_flags = flags;
         (void) snprintf(q->volume, sizeof(q->volume), "%s", volume_paths[volume]);
         (void) snprintf(q->mount_point, sizeof(q->mount_point), "%s", volume_paths[volume]);
-        return host_ask(h, q, fd)->result;
+        const Answer *a = host_ask(h, q, fd);
+        memcpy(last_message, a->reply.message, sizeof(last_message));
+        return a->result;
 }
 
 static void run_step(enum vss_wire_op op) {
@@ -323,6 +327,7 @@ START_TEST(one_volume_too_many_is_over_the_limit) {
         }
         id_make(id);
         ck_assert_int_eq(begin_prepare(host, set, 0, id, 0), -EDQUOT);
+        ck_assert_str_ne(last_message, "");
         ck_assert_int_eq(host_step(host, VSS_WIRE_ABORT, set, NULL), 0);
         test_end();
 }

@@ -312,6 +312,30 @@ START_TEST(dead_places_without_a_copy_go_with_the_next_set) {
 }
 END_TEST
 
+START_TEST(sixty_four_subvolumes_are_one_instant) {
+        char path[300], ids[VSS_VOLUMES_MAX][VSS_WIRE_ID];
+        run_format("for i in $(seq %d); do btrfs subvolume create %s/s$i >/dev/null; echo $i >%s/s$i/file; done",
+                   VSS_VOLUMES_MAX, fs->path, fs->path);
+        for (unsigned i = 0; i < VSS_VOLUMES_MAX; i++) {
+                id_make(snapshot);
+                memcpy(ids[i], snapshot, sizeof(snapshot));
+                (void) snprintf(path, sizeof(path), "%s/s%u", fs->path, i + 1);
+                ck_assert_int_eq(ask_volume(host, VSS_WIRE_BEGIN_PREPARE, path, 0)->result, 0);
+        }
+        steps(VSS_WIRE_POST_FINAL);
+        const Answer *a = host_ask(host, request_new(VSS_WIRE_LIST, set, NULL), -1);
+        ck_assert_uint_eq(a->n_listed, VSS_VOLUMES_MAX);
+        for (unsigned i = 0; i < VSS_VOLUMES_MAX; i++) {
+                char text[8] = "";
+                memcpy(snapshot, ids[i], sizeof(snapshot));
+                _cleanup_close_ int dir = open_copy(), fd = openat(dir, "file", O_RDONLY | O_CLOEXEC);
+                ck_assert_int_gt(read(fd, text, sizeof(text) - 1), 0);
+                ck_assert_int_eq(atoi(text), (int) i + 1);
+        }
+        ck_assert_int_eq(host_step(host, VSS_WIRE_ABORT, set, NULL), 0);
+}
+END_TEST
+
 /* Hazard B13: somebody else freezes the file system, the ioctl cannot be killed, and what it makes later is a stray. */
 START_TEST(a_host_stuck_in_the_kernel_keeps_its_place_until_it_is_gone) {
         int status;
@@ -353,6 +377,7 @@ int main(void) {
         tcase_add_test(t, a_store_that_is_not_ours_is_refused);
         tcase_add_test(t, another_process_cannot_abort_what_is_being_made);
         tcase_add_test(t, dead_places_without_a_copy_go_with_the_next_set);
+        tcase_add_test(t, sixty_four_subvolumes_are_one_instant);
         tcase_add_test(t, a_host_stuck_in_the_kernel_keeps_its_place_until_it_is_gone);
         suite_add_tcase(suite, t);
         SRunner *runner = srunner_create(suite);
