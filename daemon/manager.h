@@ -13,6 +13,12 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
+typedef struct Recovery Recovery; /* start-up under way: manager-recover.c */
+typedef struct Mounts Mounts;     /* what vssd mounted: mounts.h */
+typedef struct Volumes Volumes;   /* volumes seen last: volumes.h */
+typedef struct Peers Peers;       /* whose death interests us: peers.h */
+struct Call;                      /* method calls under way: call.h */
+
 typedef struct ProviderEntry { /* what is known about one loadable provider without running it */
         LIST_ENTRY(ProviderEntry) entries;
         char *name, *version, *kind, *file; /* kind: built-in, loadable */
@@ -26,6 +32,12 @@ struct Manager {
         sd_event *event;
         sd_bus *bus;
         Settings settings;
+        Recovery *recovery; /* NULL once start-up is over */
+        Mounts *mounts;
+        Volumes *volumes;
+        Peers *peers;
+        LIST_HEAD(, Call) calls;
+        unsigned n_calls;
         Authority *authority;
         Catalogue *catalogue;
         LIST_HEAD(, Writer) writers;
@@ -35,14 +47,23 @@ struct Manager {
         unsigned n_sets;
         Set *window;            /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */
         unsigned n_busy;        /* calls, jobs and children that forbid the idle exit */
-        sd_event_source *idle_timer, *change_source;
+        sd_event_source *idle_timer, *stop_timer, *change_source, *post_source;
+        uint64_t active_at_usec; /* last method call: the idle exit counts from here */
+        bool changes;            /* some object's changed, added or ended flag is set */
+        bool writers_changed;    /* the note for the next vssd is out of date */
+        char **removed;          /* "INTERFACE PATH" to announce as gone */
+        char *running_announced; /* RunningSets and Authorization as last announced */
+        const char *authorization_announced;
+        bool releasing;          /* idle exit: the name is on its way back to the bus */
         bool ready;             /* catalogue loaded, leftovers dealt with: sets may run */
         bool stopping;
         unsigned calls_in_flight; /* writer calls, at most LIMIT_CALLS_IN_FLIGHT */
 };
 
 int manager_new(Manager **ret);
-int manager_start(Manager *m); /* leftovers, bus name, catalogue, providers, declarative writers */
+int manager_start(Manager *m); /* leftovers, bus, vtables; the rest of start-up runs from the loop: manager-recover.c */
+void manager_stop(Manager *m); /* SIGTERM: set_stop() on all sets, then out of the loop, at the latest after the abort budget */
+int manager_reload(Manager *m, Failure *reterr); /* settings, writers.d; unchanged on failure */
 Manager *manager_free(Manager *m);
 DEFINE_CLEANUP(Manager *, manager_free);
 int manager_run(Manager *m);   /* until SIGTERM or idle */
@@ -67,6 +88,9 @@ void manager_snapshot_added(Manager *m, Snapshot *s);
 void manager_snapshot_removed(Manager *m, const char *id);
 /* Signal SetEnded. */
 void manager_set_ended(Manager *m, Set *s);
+/* Signals SnapshotDropped and HoldForced; at once, so not while the bus is off. */
+void manager_snapshot_dropped(Manager *m, const Snapshot *snapshot, const char *reason);
+void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec);
 
 /* Logging: one line to stderr (journal prefix levels) with set, writer, phase as fields; in the window into a memory ring. */
 void manager_log(Manager *m, int priority, const char *set, const char *format, ...) __attribute__((format(printf, 4, 5)));

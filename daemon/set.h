@@ -49,6 +49,8 @@ typedef struct SetOptions { /* parsed and checked arguments of CreateSet and Pla
         char **labels;                                                       /* "key=value", NULL-terminated or NULL */
         char **writer_options;                                               /* "writer:key=value" */
         char *requester, *provider, *reason;
+        uid_t uid; /* who asked, as the bus says */
+        pid_t pid;
         BackupType backup_type;
         OnWriterFailure on_writer_failure;
         Consistency require;
@@ -75,6 +77,7 @@ struct Snapshot {
         char **mounts;  /* where vssd mounted it, NULL-terminated or NULL */
         Consistency reachable; /* of the plan: what it is if nothing fails */
         Trace calls;
+        bool changed, added; /* for manager_snapshot_changed() and _added() only */
 };
 
 typedef struct SetWriter { /* a writer in this set; outlives the writer's death */
@@ -133,7 +136,7 @@ struct Set {
         sd_event_source *session_timer; /* a detached session ends by itself */
         uint64_t completed_at_usec;     /* realtime; 0: not completed */
         bool volumes_borrowed; /* volumes belong to the conductor's probe result */
-        bool changed, added, owner_gone, loaded; /* loaded: from the catalogue, made by an earlier vssd */
+        bool changed, added, ended, owner_gone, loaded; /* loaded: from the catalogue, made by an earlier vssd */
 };
 
 /*

@@ -130,6 +130,17 @@ uint64_t *budgets_find(Budgets *b, const char *name) {
         return NULL;
 }
 
+const char *budget_name(size_t index, uint64_t *ret_min, uint64_t *ret_max) {
+        for (size_t i = 0; i < ELEMENTSOF(keys); i++)
+                if (streq(keys[i].section, "Timeouts") &&
+                    keys[i].offset == offsetof(Settings, budgets) + index * sizeof(uint64_t)) {
+                        *ret_min = keys[i].min;
+                        *ret_max = keys[i].max;
+                        return keys[i].name;
+                }
+        return NULL;
+}
+
 /* Digits, and at most six more after a point when decimals are allowed: the result counts millionths then. */
 static int parse_number(const char *s, bool decimals, uint64_t *ret) {
         uint64_t value = 0;

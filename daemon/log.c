@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/log.h"
+#include <poll.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <syslog.h>
+#define SD_JOURNAL_SUPPRESS_LOCATION
+#include <systemd/sd-journal.h>
+
+enum { LOG_TEXT_BYTES = 800, LOG_KEPT_LINES = 128 };
+
+typedef struct LogLine {
+        int priority;
+        char set[40], phase[24], text[LOG_TEXT_BYTES];
+} LogLine;
+
+/* One per process, as stderr is. Static, so that a line in the window allocates nothing. */
+static struct {
+        bool journal, keep;
+        unsigned n_kept, n_dropped;
+        LogLine kept[LOG_KEPT_LINES];
+} log_state;
+
+void log_open(void) {
+        unsigned long long dev, ino;
+        struct stat st;
+        const char *stream = getenv("JOURNAL_STREAM");
+        log_state.journal = stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) >= 0 &&
+                            st.st_dev == dev && st.st_ino == ino;
+}
+
+static void log_to_journal(const LogLine *l) {
+        char message[sizeof(l->text) + sizeof("MESSAGE=")], priority[sizeof("PRIORITY=0")], set[sizeof(l->set) + sizeof("VSS_SET=")],
+                phase[sizeof(l->phase) + sizeof("VSS_PHASE=")];
+        struct iovec iov[4];
+        int n = 0;
+        (void) snprintf(message, sizeof(message), "MESSAGE=%s", l->text);
+        (void) snprintf(priority, sizeof(priority), "PRIORITY=%d", l->priority & LOG_PRIMASK);
+        (void) snprintf(set, sizeof(set), "VSS_SET=%s", l->set);
+        (void) snprintf(phase, sizeof(phase), "VSS_PHASE=%s", l->phase);
+        iov[n++] = (struct iovec) { message, strlen(message) };
+        iov[n++] = (struct iovec) { priority, strlen(priority) };
+        if (l->set[0])
+                iov[n++] = (struct iovec) { set, strlen(set) };
+        if (l->phase[0])
+                iov[n++] = (struct iovec) { phase, strlen(phase) };
+        (void) sd_journal_sendv(iov, n);
+}
+
+static void log_to_stderr(const LogLine *l) {
+        char line[sizeof(*l) + 64];
+        int n = snprintf(line, sizeof(line), "vssd: %s%s%s%s%s%s\n", l->text, l->set[0] ? " [set " : "", l->set,
+                         l->phase[0] ? ", " : "", l->phase, l->set[0] ? "]" : "");
+        struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+        if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT) || write(STDERR_FILENO, line, (size_t) n) != n)
+                log_state.n_dropped++;
+}
+
+static void log_write(const LogLine *l) {
+        if (log_state.journal)
+                log_to_journal(l);
+        else
+                log_to_stderr(l);
+}
+
+void log_linev(int priority, const char *set, const char *phase, const char *format, va_list ap) {
+        LogLine here, *l = &here;
+        if (log_state.keep) {
+                if (log_state.n_kept == LOG_KEPT_LINES) {
+                        log_state.n_dropped++;
+                        return;
+                }
+                l = log_state.kept + log_state.n_kept++;
+        }
+        l->priority = priority;
+        (void) snprintf(l->set, sizeof(l->set), "%s", set ? set : "");
+        (void) snprintf(l->phase, sizeof(l->phase), "%s", set && phase ? phase : "");
+        (void) vsnprintf(l->text, sizeof(l->text), format, ap);
+        for (char *c = l->text; *c; c++) /* peers' words end up here: one line stays one line */
+                if ((unsigned char) *c < ' ' || *c == 0x7f)
+                        *c = ' ';
+        if (!log_state.keep)
+                log_write(l);
+}
+
+void log_line(int priority, const char *set, const char *phase, const char *format, ...) {
+        va_list ap;
+        va_start(ap, format);
+        log_linev(priority, set, phase, format, ap);
+        va_end(ap);
+}
+
+void log_keep(bool keep) {
+        log_state.keep = keep;
+        if (keep)
+                return;
+        for (unsigned i = 0; i < log_state.n_kept; i++)
+                log_write(log_state.kept + i);
+        log_state.n_kept = 0;
+        if (log_state.n_dropped > 0) {
+                unsigned n = log_state.n_dropped;
+                log_state.n_dropped = 0;
+                log_line(LOG_WARNING, NULL, NULL, "%u log lines dropped: the reader of the log did not keep up", n);
+        }
+}

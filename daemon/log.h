@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * Where vssd's lines go: the journal with fields if it started us, else stderr. While file systems are held stderr may be a
+ * file on one of them, or a pipe whose reader waits for one, so lines then go into a ring in memory and out afterwards. A line
+ * that would block is dropped and counted: vssd never waits for whoever reads its log.
+ */
+#include "protocol/base.h"
+#include <stdarg.h>
+
+void log_open(void);
+/* set and phase may be NULL. */
+void log_line(int priority, const char *set, const char *phase, const char *format, ...) _printf_(4, 5);
+void log_linev(int priority, const char *set, const char *phase, const char *format, va_list ap) _printf_(4, 0);
+/* true: keep lines in memory; false: write what was kept, then lines as they come. */
+void log_keep(bool keep);

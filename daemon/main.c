@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/log.h"
+#include "daemon/manager.h"
+#include <getopt.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <systemd/sd-daemon.h>
+
+static void help(void) {
+        (void) printf("vssd [OPTION…]\n\n"
+                      "Coordinates volume snapshots with the applications that write to the volumes.\n"
+                      "Owns " VSS_BUS_NAME " on the system bus; started on demand, exits when idle.\n\n"
+                      "  -h --help        show this help\n"
+                      "     --version     show the version\n"
+                      "     --foreground  stay in the foreground (always so)\n\n"
+                      "DBUS_SYSTEM_BUS_ADDRESS names another bus; STATE_DIRECTORY, RUNTIME_DIRECTORY,\n"
+                      "CONFIGURATION_DIRECTORY and LOGS_DIRECTORY move the directories. See vssd(8).\n");
+}
+
+/* 1: go on; 0: done; -EINVAL. */
+static int parse_arguments(int argc, char *argv[]) {
+        enum { ARG_VERSION = 256, ARG_FOREGROUND };
+        static const struct option options[] = {
+                { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, ARG_VERSION },
+                { "foreground", no_argument, NULL, ARG_FOREGROUND },
+                {},
+        };
+        for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) >= 0;)
+                switch (c) {
+                case 'h':
+                        help();
+                        return 0;
+                case ARG_VERSION:
+                        (void) printf("vss %s\n", VSS_VERSION);
+                        return 0;
+                case ARG_FOREGROUND:
+                        break;
+                default:
+                        return -EINVAL;
+                }
+        if (optind < argc) {
+                (void) fprintf(stderr, "vssd: %s: takes no arguments; see vssd --help\n", argv[optind]);
+                return -EINVAL;
+        }
+        return 1;
+}
+
+static int run(void) {
+        _cleanup_(manager_freep) Manager *m = NULL;
+        int r = manager_new(&m);
+        if (r >= 0)
+                r = manager_start(m);
+        if (r >= 0)
+                r = manager_run(m);
+        (void) sd_notify(0, "STOPPING=1");
+        return r;
+}
+
+int main(int argc, char *argv[]) {
+        int r = parse_arguments(argc, argv);
+        if (r <= 0)
+                return r < 0 ? condition_exit_code(CONDITION_INVALID_ARGUMENT) : EXIT_SUCCESS;
+        (void) umask(077);
+        log_open();
+        if (geteuid() != 0) {
+                log_line(LOG_ERR, NULL, NULL, "must be run as root");
+                return condition_exit_code(CONDITION_NOT_AUTHORIZED);
+        }
+        return run() < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/options-bus.h"
+#include "protocol/busutil.h"
+#include "protocol/text.h"
+
+typedef struct RawOptions { /* words as they came, before they are checked against the closed lists */
+        SetOptions *o;
+        char *backup_type, *require, *on_writer_failure, *closure, *lifetime, *session, *auto_recovery;
+        uint64_t timeouts[ELEMENTSOF(((SetOptions *) NULL)->timeouts)];
+        bool dry_run;
+        SetOptions all;
+} RawOptions;
+
+static void raw_done(RawOptions *raw) {
+        free(raw->backup_type);
+        free(raw->require);
+        free(raw->on_writer_failure);
+        free(raw->closure);
+        free(raw->lifetime);
+        free(raw->session);
+        free(raw->auto_recovery);
+}
+
+static int read_word(const char *key, const char *s, int (*from_string)(const char *), int *ret, Failure *reterr) {
+        if (!s)
+                return 0;
+        int r = from_string(s);
+        if (r < 0)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option %s: %s is not one of its words", key, s);
+        *ret = r;
+        return 0;
+}
+
+static int read_component(sd_bus_message *m, SetComponentOption *c, Failure *reterr) {
+        static const BusOption options[] = {
+                { "options", "s", offsetof(SetComponentOption, options), NULL },
+                { "previous_stamp", "s", offsetof(SetComponentOption, previous_stamp), NULL },
+        };
+        int r = bus_read_field(m, "s", &c->writer, reterr);
+        if (r >= 0)
+                r = bus_read_field(m, "s", &c->path, reterr);
+        if (r >= 0 && !component_path_is_valid(c->path))
+                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option components: %s is not a component path", c->path);
+        return r < 0 ? r : bus_read_options(m, options, ELEMENTSOF(options), c, NULL, reterr);
+}
+
+static int read_components(sd_bus_message *m, void *field, Failure *reterr) {
+        RawOptions *raw = container_of(field, RawOptions, all.components);
+        SetOptions *o = raw->o;
+        int r = sd_bus_message_enter_container(m, 'a', "(ssa{sv})");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "ssa{sv}")) > 0) {
+                if (o->n_components >= LIMIT_COMPONENTS)
+                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "option components: more than %d", LIMIT_COMPONENTS);
+                SetComponentOption *list = reallocarray(o->components, o->n_components + 1, sizeof(*list));
+                if (!list)
+                        return -ENOMEM;
+                o->components = list;
+                list[o->n_components] = (SetComponentOption) {};
+                r = read_component(m, &list[o->n_components++], reterr);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+static int read_timeout(const char *name, uint64_t value, RawOptions *raw, Failure *reterr) {
+        uint64_t min, max;
+        const char *known;
+        for (size_t i = 0; i < ELEMENTSOF(raw->timeouts) && (known = budget_name(i, &min, &max)); i++)
+                if (streq(known, name)) {
+                        if (value < min || value > max)
+                                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                                   "option timeouts: %s must lie between %llu and %llu microseconds", name,
+                                                   (unsigned long long) min, (unsigned long long) max);
+                        raw->timeouts[i] = value;
+                        return 0;
+                }
+        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option timeouts: there is no budget %s", name);
+}
+
+static int read_timeouts(sd_bus_message *m, void *field, Failure *reterr) {
+        RawOptions *raw = container_of(field, RawOptions, timeouts);
+        const char *name;
+        uint64_t value;
+        int r = sd_bus_message_enter_container(m, 'a', "{st}");
+        while (r >= 0 && (r = sd_bus_message_read(m, "{st}", &name, &value)) > 0)
+                r = read_timeout(name, value, raw, reterr);
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+#define ALL(field) offsetof(RawOptions, all.field)
+#define RAW(field) offsetof(RawOptions, field)
+static const BusOption set_options[] = {
+        { "requester", "s", ALL(requester), NULL },
+        { "labels", "a{ss}", ALL(labels), NULL },
+        { "provider", "s", ALL(provider), NULL },
+        { "backup_type", "s", RAW(backup_type), NULL },
+        { "components", "a(ssa{sv})", ALL(components), read_components },
+        { "writers", "as", ALL(writers), NULL },
+        { "exclude_writers", "as", ALL(exclude_writers), NULL },
+        { "require_writers", "as", ALL(require_writers), NULL },
+        { "no_writers", "b", ALL(no_writers), NULL },
+        { "writer_options", "as", ALL(writer_options), NULL },
+        { "require", "s", RAW(require), NULL },
+        { "on_writer_failure", "s", RAW(on_writer_failure), NULL },
+        { "closure", "s", RAW(closure), NULL },
+        { "nested", "b", ALL(nested), NULL },
+        { "lifetime", "s", RAW(lifetime), NULL },
+        { "session", "s", RAW(session), NULL },
+        { "auto_recovery", "s", RAW(auto_recovery), NULL },
+        { "freeze_units", "as", ALL(freeze_units), NULL },
+        { "partial_files", "b", ALL(partial_files), NULL },
+        { "bootable_state", "b", ALL(bootable_state), NULL },
+        { "wait_for_turn_usec", "t", ALL(wait_for_turn_usec), NULL },
+        { "timeouts", "a{st}", RAW(timeouts), read_timeouts },
+        { "dry_run", "b", RAW(dry_run), NULL },
+        { "reason", "s", ALL(reason), NULL },
+};
+
+static int take_words(RawOptions *raw, Failure *reterr) {
+        SetOptions *o = &raw->all;
+        int type = BACKUP_COPY, require = CONSISTENCY_NONE, lifetime = LIFETIME_AUTO_RELEASE, session = SESSION_BOUND;
+        int r = read_word("backup_type", raw->backup_type, backup_type_from_string, &type, reterr);
+        if (r >= 0)
+                r = read_word("require", raw->require, consistency_from_string, &require, reterr);
+        int on_failure = raw->require && require < CONSISTENCY_APPLICATION ? ON_FAILURE_DEGRADE : ON_FAILURE_ABORT;
+        int closure = o->n_components > 0 ? CLOSURE_EXTEND : CLOSURE_STRICT;
+        if (r >= 0)
+                r = read_word("on_writer_failure", raw->on_writer_failure, on_writer_failure_from_string, &on_failure, reterr);
+        if (r >= 0)
+                r = read_word("closure", raw->closure, closure_from_string, &closure, reterr);
+        if (r >= 0)
+                r = read_word("lifetime", raw->lifetime, lifetime_from_string, &lifetime, reterr);
+        if (r >= 0)
+                r = read_word("session", raw->session, session_kind_from_string, &session, reterr);
+        if (r < 0)
+                return r;
+        if (session == SESSION_ENDED)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option session: ended is not one of its words");
+        if (lifetime == LIFETIME_AUTO_RELEASE && session != SESSION_BOUND)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option lifetime: auto-release needs session bound");
+        if (raw->auto_recovery && !streq(raw->auto_recovery, "writers") && !streq(raw->auto_recovery, "none"))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option auto_recovery: %s is neither writers nor none",
+                                   raw->auto_recovery);
+        o->backup_type = (BackupType) type;
+        o->require = (Consistency) require;
+        o->on_writer_failure = (OnWriterFailure) on_failure;
+        o->closure = (Closure) closure;
+        o->lifetime = (Lifetime) lifetime;
+        o->session = (SessionKind) session;
+        o->no_auto_recovery = raw->auto_recovery && streq(raw->auto_recovery, "none");
+        memcpy(o->timeouts, raw->timeouts, sizeof(o->timeouts));
+        return 0;
+}
+
+static int check_references(const char *key, char *const *list, Failure *reterr) {
+        for (; list && *list; list++) {
+                _cleanup_free_ char *name = NULL, *instance = NULL;
+                if (writer_reference_parse(*list, &name, &instance) < 0)
+                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option %s: %s is not NAME or NAME@INSTANCE", key, *list);
+        }
+        return 0;
+}
+
+static int check_provider(Manager *m, const char *name, Failure *reterr) {
+        if (!name || !name[0])
+                return 0;
+        if (!provider_name_is_valid(name))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option provider: %s is not the name of a provider", name);
+        if (!manager_find_provider(m, name))
+                return failure_set(reterr, CONDITION_NOT_FOUND, "there is no provider %s (vssctl providers lists them)", name);
+        return 0;
+}
+
+typedef struct RawVolume {
+        SetVolumeOption o;
+        char *require;
+} RawVolume;
+
+static int read_volume(sd_bus_message *m, SetVolumeOption *ret, Failure *reterr) {
+        static const BusOption options[] = {
+                { "provider", "s", offsetof(RawVolume, o.provider), NULL },
+                { "mode", "s", offsetof(RawVolume, o.mode), NULL },
+                { "storage", "s", offsetof(RawVolume, o.storage), NULL },
+                { "require", "s", offsetof(RawVolume, require), NULL },
+        };
+        RawVolume raw = {};
+        int require = CONSISTENCY_NONE;
+        int r = bus_read_field(m, "s", &raw.o.volume, reterr);
+        if (r >= 0)
+                r = bus_read_options(m, options, ELEMENTSOF(options), &raw, NULL, reterr);
+        if (r >= 0)
+                r = read_word("require", raw.require, consistency_from_string, &require, reterr);
+        if (r >= 0 && isempty(raw.o.volume))
+                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "volumes: an empty name");
+        if (r >= 0 && raw.o.mode && !streq(raw.o.mode, "copy") && !streq(raw.o.mode, "redirect") && !streq(raw.o.mode, "clone"))
+                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option mode: %s is not copy, redirect or clone", raw.o.mode);
+        raw.o.require = (Consistency) require;
+        free(raw.require);
+        *ret = raw.o;
+        return r;
+}
+
+static int read_volumes(sd_bus_message *m, SetOptions *o, Failure *reterr) {
+        int r = sd_bus_message_enter_container(m, 'a', "(sa{sv})");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "sa{sv}")) > 0) {
+                if (o->n_volumes >= LIMIT_VOLUMES)
+                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "volumes: more than %d", LIMIT_VOLUMES);
+                SetVolumeOption *list = reallocarray(o->volumes, o->n_volumes + 1, sizeof(*list));
+                if (!list)
+                        return -ENOMEM;
+                o->volumes = list;
+                list[o->n_volumes] = (SetVolumeOption) {};
+                r = read_volume(m, &list[o->n_volumes++], reterr);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
+/* Syntax first, then what is unknown (DESIGN.md section 4, order of checks). */
+static int check_options(Manager *m, const SetOptions *o, Failure *reterr) {
+        int r = check_references("writers", o->writers, reterr);
+        if (r >= 0)
+                r = check_references("exclude_writers", o->exclude_writers, reterr);
+        if (r >= 0)
+                r = check_references("require_writers", o->require_writers, reterr);
+        if (r >= 0 && o->n_volumes == 0 && o->n_components == 0)
+                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "volumes: neither a volume nor a component is named");
+        if (r >= 0)
+                r = check_provider(m, o->provider, reterr);
+        for (size_t i = 0; r >= 0 && i < o->n_volumes; i++)
+                r = check_provider(m, o->volumes[i].provider, reterr);
+        return r;
+}
+
+int set_options_read(Manager *manager, sd_bus_message *m, SetOptions *ret, bool *ret_dry_run, Failure *reterr) {
+        RawOptions raw = { .all.wait_for_turn_usec = 60 * USEC_PER_SEC };
+        raw.o = &raw.all;
+        int r = read_volumes(m, &raw.all, reterr);
+        if (r >= 0)
+                r = bus_read_options(m, set_options, ELEMENTSOF(set_options), &raw, NULL, reterr);
+        if (r >= 0)
+                r = take_words(&raw, reterr);
+        if (r >= 0)
+                r = check_options(manager, &raw.all, reterr);
+        *ret = raw.all;
+        *ret_dry_run = raw.dry_run;
+        raw_done(&raw);
+        if (r < 0 && reterr->condition == CONDITION_NONE)
+                (void) failure_set(reterr, CONDITION_INVALID_ARGUMENT, "the arguments cannot be read: %s", strerror(-r));
+        return r;
+}
+
+int defaults_append(sd_bus_message *m, const Budgets *b) {
+        uint64_t min, max;
+        const char *name;
+        int r = sd_bus_message_open_container(m, 'a', "{st}");
+        for (size_t i = 0; r >= 0 && (name = budget_name(i, &min, &max)); i++)
+                r = sd_bus_message_append(m, "{st}", name, ((const uint64_t *) b)[i]);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+int limits_append(sd_bus_message *m, const Settings *s) {
+        const struct {
+                const char *name;
+                uint64_t value;
+        } table[] = {
+                { "volumes", LIMIT_VOLUMES }, { "writers", s->writers_max }, { "writers_per_uid", LIMIT_WRITERS_PER_UID },
+                { "metadata_bytes", LIMIT_METADATA_BYTES }, { "metadata_bytes_per_uid", LIMIT_METADATA_BYTES_PER_UID },
+                { "manifest_bytes", LIMIT_MANIFEST_BYTES }, { "components", LIMIT_COMPONENTS }, { "file_sets", LIMIT_FILE_SETS },
+                { "labels", LIMIT_LABELS }, { "sets_running", LIMIT_SETS_RUNNING }, { "sets", s->sets_max },
+                { "set_records", LIMIT_SET_RECORDS }, { "waiters", LIMIT_WAITERS }, { "window_max", s->window_max_usec },
+                { "session_max", s->session_max_usec }, { "freeze_timeout_min", BUDGET_MIN_FREEZE_USEC },
+        };
+        uint64_t min, max;
+        const char *name;
+        int r = sd_bus_message_open_container(m, 'a', "{st}");
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(table); i++)
+                r = sd_bus_message_append(m, "{st}", table[i].name, table[i].value);
+        for (size_t i = 0; r >= 0 && (name = budget_name(i, &min, &max)); i++)
+                r = sd_bus_message_append(m, "{st}", name, max);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
