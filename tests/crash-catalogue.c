@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Power cuts for the catalogue. The calls with which store-disk.c changes the disk are intercepted (ld --wrap) and written down;
- * then for every point at which the power could go, everything that no fsync has covered by then is lost, kept, reordered and torn
- * in every combination, put on a disk as files, and loaded again. A record must be the old or the new one, complete, and after
- * the answer the new one. That the check can fail is shown by taking away one fsync at a time.
+ * Power cuts for the catalogue. The calls with which store-disk.c changes the disk are intercepted (ld --wrap) and
+ * written down; then for every point at which the power could go, everything that no fsync has covered by then is lost,
+ * kept, reordered and torn in every combination, put on a disk as files, and loaded again. A record must be the old or
+ * the new one, complete, and after the answer the new one. That the check can fail is shown by taking away one fsync at
+ * a time.
  */
 #include "daemon/store.h"
 #include "tests/support.h"
@@ -213,8 +214,8 @@ static void disk_apply(unsigned i, bool applied, size_t kept, bool zeros) {
 static bool is_durable(unsigned i, unsigned cut) {
         const Op *op = &tape.ops[i];
         for (unsigned j = i + 1; j < cut; j++)
-                if (op->kind == OP_WRITE ? tape.ops[j].kind == OP_SYNC_FILE && tape.ops[j].inode == op->inode
-                                         : tape.ops[j].kind == OP_SYNC_DIRECTORY)
+                if (op->kind == OP_WRITE ? tape.ops[j].kind == OP_SYNC_FILE && tape.ops[j].inode == op->inode :
+                                           tape.ops[j].kind == OP_SYNC_DIRECTORY)
                         return true;
         return false;
 }
@@ -287,8 +288,9 @@ static Seen seen_after(unsigned cut, unsigned mask, unsigned tear, bool zeros) {
                         last_write = i;
         for (unsigned i = 0; i < cut; i++) {
                 const Op *op = &tape.ops[i];
-                bool durable = is_durable(i, cut), applied = durable || (op->kind != OP_SYNC_FILE && op->kind != OP_SYNC_DIRECTORY &&
-                                                                         (mask >> bit++ & 1) != 0);
+                bool durable = is_durable(i, cut),
+                     applied = durable ||
+                               (op->kind != OP_SYNC_FILE && op->kind != OP_SYNC_DIRECTORY && (mask >> bit++ & 1) != 0);
                 size_t kept[] = { op->size, 1, op->size / 2, op->size - 1 };
                 disk_apply(i, applied, i == last_write ? MIN_OF(kept[tear], op->size) : op->size, zeros && !durable);
         }
@@ -303,7 +305,8 @@ static unsigned count_bad(Seen before, Seen after, unsigned *ret_states) {
         for (unsigned cut = 0; cut <= tape.n; cut++) {
                 unsigned pending = 0;
                 for (unsigned i = 0; i < cut; i++)
-                        pending += tape.ops[i].kind != OP_SYNC_FILE && tape.ops[i].kind != OP_SYNC_DIRECTORY && !is_durable(i, cut);
+                        pending += tape.ops[i].kind != OP_SYNC_FILE && tape.ops[i].kind != OP_SYNC_DIRECTORY &&
+                                   !is_durable(i, cut);
                 ck_assert_uint_lt(pending, 8);
                 for (unsigned mask = 0; mask < 1U << pending; mask++)
                         for (unsigned variant = 0; variant < 8; variant++) {
@@ -438,7 +441,8 @@ static void fail_every_call(int error, bool put) {
                 r = change(put);
                 Seen seen = load_record();
                 ck_assert_msg(r == 0 || r == -error, "call %d failed with %d, the answer was %d", n - 1, error, r);
-                ck_assert_msg(seen == SEEN_OLD || seen == (put ? SEEN_NEW : SEEN_ABSENT), "call %d left state %d", n - 1, (int) seen);
+                ck_assert_msg(seen == SEEN_OLD || seen == (put ? SEEN_NEW : SEEN_ABSENT), "call %d left state %d",
+                              n - 1, (int) seen);
                 ck_assert(r < 0 || seen != SEEN_OLD);
                 ck_assert_int_lt(n, 30);
         } while (r < 0 || tape.calls >= tape.fail_at);
