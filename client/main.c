@@ -6,8 +6,8 @@
 #include <locale.h>
 
 static const Verb *const verbs[] = {
-        &verb_status, &verb_volumes, &verb_writers, &verb_providers, &verb_sets, &verb_snapshots, &verb_show, &verb_plan,
-        &verb_create, &verb_mount, &verb_umount, &verb_complete, &verb_cancel, &verb_delete, NULL,
+        &verb_status, &verb_volumes, &verb_writers, &verb_providers, &verb_sets, &verb_snapshots, &verb_show, &verb_timeline, &verb_plan,
+        &verb_create, &verb_run, &verb_mount, &verb_umount, &verb_complete, &verb_cancel, &verb_delete, &verb_monitor, &verb_report, NULL,
 };
 
 static void print_options(const Option *table) {
@@ -22,7 +22,7 @@ static void print_options(const Option *table) {
 
 static void print_verb_help(const Verb *v) {
         (void) printf("vssctl %s%s%s%s\n\n%s\n", v->name, v->operands ? " " : "", v->operands ? v->operands : "",
-                      v->command ? " [OPTION…] -- COMMAND [ARGUMENT…]" : " [OPTION…]", v->summary);
+                      v->command ? " [OPTION] -- COMMAND [ARGUMENT]" : " [OPTION]", v->summary);
         (void) printf("\nOptions:\n");
         for (size_t i = 0; i < ELEMENTSOF(v->options); i++)
                 print_options(v->options[i]);
@@ -34,7 +34,7 @@ static void print_verb_help(const Verb *v) {
 }
 
 static void print_help(void) {
-        (void) printf("vssctl [OPTION…] VERB [OPTION…] [OPERAND…]\n\n"
+        (void) printf("vssctl [OPTION] VERB [OPTION] [OPERAND]\n\n"
                       "Application-consistent snapshots: every application at rest for a moment, one instant over all volumes.\n\nVerbs:\n");
         for (size_t i = 0; verbs[i]; i++) {
                 char left[64];

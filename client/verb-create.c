@@ -178,7 +178,7 @@ static int create_run(Context *c) {
 
 const Verb verb_create = {
         .name = "create",
-        .operands = "VOLUME…",
+        .operands = "VOLUME...",
         .summary = "make a snapshot set: one instant over all volumes, with every application on them at rest",
         .options = { create_options, set_options },
         .max_operands = UINT32_MAX,

@@ -123,7 +123,7 @@ static int delete_run(Context *c) {
 
 const Verb verb_delete = {
         .name = "delete",
-        .operands = "ID…",
+        .operands = "ID...",
         .summary = "delete snapshots or whole sets",
         .options = { delete_options },
         .max_operands = UINT32_MAX,

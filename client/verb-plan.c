@@ -18,7 +18,7 @@ static int plan_run(Context *c) {
 
 const Verb verb_plan = {
         .name = "plan",
-        .operands = "VOLUME…",
+        .operands = "VOLUME...",
         .summary = "show which writers, components and volumes a set would take, and the level it can reach",
         .options = { set_options },
         .max_operands = UINT32_MAX,

@@ -161,8 +161,6 @@ char *text_visible(const char *text); /* control characters as \xHH; caller free
 /* verb-mount.c: a snapshot, or a set that has only one */
 int snapshot_resolve(Context *c, json_object *objects, const char *id, json_object **ret);
 
-/* timeline-svg.c */
-int timeline_svg(json_object *record, FILE *f);
 
 extern const Verb verb_cancel, verb_complete, verb_create, verb_delete, verb_monitor, verb_mount, verb_plan, verb_providers, verb_report,
         verb_run, verb_sets, verb_show, verb_snapshots, verb_status, verb_timeline, verb_umount, verb_volumes, verb_writers;
