@@ -21,7 +21,6 @@
 
 enum {
         SCAN_MSEC_MAX = 500,
-        STOP_MSEC = 10,       /* between SIGSTOP and SIGCONT */
         STOPPED_MAX = 16,     /* processes woken at most */
         DIRENT_BYTES = 32 * 1024,
 };
@@ -99,14 +98,16 @@ static void scan_report(Scan *s, const char *call, uint32_t volume, bool woken) 
                 (void) snprintf(m + n, size - n, ", and %d (%s, %s)", (int) s->pid, comm, call);
 }
 
-/* Never init, vssd or ourselves: stopping them is worse than any freeze. */
+/*
+ * SIGCONT follows at once and takes the SIGSTOP back in most cases; that it was sent is enough to end the call, and nobody is
+ * left stopped if we die in between. Never init: nor vssd or ourselves, which were not looked at.
+ */
 static bool scan_interrupt(const Scan *s) {
         if (s->n_found >= STOPPED_MAX || s->pid == 1)
                 return false;
         _cleanup_close_ int pidfd = (int) syscall(SYS_pidfd_open, s->pid, 0);
         if (pidfd < 0 || syscall(SYS_pidfd_send_signal, pidfd, SIGSTOP, NULL, 0) < 0)
                 return false;
-        guard_sleep_msec(STOP_MSEC);
         (void) syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, NULL, 0);
         return true;
 }

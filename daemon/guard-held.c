@@ -134,11 +134,14 @@ int guard_held_publish(GuardProgram *p) {
         if (r < 0)
                 return r;
         (void) snprintf(self, sizeof(self), "self/fd/%d", p->held_file);
-        return linkat(p->proc, self, p->held_dir, p->set, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+        if (linkat(p->proc, self, p->held_dir, p->set, AT_SYMLINK_FOLLOW) < 0)
+                return -errno;
+        p->pair->published = 1;
+        return 0;
 }
 
 void guard_held_remove(GuardProgram *p) {
-        if (p->held_dir >= 0)
+        if (p->pair && p->pair->published)
                 (void) unlinkat(p->held_dir, p->set, 0);
 }
 

@@ -62,6 +62,7 @@ typedef struct GuardPair {
         _Atomic uint64_t deadline_boot_usec; /* CLOCK_BOOTTIME: a suspended machine's hold ends when it wakes up; 0: none */
         _Atomic int32_t reason;              /* positive errno: why the hold was cancelled; the first one wins */
         _Atomic uint32_t second_ready;
+        _Atomic uint32_t published;          /* RUNTIME/held/SET is ours */
 } GuardPair;
 
 typedef struct GuardProgram {
