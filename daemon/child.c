@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Children of vssd. posix_spawn() cannot close every descriptor, make a session, or give the pidfd without a race, so this is
- * fork and exec by hand; the child does only what is safe after fork. Whether exec worked comes back through a pipe that
- * exec closes: "could not start" and "started and died" are different failures, and only the first is known at once.
- * What vssd set up for itself (blocked signals, ignored SIGPIPE, a negative oom_score_adj, the I/O flusher flag) is undone
- * for the child: a child that needs it asks for it again.
+ * Children of vssd. posix_spawn() cannot close every descriptor, make a session, or give the pidfd without a race, so
+ * this is fork and exec by hand; the child does only what is safe after fork. Whether exec worked comes back through a
+ * pipe that exec closes: "could not start" and "started and died" are different failures, and only the first is known
+ * at once. What vssd set up for itself (blocked signals, ignored SIGPIPE, a negative oom_score_adj, the I/O flusher
+ * flag) is undone for the child: a child that needs it asks for it again.
  */
 #include "daemon/child.h"
 #include <fcntl.h>
@@ -183,7 +183,9 @@ int child_receive(int socket, void *message, size_t size, int *ret_fd) {
                 struct cmsghdr align;
         } control = {};
         struct iovec iov = { .iov_base = message, .iov_len = size };
-        struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control) };
+        struct msghdr mh = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)
+        };
         ssize_t n;
         do
                 n = recvmsg(socket, &mh, MSG_CMSG_CLOEXEC);
@@ -235,7 +237,8 @@ void child_done(Child *c) {
 }
 
 /* Where the parts of a build tree lie, seen from the directory of any program of it (tests and the client included). */
-static const char *const child_build_places[] = { "", "../daemon/", "../providers/", "../providers/cow/", "../../daemon/" };
+static const char *const child_build_places[] = { "", "../daemon/", "../providers/", "../providers/cow/",
+                                                  "../../daemon/" };
 
 int child_program_path(const char *name, char *ret, size_t size) {
         assert(name && name[0] && !strchr(name, '/'));

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * A process of ours that vssd talks to over a SOCK_SEQPACKET socketpair: guard, provider host, store, probe. One message is
- * one fixed-size struct, at most one descriptor rides along. Both ends are close-on-exec; the child finds its end at
- * descriptor CHILD_SOCKET_FD and every other descriptor above 2 closed (close_range), so that no grandchild can keep an EOF
- * from arriving. vssd watches the pidfd as well as the socket.
+ * A process of ours that vssd talks to over a SOCK_SEQPACKET socketpair: guard, provider host, store, probe. One
+ * message is one fixed-size struct, at most one descriptor rides along. Both ends are close-on-exec; the child finds
+ * its end at descriptor CHILD_SOCKET_FD and every other descriptor above 2 closed (close_range), so that no grandchild
+ * can keep an EOF from arriving. vssd watches the pidfd as well as the socket.
  */
 #include "protocol/base.h"
 #include <sys/types.h>
@@ -12,7 +12,7 @@
 enum { CHILD_SOCKET_FD = 3 };
 
 enum {
-        CHILD_OWN_SESSION = 1 << 0, /* setsid: a signal to vssd's process group does not reach it */
+        CHILD_OWN_SESSION = 1 << 0,  /* setsid: a signal to vssd's process group does not reach it */
         CHILD_DIES_WITH_US = 1 << 1, /* PR_SET_PDEATHSIG SIGKILL: only for children that hold nothing */
 };
 
@@ -28,11 +28,12 @@ typedef struct Child {
 
 /* argv[0] is an absolute path. Returns 0 or -errno; *ret is untouched on failure. */
 int child_spawn(char *const argv[], unsigned flags, Child *ret);
-/* Sends one message; fd -1 for none (it is duplicated, the caller keeps its own). 0, -EAGAIN (socket full), -EPIPE (gone). */
+/* Sends one message; fd -1 for none (it is duplicated, the caller keeps its own). 0, -EAGAIN (socket full), -EPIPE
+ * (gone). */
 int child_send(int socket, const void *message, size_t size, int fd);
 /*
- * Receives one message of exactly size bytes. 1: got it (*ret_fd is a new descriptor of the caller's or -EBADF; ret_fd may be
- * NULL, then a descriptor is closed); 0: nothing there; -EPIPE: the peer is gone; -EBADMSG: not such a message.
+ * Receives one message of exactly size bytes. 1: got it (*ret_fd is a new descriptor of the caller's or -EBADF; ret_fd
+ * may be NULL, then a descriptor is closed); 0: nothing there; -EPIPE: the peer is gone; -EBADMSG: not such a message.
  */
 int child_receive(int socket, void *message, size_t size, int *ret_fd);
 void child_kill(Child *c); /* SIGKILL through the pidfd; does not wait */

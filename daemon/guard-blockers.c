@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who keeps a FIFREEZE waiting, and what can be done about it. The kernel waits for everybody who has entered a write on the
- * file system to leave it again; a splice() from an empty pipe enters and then sleeps until somebody writes to the pipe,
- * which may be never. A signal makes it leave: SIGSTOP and SIGCONT are one that the process does not notice, the call starts
- * again and then waits for the freeze like everybody else. io_uring owners with a finished, unreaped write (kernels before
- * 6.18) are named only.
+ * Who keeps a FIFREEZE waiting, and what can be done about it. The kernel waits for everybody who has entered a write
+ * on the file system to leave it again; a splice() from an empty pipe enters and then sleeps until somebody writes to
+ * the pipe, which may be never. A signal makes it leave: SIGSTOP and SIGCONT are one that the process does not notice,
+ * the call starts again and then waits for the freeze like everybody else. io_uring owners with a finished, unreaped
+ * write (kernels before 6.18) are named only.
  *
- * This runs in a thread of its own while things are held: it allocates nothing, opens nothing outside /proc, asks no file
- * system that could answer slowly (statx without synchronisation), and is bounded in time. Writers that wait for the freeze
- * themselves are found by the same test and told apart by where in the kernel they sleep.
+ * This runs in a thread of its own while things are held: it allocates nothing, opens nothing outside /proc, asks no
+ * file system that could answer slowly (statx without synchronisation), and is bounded in time. Writers that wait for
+ * the freeze themselves are found by the same test and told apart by where in the kernel they sleep.
  */
 #include "daemon/guard-program.h"
 #include <dirent.h>
@@ -21,7 +21,7 @@
 
 enum {
         SCAN_MSEC_MAX = 500,
-        STOPPED_MAX = 16,     /* processes woken at most */
+        STOPPED_MAX = 16, /* processes woken at most */
         DIRENT_BYTES = 32 * 1024,
 };
 
@@ -99,8 +99,8 @@ static void scan_report(Scan *s, const char *call, uint32_t volume, bool woken) 
 }
 
 /*
- * SIGCONT follows at once and takes the SIGSTOP back in most cases; that it was sent is enough to end the call, and nobody is
- * left stopped if we die in between. Never init: nor vssd or ourselves, which were not looked at.
+ * SIGCONT follows at once and takes the SIGSTOP back in most cases; that it was sent is enough to end the call, and
+ * nobody is left stopped if we die in between. Never init: nor vssd or ourselves, which were not looked at.
  */
 static bool scan_interrupt(const Scan *s) {
         if (s->n_found >= STOPPED_MAX || s->pid == 1)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vssd's side of the guard. Requests are fire and forget, answers are read when the socket is readable; the shared page says
- * at any time what is held, without asking anybody. guard_rescue() is the last of four who thaw (the guard's threads, its
- * second, this, and the leftovers at the next start): it makes a FITHAW only where no FIFREEZE can be in flight, because
- * vssd has one thread and a FITHAW sleeps as long as the FIFREEZE it waits for.
+ * vssd's side of the guard. Requests are fire and forget, answers are read when the socket is readable; the shared page
+ * says at any time what is held, without asking anybody. guard_rescue() is the last of four who thaw (the guard's
+ * threads, its second, this, and the leftovers at the next start): it makes a FITHAW only where no FIFREEZE can be in
+ * flight, because vssd has one thread and a FITHAW sleeps as long as the FIFREEZE it waits for.
  */
 #include "daemon/guard.h"
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 
 enum {
-        RESCUE_GRACE_MSEC = 300,      /* what the second needs when it is well */
+        RESCUE_GRACE_MSEC = 300, /* what the second needs when it is well */
         LEFTOVERS_WAIT_MSEC = 5000,
 };
 
@@ -78,9 +78,9 @@ int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_
         struct GuardRequest q = { .op = GUARD_ADD, .index = g->n_fds, .level = level, .dev = dev };
         if (g->n_fds >= LIMIT_VOLUMES)
                 return -E2BIG;
-        if (strlen(mount_point) >= sizeof(q.mount_point))
+        if (strlen(mount_point) >= LIMIT_PATH_BYTES)
                 return -ENAMETOOLONG;
-        strcpy(q.mount_point, mount_point);
+        strcpy(g->shared->mount_points[g->n_fds], mount_point);
         _cleanup_close_ int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         if (copy < 0)
                 return -errno;

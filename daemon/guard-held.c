@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * RUNTIME/held/SET: what is left for the next start of vssd when both guards and vssd died at once. It is complete, locked and
- * mapped before the first FIFREEZE and only a byte per file system changes after that, by a store into the mapping: a dead
- * process leaves it as it was at that moment. Text, so that an administrator can read it:
+ * RUNTIME/held/SET: what is left for the next start of vssd when both guards and vssd died at once. It is complete,
+ * locked and mapped before the first FIFREEZE and only a byte per file system changes after that, by a store into the
+ * mapping: a dead process leaves it as it was at that moment. Text, so that an administrator can read it:
  *
  *     - MAJOR:MINOR MOUNTPOINT   'h' instead of '-': frozen by this guard, or about to be
  *     guard PID STARTTIME        the first, then the second (start time as in /proc/PID/stat)
  *
- * The lock (flock; both guards share it) says that a guard of the set lives. The file appears under its name already locked
- * and filled (O_TMPFILE, linkat), or a clean-up that runs at that moment would take it for a leftover. It must not lie on a
- * file system that can be held, hence tmpfs.
+ * The lock (flock; both guards share it) says that a guard of the set lives. The file appears under its name already
+ * locked and filled (O_TMPFILE, linkat), or a clean-up that runs at that moment would take it for a leftover. It must
+ * not lie on a file system that can be held, hence tmpfs.
  */
 #include "daemon/guard-program.h"
 #include <fcntl.h>
@@ -36,7 +36,8 @@ static size_t path_escape(const char *path, char *ret) {
 void held_path_unescape(char *path) {
         char *out = path;
         for (const char *in = path; *in; out++) {
-                if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' && in[3] >= '0' && in[3] <= '7') {
+                if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' && in[3] >= '0' &&
+                    in[3] <= '7') {
                         *out = (char) (((in[1] - '0') << 6) | ((in[2] - '0') << 3) | (in[3] - '0'));
                         in += 4;
                 } else
@@ -59,8 +60,9 @@ int process_start_time(int proc_fd, pid_t pid, char *ret_state, uint64_t *ret_st
         const char *end = strrchr(buf, ')');
         char state;
         uint64_t start_time;
-        if (!end || sscanf(end + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
-                           &state, &start_time) != 2)
+        if (!end ||
+            sscanf(end + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
+                   &state, &start_time) != 2)
                 return -EBADMSG;
         *ret_state = state;
         *ret_start_time = start_time;

@@ -11,8 +11,8 @@
  *                       └──────────► UNDOING ── something in flight ─────┘          │
  *                                       └───────────────────────────────────────────┘
  *
- * Every way out of HOLDING and HOLDS thaws everything, "cancelled" is final. An answer is never put off beyond the deadline by
- * a FIFREEZE that hangs: then HELD says so and a RELEASE nobody asked for follows when it is over.
+ * Every way out of HOLDING and HOLDS thaws everything, "cancelled" is final. An answer is never put off beyond the
+ * deadline by a FIFREEZE that hangs: then HELD says so and a RELEASE nobody asked for follows when it is over.
  */
 #include "daemon/guard-program.h"
 #include <malloc.h>
@@ -49,17 +49,38 @@ static const char *hold_mount_point(const GuardProgram *p, uint32_t index) {
         return index < p->n_volumes ? p->volumes[index].mount_point : "the set";
 }
 
+static const char *arm_error(int error) {
+        if (error == -ESTALE)
+                return "not the file system that was planned; something else is mounted there now";
+        if (error == -EDEADLK)
+                return "the guard's own list lies on it; the runtime directory must be a tmpfs";
+        return strerrordesc_np(-error);
+}
+
+static const char *cancel_reason(const GuardProgram *p) {
+        switch (p->pair->reason) {
+        case ETIME:
+                return "its deadline passed";
+        case EINTR:
+                return "a signal told the guard to let go";
+        default:
+                return "the guard did not answer in time";
+        }
+}
+
+static void hold_describe_forced(const GuardProgram *p, char *m, size_t size, uint32_t index) {
+        bool named = index < p->n_volumes;
+        (void) snprintf(m, size, "the hold ended by force (%s)%s%s%s", cancel_reason(p), named ? "; last was " : "",
+                        named ? hold_mount_point(p, index) : "",
+                        guard_is_busy(p) ? ", which the kernel is still freezing; it thaws the moment that ends" : "");
+}
+
 static void hold_describe(const GuardProgram *p, struct GuardReply *reply) {
         const char *where = hold_mount_point(p, reply->index), *why = strerrordesc_np(-reply->result);
-        const char *blockers = p->scout_done ? p->blockers : "";
         char *m = reply->message;
         size_t size = sizeof(reply->message);
-        int reason = p->pair ? p->pair->reason : 0;
         if (reply->op == GUARD_ARM)
-                (void) snprintf(m, size, "%s: %s", where, reply->result == -ESTALE ?
-                                "not the file system that was planned; something else is mounted there now" :
-                                reply->result == -EDEADLK ? "the guard's own list lies on it; the runtime directory must be a tmpfs" :
-                                why);
+                (void) snprintf(m, size, "%s: %s", where, arm_error(reply->result));
         else if (reply->op == GUARD_FLUSH)
                 (void) snprintf(m, size, "%s: write-back failed: %s", where, why);
         else if (reply->result == -EBUSY)
@@ -69,15 +90,12 @@ static void hold_describe(const GuardProgram *p, struct GuardReply *reply) {
         else if (reply->result == -EINVAL && reply->op == GUARD_RELEASE)
                 (void) snprintf(m, size, "%s was thawed by somebody else during the hold", where);
         else if (reply->result == -ETIME)
-                (void) snprintf(m, size, "the hold ended by force (%s)%s%s%s", reason == ETIME ? "its deadline passed" :
-                                reason == EINTR ? "a signal told the guard to let go" : "the guard did not answer in time",
-                                reply->index < p->n_volumes ? "; last was " : "", reply->index < p->n_volumes ? where : "",
-                                guard_is_busy(p) ? ", which the kernel is still freezing; it thaws the moment that ends" : "");
+                hold_describe_forced(p, m, size, reply->index);
         else
-                (void) snprintf(m, size, "%s: %s failed: %s", where, reply->op == GUARD_HOLD ? "freezing" : "thawing", why);
+                (void) snprintf(m, size, "%s: cannot %s: %s", where, reply->op == GUARD_HOLD ? "freeze" : "thaw", why);
         size_t n = strlen(m);
-        if (blockers[0])
-                (void) snprintf(m + n, size - n, "; %.500s", blockers);
+        if (p->scout_done && p->blockers[0])
+                (void) snprintf(m + n, size - n, "; %.500s", p->blockers);
 }
 
 /* A full socket means that vssd does not read; then nothing depends on the answer any more. */
@@ -99,7 +117,8 @@ void guard_reply(GuardProgram *p, uint32_t op, int result, uint32_t index, int f
 }
 
 static void hold_set_timer(GuardProgram *p, uint64_t boot_usec) {
-        struct itimerspec it = { .it_value = { (time_t) (boot_usec / USEC_PER_SEC), (long) (boot_usec % USEC_PER_SEC) * 1000 } };
+        struct itimerspec it = { .it_value = { (time_t) (boot_usec / USEC_PER_SEC),
+                                               (long) (boot_usec % USEC_PER_SEC) * 1000 } };
         p->pair->deadline_boot_usec = boot_usec;
         (void) timerfd_settime(p->timer, TFD_TIMER_ABSTIME, &it, NULL);
 }

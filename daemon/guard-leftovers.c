@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss-guard --release-leftovers: thaws what guards have left frozen that died together with vssd. A list whose lock is free
- * belongs to nobody; one that is locked belongs to a living guard and is left alone, unless both its processes are already
- * zombies by name: then a thread of theirs is still inside FIFREEZE, the file system will be frozen when that returns, and
- * the FITHAW here is repeated until the lock is free and once more. Every file system has a thread of its own, since opening
- * its mount point or thawing it may hang; what has not come back within the limit is named and left to the next run.
- * Only what the list marks as held is thawed: a freeze of somebody else's is none of our business.
+ * vss-guard --release-leftovers: thaws what guards have left frozen that died together with vssd. A list whose lock is
+ * free belongs to nobody; one that is locked belongs to a living guard and is left alone, unless both its processes are
+ * already zombies by name: then a thread of theirs is still inside FIFREEZE, the file system will be frozen when that
+ * returns, and the FITHAW here is repeated until the lock is free and once more. Every file system has a thread of its
+ * own, since opening its mount point or thawing it may hang; what has not come back within the limit is named and left
+ * to the next run. Only what the list marks as held is thawed: a freeze of somebody else's is none of our business.
  */
 #include "daemon/guard-program.h"
 #include <dirent.h>
@@ -60,7 +60,8 @@ static int open_held(const HeldEntry *e) {
         FILE *f = fopen("/proc/self/mountinfo", "re");
         while (f && fd < 0 && getline(&line, &size, f) >= 0) {
                 unsigned major_number, minor_number;
-                if (size > sizeof(path) || sscanf(line, "%*d %*d %u:%u %*s %s", &major_number, &minor_number, path) != 3)
+                if (size > sizeof(path) ||
+                    sscanf(line, "%*d %*d %u:%u %*s %s", &major_number, &minor_number, path) != 3)
                         continue;
                 if (makedev(major_number, minor_number) != e->dev)
                         continue;
@@ -199,7 +200,8 @@ static int leftovers_wait(Leftover **all, size_t n, int directory) {
                 if (open == 0)
                         break;
                 if (now_usec() >= usec_add(begin, patience * USEC_PER_MSEC)) {
-                        fputs("vss-guard: a file system does not answer; its list in held/ stays for the next run\n", stderr);
+                        fputs("vss-guard: a file system does not answer; its list in held/ stays for the next run\n",
+                              stderr);
                         return -ETIME;
                 }
                 guard_sleep_msec(GUARD_RETRY_MSEC / 2);

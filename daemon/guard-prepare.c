@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the guard does for itself before anything is held, so that nothing it needs can be taken away then: its memory is
- * locked (a page-in could wait for a file system it holds), allocations never wait for write-back, the OOM killer passes it
- * by, it runs before ordinary processes, it dumps no core (that would be a write), it sees no mount (a private copy of the
- * mount table would keep every file system of the host busy) and may do nothing but thaw and look at processes. A container
- * forbids some of it; the guard works without, so a failure is told with ARMED and no more.
+ * What the guard does for itself before anything is held, so that nothing it needs can be taken away then: its memory
+ * is locked (a page-in could wait for a file system it holds), allocations never wait for write-back, the OOM killer
+ * passes it by, it runs before ordinary processes, it dumps no core (that would be a write), it sees no mount (a
+ * private copy of the mount table would keep every file system of the host busy) and may do nothing but thaw and look
+ * at processes. A container forbids some of it; the guard works without, so a failure is told with ARMED and no more.
  */
 #include "daemon/guard-program.h"
 #include <fcntl.h>
@@ -26,7 +26,8 @@ enum { PREFAULT_BYTES = 64 * 1024 };
 void guard_note(GuardProgram *p, const char *what, int error) {
         const char *why = strerrordesc_np(error < 0 ? -error : error);
         size_t n = strlen(p->notes);
-        (void) snprintf(p->notes + n, sizeof(p->notes) - n, "%s%s: %s", n > 0 ? "; " : "", what, why ? why : "unknown error");
+        (void) snprintf(p->notes + n, sizeof(p->notes) - n, "%s%s: %s", n > 0 ? "; " : "", what,
+                        why ? why : "unknown error");
 }
 
 /* Whatever needs a path is opened here, before the mounts go. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * vss-guard from the inside. Two processes of equal rank: the first talks to vssd, freezes and thaws; the second, forked
- * before the first starts its threads, holds the same descriptors and only ever thaws, when the first is dead or late.
- * Both have one thread per file system, made before the window, because no call into a file system that is being frozen
- * can be bounded: whoever makes one must have nothing else to do.
+ * vss-guard from the inside. Two processes of equal rank: the first talks to vssd, freezes and thaws; the second,
+ * forked before the first starts its threads, holds the same descriptors and only ever thaws, when the first is dead or
+ * late. Both have one thread per file system, made before the window, because no call into a file system that is being
+ * frozen can be bounded: whoever makes one must have nothing else to do.
  */
 #include "daemon/guard.h"
 #include <pthread.h>
@@ -17,7 +17,7 @@ enum {
         GUARD_LATE_MSEC = 1000,         /* a FIFREEZE older than this is looked into */
         GUARD_ANSWER_MSEC = 200,        /* after a deadline: what has not thawed by now is reported as in flight */
         GUARD_SECOND_MSEC = 100,        /* after a deadline: the first is late, the second thaws */
-        GUARD_KILL_MSEC = 2000,         /* after a deadline, with nothing held: a first that says nothing is stopped for good */
+        GUARD_KILL_MSEC = 2000, /* after a deadline, with nothing held: a first that says nothing is stopped for good */
         GUARD_SECOND_READY_MSEC = 2000,
         GUARD_LEVEL_MAX = 1024,
         GUARD_FLUSH_PASSES = 8,
@@ -30,10 +30,10 @@ typedef enum GuardPhase {
         GUARD_COLLECTING, /* ADD */
         GUARD_ARMED,
         GUARD_FLUSHING,
-        GUARD_HOLDING,    /* level by level */
+        GUARD_HOLDING, /* level by level */
         GUARD_HOLDS,
-        GUARD_UNDOING,    /* the hold failed: HELD is owed once everything is thawed again */
-        GUARD_RELEASING,  /* RELEASED is owed, asked for or not */
+        GUARD_UNDOING,   /* the hold failed: HELD is owed once everything is thawed again */
+        GUARD_RELEASING, /* RELEASED is owed, asked for or not */
         GUARD_DONE,
 } GuardPhase;
 
@@ -48,7 +48,7 @@ typedef struct GuardVolume {
         _Atomic uint32_t order; /* set by the main thread, back to NONE by the volume's own thread when done */
         _Atomic int32_t flush_result;
         _Atomic uint64_t last_pass_usec;
-        char *held_mark;        /* its byte in RUNTIME/held/SET */
+        char *held_mark; /* its byte in RUNTIME/held/SET */
         char mount_point[LIMIT_PATH_BYTES];
 } GuardVolume;
 
@@ -59,10 +59,11 @@ typedef struct GuardPair {
          * inside FIFREEZE is not dead for its pidfd or its sockets, but its main thread is, and this says so.
          */
         pthread_mutex_t alive;
-        _Atomic uint64_t deadline_boot_usec; /* CLOCK_BOOTTIME: a suspended machine's hold ends when it wakes up; 0: none */
-        _Atomic int32_t reason;              /* positive errno: why the hold was cancelled; the first one wins */
+        _Atomic uint64_t
+                deadline_boot_usec; /* CLOCK_BOOTTIME: a suspended machine's hold ends when it wakes up; 0: none */
+        _Atomic int32_t reason;     /* positive errno: why the hold was cancelled; the first one wins */
         _Atomic uint32_t second_ready;
-        _Atomic uint32_t published;          /* RUNTIME/held/SET is ours */
+        _Atomic uint32_t published; /* RUNTIME/held/SET is ours */
 } GuardPair;
 
 typedef struct GuardProgram {
@@ -79,10 +80,10 @@ typedef struct GuardProgram {
         size_t allocated;          /* bytes of heap when the hold began: not one more when it ends */
         _Atomic uint32_t releasing;
         _Atomic uint32_t first_gone; /* the second's knowledge: no thread of the first exists any more */
-        int failure;               /* first error of ADD, or of the phase that runs */
+        int failure;                 /* first error of ADD, or of the phase that runs */
         uint32_t failure_index;
         uint64_t level_begin_usec, answer_by_usec, flush_deadline_usec;
-        sem_t scout;               /* posted to have the blockers looked for */
+        sem_t scout; /* posted to have the blockers looked for */
         _Atomic uint32_t scout_asked, scout_done;
         char notes[LIMIT_MESSAGE_BYTES];    /* what could not be prepared; goes into ARMED */
         char blockers[LIMIT_MESSAGE_BYTES]; /* the scout's; read only when scout_done */
@@ -123,7 +124,8 @@ void guard_sleep_msec(unsigned msec);
 /* guard-second.c */
 int guard_second_fork(GuardProgram *p);
 
-/* guard-held.c: RUNTIME/held/SET. Locked while a guard of the set lives; one line per file system, its first byte says held. */
+/* guard-held.c: RUNTIME/held/SET. Locked while a guard of the set lives; one line per file system, its first byte says
+ * held. */
 enum { GUARD_MARK_FREE = '-', GUARD_MARK_HELD = 'h' };
 int guard_held_open(GuardProgram *p);
 int guard_held_publish(GuardProgram *p);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The second. A process that dies inside FIFREEZE dies only when FIFREEZE returns and leaves the file system frozen; a
- * process that is stopped thaws nothing. So there are two. The second never freezes. It sleeps until the first's main thread
- * is gone, or the deadline passed 100 ms ago and something is still held, or it is told to (SIGTERM), and then repeats FITHAW
- * on everything that the shared page shows as frozen by us. For a FREEZING one it goes on until no thread of the first exists
- * any more and one last FITHAW found nothing: before that, the freeze may still come. A first that still says nothing long
- * after the deadline, with nothing held, was stopped for good: it is killed, or it would keep the mounts busy for ever.
+ * process that is stopped thaws nothing. So there are two. The second never freezes. It sleeps until the first's main
+ * thread is gone, or the deadline passed 100 ms ago and something is still held, or it is told to (SIGTERM), and then
+ * repeats FITHAW on everything that the shared page shows as frozen by us. For a FREEZING one it goes on until no
+ * thread of the first exists any more and one last FITHAW found nothing: before that, the freeze may still come. A
+ * first that still says nothing long after the deadline, with nothing held, was stopped for good: it is killed, or it
+ * would keep the mounts busy for ever.
  */
 #include "daemon/guard-program.h"
 #include <linux/fs.h>

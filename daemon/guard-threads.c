@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The threads of the first. A file system has one thread that does its syncfs, its FIFREEZE and its FITHAW; nobody else in
- * this process ever calls into that file system, so that a call that does not return (a FIFREEZE waits as long as any writer
- * is inside, a FITHAW as long as the FIFREEZE before it) delays nothing but its own file system. The deadline thread only
- * sets a flag and wakes the others. No locks: a thread looks at the flags after every step it made, and whoever sets a flag
- * posts the semaphore after it, so one of the two always sees the other.
+ * The threads of the first. A file system has one thread that does its syncfs, its FIFREEZE and its FITHAW; nobody else
+ * in this process ever calls into that file system, so that a call that does not return (a FIFREEZE waits as long as
+ * any writer is inside, a FITHAW as long as the FIFREEZE before it) delays nothing but its own file system. The
+ * deadline thread only sets a flag and wakes the others. No locks: a thread looks at the flags after every step it
+ * made, and whoever sets a flag posts the semaphore after it, so one of the two always sees the other.
  */
 #include "daemon/guard-program.h"
 #include <linux/fs.h>
@@ -52,7 +52,8 @@ static void volume_freeze(GuardVolume *v) {
                 *v->held_mark = GUARD_MARK_FREE;
 }
 
-/* Until it is thawed, by us or by anybody. An error is shown at once (main reports it) but never a reason to give up. */
+/* Until it is thawed, by us or by anybody. An error is shown at once (main reports it) but never a reason to give up.
+ */
 static void volume_thaw(GuardVolume *v) {
         typeof(v->program->shared->fs[0]) *fs = &v->program->shared->fs[v->index];
         fs->state = GUARD_FS_THAWING;

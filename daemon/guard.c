@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss-guard, main thread of the first: takes the file systems, prepares, and then only moves flags between vssd's socket and
- * the threads (guard-hold.c). It waits in one poll() and never calls into a file system, so that whatever happens down there
- * it still hears EOF and SIGTERM. One process is one set and makes one hold.
+ * vss-guard, main thread of the first: takes the file systems, prepares, and then only moves flags between vssd's
+ * socket and the threads (guard-hold.c). It waits in one poll() and never calls into a file system, so that whatever
+ * happens down there it still hears EOF and SIGTERM. One process is one set and makes one hold.
  */
 #include "daemon/guard-program.h"
 #include <fcntl.h>
@@ -61,8 +61,6 @@ void guard_fail(GuardProgram *p, int error, uint32_t index) {
 }
 
 static void guard_take_volume(GuardProgram *p, struct GuardRequest *q, int fd) {
-        q->set[VSS_ID_LENGTH] = 0;
-        q->mount_point[LIMIT_PATH_BYTES - 1] = 0;
         uint32_t index = p->n_volumes;
         if (p->phase != GUARD_COLLECTING || q->index != index || index >= LIMIT_VOLUMES || fd < 0 ||
             q->level > GUARD_LEVEL_MAX)
@@ -73,7 +71,6 @@ static void guard_take_volume(GuardProgram *p, struct GuardRequest *q, int fd) {
         v->index = index;
         v->level = q->level;
         v->dev = q->dev;
-        strcpy(v->mount_point, q->mount_point);
         p->n_volumes++;
         v->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         if (v->fd < 0 || sem_init(&v->go, 0, 0) < 0 || fstat(v->fd, &st) < 0)
@@ -92,6 +89,9 @@ static int guard_map_shared(GuardProgram *p, int fd) {
                 return -errno;
         p->shared = shared;
         p->shared->count = p->n_volumes;
+        for (uint32_t i = 0; i < p->n_volumes; i++)
+                (void) snprintf(p->volumes[i].mount_point, LIMIT_PATH_BYTES, "%.*s", LIMIT_PATH_BYTES - 1,
+                                p->shared->mount_points[i]);
         return 0;
 }
 
@@ -119,6 +119,8 @@ static int guard_arm_set(GuardProgram *p, struct GuardRequest *q, int fd) {
                 return -EPROTO;
         strcpy(p->set, q->set);
         int r = guard_map_shared(p, fd);
+        if (r >= 0 && p->failure < 0)
+                return p->failure; /* of an ADD; now it can be named */
         if (r >= 0)
                 r = guard_pair_new(&p->pair);
         if (r >= 0)
@@ -139,11 +141,9 @@ static int guard_arm_set(GuardProgram *p, struct GuardRequest *q, int fd) {
 }
 
 static void guard_take_arm(GuardProgram *p, struct GuardRequest *q, int fd) {
-        if (p->failure >= 0) {
-                int r = guard_arm_set(p, q, fd);
-                if (r < 0)
-                        guard_fail(p, r, UINT32_MAX);
-        }
+        int r = guard_arm_set(p, q, fd);
+        if (r < 0)
+                guard_fail(p, r, UINT32_MAX);
         guard_reply(p, GUARD_ARM, p->failure, p->failure < 0 ? p->failure_index : UINT32_MAX, p->second_pidfd);
         if (p->failure < 0)
                 p->leaving = true;
@@ -300,7 +300,8 @@ int main(int argc, char *argv[]) {
                         return 2;
                 }
         if (optind < argc || !runtime_directory || runtime_directory[0] != '/' || (socket < 3) != leftovers) {
-                fputs("vss-guard: give --socket-fd= or --release-leftovers, and --runtime-directory= (absolute); see --help\n", stderr);
+                fputs("vss-guard: give --socket-fd= or --release-leftovers, and --runtime-directory= (absolute); see --help\n",
+                      stderr);
                 return 2;
         }
         return leftovers ? guard_leftovers_main(runtime_directory) : guard_main(socket, runtime_directory);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The wire between vssd and vss-guard, and vssd's side of it. vss-guard is one process per set, started by vssd before the
- * window in a session of its own, with locked memory; it freezes and thaws the file systems it was handed.
+ * The wire between vssd and vss-guard, and vssd's side of it. vss-guard is one process per set, started by vssd before
+ * the window in a session of its own, with locked memory; it freezes and thaws the file systems it was handed.
  *
  *   vssd                                    vss-guard
  *   ADD (one per file system, with fd) ──►
@@ -11,9 +11,10 @@
  *   FLUSH(deadline) ─────────────────────►  syncfs of all in parallel, repeated while it pays
  *                                      ◄──  FLUSHED(usec of the last pass, slowest; result)
  *   HOLD(deadline) ──────────────────────►  FIFREEZE, highest level first, one level in parallel
- *                                      ◄──  HELD(result)           on failure everything is already thawed again
+ *                                      ◄──  HELD(result)      on failure everything is thawed again, except a FIFREEZE
+ *                                                             in flight: RELEASED follows when it has come to its end
  *   RELEASE ─────────────────────────────►  FITHAW in reverse
- *                                      ◄──  RELEASED(result)       0 only if every FITHAW returned 0 and no deadline fired
+ *                                      ◄──  RELEASED(result)  0 only if every FITHAW returned 0 and no deadline fired
  *   EOF or EXIT ─────────────────────────►  thaws what is held, removes RUNTIME/held/SET, exits
  *
  * State that must outlive a SIGKILL of the guard lives in a page shared by vssd, the guard and the guard's second
@@ -28,24 +29,25 @@ enum GuardOp { GUARD_ADD = 1, GUARD_ARM, GUARD_FLUSH, GUARD_HOLD, GUARD_RELEASE,
 
 struct GuardRequest {
         uint32_t op;
-        uint32_t index;         /* ADD: 0 … LIMIT_VOLUMES-1, ascending */
-        uint32_t level;         /* ADD: longest path in the device graph; frozen from the highest to the lowest */
+        uint32_t index; /* ADD: 0 … LIMIT_VOLUMES-1, ascending */
+        uint32_t level; /* ADD: longest path in the device graph; frozen from the highest to the lowest */
         uint32_t reserved;
-        uint64_t deadline_usec; /* FLUSH, HOLD: absolute CLOCK_MONOTONIC */
-        uint64_t dev;           /* ADD: st_dev the descriptor must have (hazards B12) */
+        uint64_t deadline_usec;      /* FLUSH, HOLD: absolute CLOCK_MONOTONIC */
+        uint64_t dev;                /* ADD: st_dev the descriptor must have (hazards B12) */
         char set[VSS_ID_LENGTH + 1]; /* ADD, ARM */
-        char mount_point[LIMIT_PATH_BYTES]; /* ADD: for RUNTIME/held and for messages */
 };
 
 struct GuardReply {
-        uint32_t op;            /* the request answered; GUARD_RELEASE unasked: the guard let go by itself (forced) */
-        int32_t result;         /* 0 or -errno: -EBUSY frozen by somebody else, -ETIME deadline, -EINVAL thawed by somebody else … */
-        uint32_t index;         /* of the file system that failed; UINT32_MAX: none in particular */
-        uint32_t forced;        /* RELEASE: a deadline fired */
-        uint64_t last_pass_usec; /* FLUSH: the last pass, slowest file system */
+        uint32_t op; /* the request answered; GUARD_RELEASE unasked: the guard let go by itself (forced) */
+        /* 0 or -errno: -EBUSY frozen by somebody else, -ETIME deadline, -EINVAL thawed by somebody else, … */
+        int32_t result;
+        uint32_t index;                                 /* of the one that failed; UINT32_MAX: none in particular */
+        uint32_t forced;                                /* RELEASE: a deadline fired */
+        uint64_t last_pass_usec;                        /* FLUSH: the last pass, slowest file system */
         uint64_t first_hold_usec, last_hold_usec;       /* CLOCK_MONOTONIC: first FIFREEZE begun, last one returned */
         uint64_t first_release_usec, last_release_usec; /* first FITHAW begun, last one returned */
-        char message[LIMIT_MESSAGE_BYTES];              /* names the file system and, for a stuck FIFREEZE, the process that blocks it */
+        /* names the file system and, for a stuck FIFREEZE, the process that blocks it */
+        char message[LIMIT_MESSAGE_BYTES];
 };
 
 /* What one file system is, as far as we are concerned. Written by the thread that owns it, read by everybody. */
@@ -55,13 +57,15 @@ struct GuardShared {
         _Atomic uint32_t count;
         _Atomic uint32_t cancelled; /* a FIFREEZE that returns and finds this set thaws at once */
         _Atomic uint32_t forced;
-        _Atomic uint32_t released;  /* all threads are through: nothing of ours is held or in flight */
+        _Atomic uint32_t released; /* all threads are through: nothing of ours is held or in flight */
         _Atomic uint64_t deadline_usec;
         struct {
                 _Atomic uint32_t state;
                 _Atomic int32_t freeze_result, thaw_result;
                 _Atomic uint64_t hold_begin_usec, hold_end_usec, release_begin_usec, release_end_usec;
         } fs[LIMIT_VOLUMES];
+        /* For messages and RUNTIME/held; written by vssd before ARM. In the requests they would overfill the socket. */
+        char mount_points[LIMIT_VOLUMES][LIMIT_PATH_BYTES];
 };
 
 /* vssd's side. Nothing here blocks; between hold and release nothing here allocates, opens or logs. */
@@ -71,8 +75,8 @@ typedef struct Guard {
         struct GuardShared *shared;
         int fds[LIMIT_VOLUMES]; /* vssd's own descriptors of the same file systems, for guard_rescue() */
         uint32_t n_fds;
-        uint32_t awaited;    /* the request not answered yet; 0: none */
-        int second_pidfd;    /* came with ARMED */
+        uint32_t awaited; /* the request not answered yet; 0: none */
+        int second_pidfd; /* came with ARMED */
         uint64_t rescue_begin_usec;
         char set[VSS_ID_LENGTH + 1];
 } Guard;
@@ -88,9 +92,9 @@ int guard_release(Guard *g);
 /* 1: *ret filled; 0: nothing yet; -EPIPE: the guard is gone (then guard_rescue). */
 int guard_receive(Guard *g, struct GuardReply *ret);
 /*
- * The guard is dead (its pidfd says so) or did not answer by deadline + 500 ms. Its second thaws by itself; this waits for
- * nothing: it looks at the shared page and thaws only what no living process can be inside any more. Call again (every
- * 50 ms) until it returns 1: nothing of ours is held. 0: not yet. -errno: a FITHAW failed.
+ * The guard is dead (its pidfd says so) or did not answer by deadline + 500 ms. Its second thaws by itself; this waits
+ * for nothing: it looks at the shared page and thaws only what no living process can be inside any more. Call again
+ * (every 50 ms) until it returns 1: nothing of ours is held. 0: not yet. -errno: a FITHAW failed.
  */
 int guard_rescue(Guard *g);
 bool guard_holds(const Guard *g); /* by the shared page: any file system FREEZING, HELD or THAWING */

@@ -45,7 +45,8 @@ START_TEST(child_has_four_descriptors) {
         int leak = open("/dev/null", O_RDONLY);
         ck_assert_int_ge(fcntl(leak, F_DUPFD, 100), 100);
         Child c = spawn_shell("x=; for i in $(seq 0 200); do [ -e /proc/$$/fd/$i ] && x=\"$x$i \"; done;"
-                              "echo $x $(readlink /proc/$$/fd/0) >&3", 0);
+                              "echo $x $(readlink /proc/$$/fd/0) >&3",
+                              0);
         read_answer(&c, answer);
         ck_assert_str_eq(answer, "0 1 2 3 /dev/null\n");
         ck_assert_int_eq(wait_gone(&c), 0);
@@ -77,7 +78,8 @@ START_TEST(closed_standard_descriptors_are_filled) {
         (void) close(1);
         (void) close(2);
         Child c = CHILD_NULL;
-        char *argv[] = { (char *) "/bin/sh", (char *) "-c", (char *) "cd /proc/$$/fd; echo $(readlink 0 1 2) >&3", NULL };
+        char *argv[] = { (char *) "/bin/sh", (char *) "-c", (char *) "cd /proc/$$/fd; echo $(readlink 0 1 2) >&3",
+                         NULL };
         int r = child_spawn(argv, 0, &c);
         c.socket = fcntl(c.socket, F_DUPFD_CLOEXEC, 10);
         c.pidfd = fcntl(c.pidfd, F_DUPFD_CLOEXEC, 10);
@@ -230,10 +232,14 @@ START_TEST(unwanted_descriptors_are_closed) {
         union {
                 char bytes[CMSG_SPACE(2 * sizeof(int))];
                 struct cmsghdr align;
-        } control = { .align = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(2 * sizeof(int)) } };
+        } control = {
+                .align = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(2 * sizeof(int)) }
+        };
         memcpy(CMSG_DATA(&control.align), (int[]) { fd, fd }, 2 * sizeof(int));
         struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-        struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control) };
+        struct msghdr mh = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)
+        };
         ck_assert_int_eq(sendmsg(pair[0], &mh, 0), 1);
         int got = -1;
         ck_assert_int_eq(child_receive(pair[1], &byte, 1, &got), -EBADMSG);
