@@ -97,6 +97,16 @@ static void run_round(Round round) {
         (void) pthread_mutex_unlock(&rounds.mutex);
 }
 
+static int first_failure(struct vss_call *c, const char *what) {
+        for (unsigned i = 0; i < btrfs_set.n_copies; i++) {
+                const BtrfsCopy *copy = &btrfs_set.copies[i];
+                if (copy->result < 0)
+                        return btrfs_fail(c, copy->result, "cannot %s %s: %s", what, copy->volume,
+                                          strerror(-copy->result));
+        }
+        return 0;
+}
+
 static void arm_copy(unsigned i) {
         BtrfsCopy *copy = &btrfs_set.copies[i];
         take_arguments[i] = (struct btrfs_ioctl_vol_args_v2) {
@@ -112,11 +122,7 @@ static void arm_copy(unsigned i) {
                         copy->syncs = false;
 }
 
-int btrfs_arm(struct vss_call *c) {
-        for (unsigned i = 0; i < btrfs_set.n_copies; i++)
-                arm_copy(i);
-        if (btrfs_set.n_copies < 2)
-                return 0;
+static int start_threads(void) {
         pthread_attr_t attributes;
         int r = -pthread_attr_init(&attributes);
         if (r < 0)
@@ -129,7 +135,18 @@ int btrfs_arm(struct vss_call *c) {
                         btrfs_set.n_threads++;
         }
         (void) pthread_attr_destroy(&attributes);
-        return r < 0 ? btrfs_fail(c, r, "cannot start a thread per copy: %s", strerror(-r)) : 0;
+        return r;
+}
+
+int btrfs_arm(struct vss_call *c) {
+        for (unsigned i = 0; i < btrfs_set.n_copies; i++)
+                arm_copy(i);
+        int r = btrfs_set.n_copies < 2 ? 0 : start_threads();
+        if (r < 0)
+                return btrfs_fail(c, r, "cannot start a thread per copy: %s", strerror(-r));
+        /* The guard flushes only what it will hold: what is dirty now need not be written in the window. */
+        run_round(ROUND_SYNC);
+        return first_failure(c, "sync the file system of");
 }
 
 void btrfs_disarm(void) {
@@ -138,16 +155,6 @@ void btrfs_disarm(void) {
         run_round(ROUND_QUIT);
         while (btrfs_set.n_threads > 0)
                 (void) pthread_join(btrfs_set.copies[--btrfs_set.n_threads].thread, NULL);
-}
-
-static int first_failure(struct vss_call *c, const char *what) {
-        for (unsigned i = 0; i < btrfs_set.n_copies; i++) {
-                const BtrfsCopy *copy = &btrfs_set.copies[i];
-                if (copy->result < 0)
-                        return btrfs_fail(c, copy->result, "cannot %s %s: %s", what, copy->volume,
-                                          strerror(-copy->result));
-        }
-        return 0;
 }
 
 /* Marks what has to be taken again: 0 nothing, 1 something, *ret_changed is one of them. */

@@ -180,7 +180,6 @@ static unsigned long long parent_start_time(void) {
 static void map_counters(void) {
         const char *runtime = secure_getenv("RUNTIME_DIRECTORY");
         char path[LIMIT_PATH_BYTES];
-        fault.counters = fault.own_counters;
         int n = snprintf(path, sizeof(path), "%s/fault-%d-%llu", isempty(runtime) ? "/run/vss" : runtime,
                          (int) getppid(), parent_start_time());
         if (n < 0 || (size_t) n >= sizeof(path))
@@ -237,7 +236,10 @@ static int inject(FaultCall call, struct vss_call *c) {
 }
 
 static int fault_load(void **ret_state) {
-        map_counters();
+        fault.counters = fault.own_counters;
+        for (size_t i = 0; i < fault.n_rules; i++)
+                if (fault.rules[i].times > 0 && fault.counters == fault.own_counters)
+                        map_counters();
         int r = inject(FAULT_LOAD, NULL);
         return r < 0 || !fault.inner.load ? r : fault.inner.load(ret_state);
 }

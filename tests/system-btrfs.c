@@ -36,7 +36,7 @@ static void run_format(const char *format, ...) {
 }
 
 static void setup(void) {
-        fs = loop_fs_new("btrfs", 256);
+        fs = loop_fs_new("btrfs", 1024);
         (void) snprintf(subvolume, sizeof(subvolume), "%s/data", fs->path);
         (void) snprintf(elsewhere, sizeof(elsewhere), "%s/elsewhere", sandbox_directory());
         (void) snprintf(directory, sizeof(directory), "%s/copy", sandbox_directory());
