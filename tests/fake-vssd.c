@@ -108,9 +108,11 @@ static int on_progress(sd_bus_message *m, void *userdata, sd_bus_error *reterr) 
 }
 
 typedef struct Call {
+        LIST_ENTRY(Call) entries;
         char *name, *event;
         uint64_t started_usec;
 } Call;
+static LIST_HEAD(, Call) calls = LIST_HEAD_INITIALIZER(calls); /* without an answer */
 
 static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         Call *c = userdata;
@@ -129,6 +131,7 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
                         sd_bus_message_dump(m, stdout, 0);
                 (void) fflush(stdout);
         }
+        LIST_REMOVE(c, entries);
         free(c->name);
         free(c->event);
         free(c);
@@ -162,7 +165,8 @@ static int do_call(const char *name, const char *event, const char *set, uint64_
 
         if (!w || e < 0 || !c)
                 return -ENOENT;
-        *c = (Call) { strdup(name), strdup(event), now };
+        *c = (Call) { .name = strdup(name), .event = strdup(event), .started_usec = now };
+        LIST_INSERT_HEAD(&calls, c, entries);
         r = sd_bus_message_new_method_call(bus, &m, w->sender, w->object, VSS_IFACE_WRITER,
                                            writer_event_member((WriterEvent) e));
         if (r >= 0 && e != EVENT_IDENTIFY)
@@ -264,7 +268,7 @@ int main(void) {
         r = r < 0 ? r :
                     sd_bus_add_match(bus, NULL, "type='signal',interface='" VSS_IFACE_WRITER "'", on_progress, NULL);
         r = r < 0 ? r : sd_event_add_io(event, NULL, STDIN_FILENO, EPOLLIN, on_input, NULL);
-        r = r < 0 ? r : sd_bus_request_name(bus, VSS_BUS_NAME, 0);
+        r = r < 0 ? r : sd_bus_request_name(bus, VSS_BUS_NAME, SD_BUS_NAME_QUEUE); /* behind one just killed */
         if (r >= 0)
                 say("up %d", (int) getpid());
         r = r < 0 ? r : sd_event_loop(event);

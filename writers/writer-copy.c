@@ -165,7 +165,7 @@ _public_ int vss_event_open_copy(struct vss_event *e, const char *live_path, int
 
         struct open_how how = {
                 .flags = (uint64_t) (unsigned) (flags | O_CLOEXEC),
-                .mode = flags & (O_CREAT | __O_TMPFILE) ? mode & 07777 : 0,
+                .mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? mode & 07777 : 0,
                 .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
         };
         r = (int) syscall(SYS_openat2, e->copy_fd, rest, &how, sizeof(how));
