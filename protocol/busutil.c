@@ -274,9 +274,10 @@ static int option_read(sd_bus_message *m, const BusOption *option, void *target,
                 return malformed(r, option->key, reterr);
         void *field = (char *) target + option->offset;
         r = option->read ? option->read(m, field, &why) : bus_read_field(m, option->type, field, &why);
+        if (r < 0 && !why.condition)
+                return malformed(r, option->key, reterr);
         if (r < 0)
-                return failure_set(reterr, why.condition ? why.condition : CONDITION_INVALID_ARGUMENT, "option %s: %s",
-                                   option->key, why.message);
+                return failure_set(reterr, why.condition, "option %s: %s", option->key, why.message);
         r = sd_bus_message_exit_container(m);
         return r < 0 ? malformed(r, option->key, reterr) : 0;
 }

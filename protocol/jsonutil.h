@@ -2,8 +2,8 @@
 #pragma once
 /*
  * The one strict JSON reader. json-c accepts duplicate keys, clamps numbers and spends a hash table per object, which
- * lets a document of 1 MiB cost 264 MiB; so documents of strangers are read straight from the text into structs, guided by
- * tables, and never become a tree. What is refused is named by its path, as in "components[2].files[0].root".
+ * lets a document of 1 MiB cost 264 MiB; so documents of strangers are read straight from the text into structs, guided
+ * by tables, and never become a tree. What is refused is named by its path, as in "components[2].files[0].root".
  *
  * Refused everywhere: more than the limit, depth over LIMIT_JSON_DEPTH, anything behind the document, a key given
  * twice, text that is not UTF-8, NUL in strings, control characters but in JSON_TEXT, numbers outside of what they are

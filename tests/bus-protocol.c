@@ -54,6 +54,8 @@ static int read_pairs(sd_bus_message *m, void *field, Failure *reterr) {
         int r = sd_bus_message_enter_container(m, 'a', "(st)");
         while (r >= 0 && (r = sd_bus_message_read(m, "(st)", &s, &t)) > 0) {
                 ++*n;
+                if (t == 7) /* says nothing */
+                        return -ENOMEM;
                 if (t == 0)
                         return failure_set(reterr, CONDITION_NOT_FOUND, "nothing is called %s", s);
         }
@@ -136,6 +138,7 @@ START_TEST(test_options_that_are_wrong_are_named) {
         REFUSED(c, "option labels: k is given twice", 1, "labels", "a{ss}", 2, "k", "1", "k", "2");
         REFUSED(c, "option labels: a key is empty or holds \"=\": ", 1, "labels", "a{ss}", 1, "", "1");
         REFUSED(c, "option labels: a key is empty or holds \"=\": a=b", 1, "labels", "a{ss}", 1, "a=b", "1");
+        REFUSED(CONDITION_LIMIT_REACHED, "pairs: out of memory", 1, "pairs", "a(st)", 1, "b", (uint64_t) 7);
         REFUSED(CONDITION_NOT_FOUND, "option pairs: nothing is called b", 1, "pairs", "a(st)", 1, "b", (uint64_t) 0);
 }
 END_TEST
