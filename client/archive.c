@@ -3,8 +3,8 @@
 #include <ctype.h>
 
 typedef struct TarHeader {
-        char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6], version[2], user[32], group[32],
-                major[8], minor[8], prefix[155], pad[12];
+        char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, link[100], magic[6],
+                version[2], user[32], group[32], major[8], minor[8], prefix[155], pad[12];
 } TarHeader;
 _Static_assert(sizeof(TarHeader) == 512, "a tar header is one block");
 
@@ -38,7 +38,8 @@ int archive_end(FILE *f) {
 }
 
 static bool word_is_secret(const char *word, size_t length) {
-        static const char *const parts[] = { "passw", "passphrase", "passwd", "secret", "credential", "apikey", "api_key", "api-key",
+        static const char *const parts[] = { "passw",      "passphrase",  "passwd",     "secret",
+                                             "credential", "apikey",      "api_key",    "api-key",
                                              "privatekey", "private_key", "auth_token", "access_token" };
         for (size_t i = 0; i < ELEMENTSOF(parts); i++)
                 for (size_t k = 0; k + strlen(parts[i]) <= length; k++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The syntax of every kind of argument. Each check says what would have been right; what is well-formed but unknown is for vssd.
+ * The syntax of every kind of argument. Each check says what would have been right; what is well-formed but unknown is
+ * for vssd.
  */
 #include "client/verbs.h"
 #include <ctype.h>
@@ -114,8 +115,8 @@ const char *check_on_failure(const char *value) {
 }
 
 /*
- * vssd has another working directory, so paths become absolute here. A bare word stays as it is: it names an engine volume; a
- * directory of that name is "./word".
+ * vssd has another working directory, so paths become absolute here. A bare word stays as it is: it names an engine
+ * volume; a directory of that name is "./word".
  */
 int volume_to_bus(const char *argument, char **ret) {
         _cleanup_free_ char *absolute = NULL, *cwd = NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The command line: one table of options per verb, global ones before or after the verb, everything checked before anything else
- * happens. Not getopt_long(): that one takes abbreviations (which break when an option is added) and prints its own lines.
+ * The command line: one table of options per verb, global ones before or after the verb, everything checked before
+ * anything else happens. Not getopt_long(): that one takes abbreviations (which break when an option is added) and
+ * prints its own lines.
  */
 #include "client/verbs.h"
 
@@ -54,7 +55,8 @@ static int check_text(Context *c, const char *what, const char *value, ArgumentC
         if (!takes)
                 return 0;
         visible = isempty(value) || strlen(value) > 200 ? NULL : text_visible(value);
-        int r = visible ? context_usage(c, "%s %s, not \"%s\"", what, takes, visible) : context_usage(c, "%s %s", what, takes);
+        int r = visible ? context_usage(c, "%s %s, not \"%s\"", what, takes, visible) :
+                          context_usage(c, "%s %s", what, takes);
         free(visible);
         return r;
 }
@@ -78,7 +80,8 @@ static int parse_long(Context *c, const Verb *verb, char **argv, size_t *i) {
         size_t length = equals ? (size_t) (equals - text) : strlen(text);
         const Option *o = option_find(verb, text, length, 0);
         if (!o) {
-                _cleanup_free_ char *visible = strndup(text, MIN_OF(length, 64u)), *shown = visible ? text_visible(visible) : NULL;
+                _cleanup_free_ char *visible = strndup(text, MIN_OF(length, 64u)),
+                                    *shown = visible ? text_visible(visible) : NULL;
                 return context_usage(c, "unknown option --%s", shown ? shown : "");
         }
         if (!o->value && equals)
@@ -93,7 +96,8 @@ static int parse_short(Context *c, const Verb *verb, char **argv, size_t *i) {
         for (const char *p = argv[*i] + 1; *p; p++) {
                 const Option *o = option_find(verb, NULL, 0, *p);
                 if (!o)
-                        return *p > ' ' && *p < 0x7f ? context_usage(c, "unknown option -%c", *p) : context_usage(c, "unknown option");
+                        return *p > ' ' && *p < 0x7f ? context_usage(c, "unknown option -%c", *p) :
+                                                       context_usage(c, "unknown option");
                 if (!o->value) {
                         if (given_add(c, o, NULL) < 0)
                                 return -EINVAL;
@@ -106,13 +110,15 @@ static int parse_short(Context *c, const Verb *verb, char **argv, size_t *i) {
         return 0;
 }
 
-/* The verb decides which options there are, so it is found first: the first word that is no option and no option's value. */
+/* The verb decides which options there are, so it is found first: the first word that is no option and no option's
+ * value. */
 static int find_verb(Context *c, char **argv, const Verb *const *verbs) {
         for (size_t i = 1; argv[i] && !streq(argv[i], "--"); i++) {
                 const char *word = argv[i];
                 if (word[0] == '-' && word[1]) {
                         const char *name = word + 2, *equals = strchr(word, '=');
-                        const Option *o = word[1] == '-' ? table_find(globals, name, strlen(name), 0) : table_find(globals, NULL, 0, word[1]);
+                        const Option *o = word[1] == '-' ? table_find(globals, name, strlen(name), 0) :
+                                                           table_find(globals, NULL, 0, word[1]);
                         i += o && o->value && !equals && (word[1] == '-' || !word[2]) && argv[i + 1];
                         continue;
                 }
@@ -146,7 +152,8 @@ static int check_operands(Context *c) {
                 return context_usage(c, "needs %s", v->operands);
         if (c->n_operands > v->max_operands)
                 return v->max_operands == 0 ? context_usage(c, "takes no operands") :
-                                              context_usage(c, "takes at most %u operand%s", v->max_operands, v->max_operands == 1 ? "" : "s");
+                                              context_usage(c, "takes at most %u operand%s", v->max_operands,
+                                                            v->max_operands == 1 ? "" : "s");
         if (v->command && (!c->command || !c->command[0]))
                 return context_usage(c, "needs a command after \"--\"");
         if (c->dry_run && !v->changes)
@@ -185,7 +192,7 @@ int arguments_parse(Context *c, char **argv, const Verb *const *verbs) {
                         r = parse_long(c, c->verb, argv, &i);
                 else if (argv[i][0] == '-' && argv[i][1])
                         r = strlen(argv[i]) > 32 && !strchr("H", argv[i][1]) ? context_usage(c, "unknown option") :
-                                                                             parse_short(c, c->verb, argv, &i);
+                                                                               parse_short(c, c->verb, argv, &i);
                 else if ((int) i != at)
                         c->operands[c->n_operands++] = argv[i];
                 if (r < 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Any D-Bus value as JSON, so that verbs work on one kind of tree whether it came from properties, answers or documents.
+ * Any D-Bus value as JSON, so that verbs work on one kind of tree whether it came from properties, answers or
+ * documents.
  */
 #include "client/verbs.h"
 #include <ctype.h>
@@ -10,28 +11,59 @@ enum { BUS_JSON_DEPTH = 16 };
 static int read_value(sd_bus_message *m, unsigned depth, json_object **ret);
 
 static int read_basic(sd_bus_message *m, char type, json_object **ret) {
-        union { uint8_t y; int b; int16_t n; uint16_t q; int32_t i; uint32_t u; int64_t x; uint64_t t; double d; const char *s; } v;
+        union {
+                uint8_t y;
+                int b;
+                int16_t n;
+                uint16_t q;
+                int32_t i;
+                uint32_t u;
+                int64_t x;
+                uint64_t t;
+                double d;
+                const char *s;
+        } v;
         if (type == 'h')
                 return sd_bus_message_skip(m, "h"); /* *ret stays null */
         int r = sd_bus_message_read_basic(m, type, &v);
         if (r < 0)
                 return r;
         switch (type) {
-        case 'y': *ret = json_object_new_int(v.y); break;
-        case 'b': *ret = json_object_new_boolean(v.b); break;
-        case 'n': *ret = json_object_new_int(v.n); break;
-        case 'q': *ret = json_object_new_int(v.q); break;
-        case 'i': *ret = json_object_new_int(v.i); break;
-        case 'u': *ret = json_object_new_int64(v.u); break;
-        case 'x': *ret = json_object_new_int64(v.x); break;
-        case 't': *ret = json_object_new_uint64(v.t); break;
-        case 'd': *ret = json_object_new_double(v.d); break;
-        default: *ret = json_object_new_string(v.s);
+        case 'y':
+                *ret = json_object_new_int(v.y);
+                break;
+        case 'b':
+                *ret = json_object_new_boolean(v.b);
+                break;
+        case 'n':
+                *ret = json_object_new_int(v.n);
+                break;
+        case 'q':
+                *ret = json_object_new_int(v.q);
+                break;
+        case 'i':
+                *ret = json_object_new_int(v.i);
+                break;
+        case 'u':
+                *ret = json_object_new_int64(v.u);
+                break;
+        case 'x':
+                *ret = json_object_new_int64(v.x);
+                break;
+        case 't':
+                *ret = json_object_new_uint64(v.t);
+                break;
+        case 'd':
+                *ret = json_object_new_double(v.d);
+                break;
+        default:
+                *ret = json_object_new_string(v.s);
         }
         return *ret ? 0 : -ENOMEM;
 }
 
-/* a{s?} and a{o?} become objects; keys that are members of an interface get snake case from member_to_key() elsewhere. */
+/* a{s?} and a{o?} become objects; keys that are members of an interface get snake case from member_to_key() elsewhere.
+ */
 static int read_dictionary(sd_bus_message *m, const char *contents, unsigned depth, json_object *object) {
         int r = 0;
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', contents)) > 0) {
@@ -73,7 +105,8 @@ static int read_container(sd_bus_message *m, char type, const char *contents, un
                 r = read_value(m, depth + 1, ret);
                 return r < 0 ? r : sd_bus_message_exit_container(m);
         }
-        _cleanup_(json_object_putp) json_object *object = dictionary ? json_object_new_object() : json_object_new_array();
+        _cleanup_(json_object_putp) json_object *object = dictionary ? json_object_new_object() :
+                                                                       json_object_new_array();
         if (!object)
                 return -ENOMEM;
         if (dictionary) {

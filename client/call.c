@@ -63,7 +63,8 @@ static int call_send(Context *c, sd_bus_message *m, json_object **ret) {
         return 0;
 }
 
-int call_method(Context *c, const char *path, const char *interface, const char *name, json_object **ret, const char *types, ...) {
+int call_method(Context *c, const char *path, const char *interface, const char *name, json_object **ret,
+                const char *types, ...) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         int r = context_connect(c);
         if (r < 0)
@@ -107,18 +108,17 @@ int call_objects(Context *c, const char *interface, json_object **ret) {
         if (r < 0)
                 return r;
         json_object *all = json_object_array_get_idx(answer, 0), *array = json_object_new_array();
-        json_object_object_foreach(all, path, interfaces) {
-                json_object_object_foreach(interfaces, name, properties) {
-                        if (strncmp(name, VSS_BUS_NAME, strlen(VSS_BUS_NAME)) != 0 || (interface && !streq(interface, name)))
-                                continue;
-                        json_object *object = properties_to_keys(properties);
-                        json_object_object_add(object, "object", json_object_new_string(path));
-                        json_object_object_add(object, "interface", json_object_new_string(name));
-                        json_object_array_add(array, object);
-                }
-        }
-        *ret = array;
-        return 0;
+        json_object_object_foreach(all, path, interfaces) { json_object_object_foreach(interfaces, name, properties) {
+                if (strncmp(name, VSS_BUS_NAME, strlen(VSS_BUS_NAME)) != 0 ||
+                    (interface && !streq(interface, name))) continue;
+        json_object *object = properties_to_keys(properties);
+        json_object_object_add(object, "object", json_object_new_string(path));
+        json_object_object_add(object, "interface", json_object_new_string(name));
+        json_object_array_add(array, object);
+}
+}
+*ret = array;
+return 0;
 }
 
 int call_results(Context *c, json_object *raw, const char *key, json_object **ret) {
@@ -131,7 +131,10 @@ int call_results(Context *c, json_object *raw, const char *key, json_object **re
                         text[k] = json_object_get_string(json_object_array_get_idx(result, k));
                 Condition condition = condition_from_name(text[1]);
                 json_object_object_add(row, key, json_object_new_string(text[0]));
-                json_object_object_add(row, "error", isempty(text[1]) ? NULL : describe_error(text[1], text[2], condition_retryable(condition)));
+                json_object_object_add(row, "error",
+                                       isempty(text[1]) ?
+                                               NULL :
+                                               describe_error(text[1], text[2], condition_retryable(condition)));
                 json_object_array_add(rows, row);
                 if (!isempty(text[1]) && failed == 0) {
                         requester_fail_named(c->requester, text[1], text[2], -1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The whole of one set: what `create` prints and `show` repeats. States and copies come from the bus, what happened from the record.
+ * The whole of one set: what `create` prints and `show` repeats. States and copies come from the bus, what happened
+ * from the record.
  */
 #include "client/verbs.h"
 
@@ -24,7 +25,8 @@ static int fetch_record(Context *c, const char *path, json_object **ret) {
 }
 
 static json_object *find_by(json_object *rows, const char *key, const char *value) {
-        for (size_t i = 0; rows && json_object_is_type(rows, json_type_array) && i < json_object_array_length(rows); i++) {
+        for (size_t i = 0; rows && json_object_is_type(rows, json_type_array) && i < json_object_array_length(rows);
+             i++) {
                 json_object *row = json_object_array_get_idx(rows, i);
                 if (streq(member_text(row, key), value))
                         return row;
@@ -47,7 +49,8 @@ static int fetch_snapshots(Context *c, json_object *set, json_object *record, js
         _cleanup_(json_object_putp) json_object *rows = json_object_new_array();
         for (size_t i = 0; paths && i < json_object_array_length(paths); i++) {
                 _cleanup_(json_object_putp) json_object *object = NULL;
-                int r = call_properties(c, json_object_get_string(json_object_array_get_idx(paths, i)), VSS_IFACE_SNAPSHOT, &object);
+                int r = call_properties(c, json_object_get_string(json_object_array_get_idx(paths, i)),
+                                        VSS_IFACE_SNAPSHOT, &object);
                 if (r == -condition_errno(CONDITION_NOT_FOUND))
                         continue; /* deleted meanwhile */
                 if (r < 0)
@@ -61,21 +64,25 @@ static int fetch_snapshots(Context *c, json_object *set, json_object *record, js
 }
 
 static json_object *writers_of_record(json_object *record) {
-        static const char *const keys[] = { "name", "instance", "level", "state", "consistency", "freeze_usec", "error" };
+        static const char *const keys[] = {
+                "name", "instance", "level", "state", "consistency", "freeze_usec", "error"
+        };
         json_object *rows = json_object_new_array(), *writers = member(record, "writers");
         for (size_t i = 0; writers && i < json_object_array_length(writers); i++) {
                 json_object *w = json_object_array_get_idx(writers, i), *row = json_object_new_object();
                 for (size_t k = 0; k < ELEMENTSOF(keys); k++)
                         json_object_object_add(row, keys[k], json_object_get(member(w, keys[k])));
                 if (!member(w, "consistency"))
-                        json_object_object_add(row, "consistency", member(w, "error") ? NULL : json_object_new_string("application"));
+                        json_object_object_add(row, "consistency",
+                                               member(w, "error") ? NULL : json_object_new_string("application"));
                 json_object_array_add(rows, row);
         }
         return rows;
 }
 
 int describe_set_full(Context *c, const char *path, bool with_record, json_object **ret) {
-        _cleanup_(json_object_putp) json_object *object = NULL, *record = NULL, *snapshots = NULL, *d = NULL, *own = NULL;
+        _cleanup_(json_object_putp) json_object *object = NULL, *record = NULL, *snapshots = NULL, *d = NULL,
+                                                *own = NULL;
         int r = call_properties(c, path, VSS_IFACE_SET, &object);
         if (r >= 0)
                 r = fetch_record(c, path, &record);
@@ -85,8 +92,7 @@ int describe_set_full(Context *c, const char *path, bool with_record, json_objec
                 return r;
         d = document_new();
         own = describe_set(object);
-        json_object_object_foreach(own, key, value)
-                json_object_object_add(d, key, json_object_get(value));
+        json_object_object_foreach(own, key, value) json_object_object_add(d, key, json_object_get(value));
         json_object *instant = member(record, "instant");
         json_object_object_add(d, "instant", json_object_get(instant ? instant : member(d, "created")));
         json_object_object_add(d, "snapshots", TAKE_PTR(snapshots));

@@ -52,8 +52,10 @@ static void add_copies(json_object *to, json_object *from, const char *const *ke
 
 static void add_time(json_object *to, const char *key, int64_t realtime_usec) {
         char text[64];
-        json_object_object_add(to, key, realtime_usec <= 0 ? NULL :
-                               json_object_new_string(format_instant((uint64_t) realtime_usec, text, sizeof(text))));
+        json_object_object_add(to, key,
+                               realtime_usec <= 0 ? NULL :
+                                                    json_object_new_string(format_instant((uint64_t) realtime_usec,
+                                                                                          text, sizeof(text))));
 }
 
 static void add_id_of_path(json_object *to, const char *key, const char *class, const char *path) {
@@ -78,7 +80,9 @@ static void add_last_error(json_object *to, json_object *from) {
                 message = json_object_get_string(json_object_array_get_idx(e, 1));
                 retryable = json_object_array_get_idx(e, 2);
         }
-        json_object_object_add(to, "error", isempty(name) ? NULL : describe_error(name, message, json_object_get_boolean(retryable)));
+        json_object_object_add(to, "error",
+                               isempty(name) ? NULL :
+                                               describe_error(name, message, json_object_get_boolean(retryable)));
 }
 
 json_object *describe_snapshot(json_object *object) {
@@ -105,23 +109,30 @@ static json_object *describe_set_writers(json_object *writers) {
         json_object *rows = json_object_new_array();
         for (size_t i = 0; writers && i < json_object_array_length(writers); i++) {
                 json_object *w = json_object_array_get_idx(writers, i), *row = json_object_new_object();
-                const char *reference = json_object_get_string(json_object_array_get_idx(w, 0)), *at = reference ? strchr(reference, '@') : NULL;
+                const char *reference = json_object_get_string(json_object_array_get_idx(w, 0)),
+                           *at = reference ? strchr(reference, '@') : NULL;
                 const char *state = json_object_get_string(json_object_array_get_idx(w, 1));
                 const char *error = json_object_get_string(json_object_array_get_idx(w, 2));
-                json_object_object_add(row, "name", !reference ? NULL :
-                                       json_object_new_string_len(reference, (int) (at ? at - reference : (ptrdiff_t) strlen(reference))));
+                json_object_object_add(
+                        row, "name",
+                        !reference ? NULL :
+                                     json_object_new_string_len(reference, (int) (at ? at - reference :
+                                                                                       (ptrdiff_t) strlen(reference))));
                 add_text(row, "instance", at ? at + 1 : NULL);
                 add_text(row, "state", state);
-                json_object_object_add(row, "error", isempty(error) ? NULL :
-                                       describe_error(error, "", condition_retryable(condition_from_name(error))));
+                json_object_object_add(
+                        row, "error",
+                        isempty(error) ? NULL :
+                                         describe_error(error, "", condition_retryable(condition_from_name(error))));
                 json_object_array_add(rows, row);
         }
         return rows;
 }
 
 json_object *describe_set(json_object *object) {
-        static const char *const copied[] = { "state", "phase", "progress", "consistency", "one_instant", "requester", "owner_uid",
-                                              "backup_type", "lifetime", "session", "labels", "timing", "volumes", NULL };
+        static const char *const copied[] = { "state",     "phase",     "progress",    "consistency", "one_instant",
+                                              "requester", "owner_uid", "backup_type", "lifetime",    "session",
+                                              "labels",    "timing",    "volumes",     NULL };
         json_object *d = json_object_new_object(), *ids = json_object_new_array(), *paths = member(object, "snapshots");
         add_text(d, "id", member_text(object, "id"));
         add_text(d, "set", member_text(object, "id"));
@@ -129,7 +140,8 @@ json_object *describe_set(json_object *object) {
         add_copies(d, object, copied);
         for (size_t i = 0; paths && i < json_object_array_length(paths); i++) {
                 _cleanup_free_ char *id = NULL;
-                if (sd_bus_path_decode(json_object_get_string(json_object_array_get_idx(paths, i)), VSS_PATH_SNAPSHOTS, &id) > 0)
+                if (sd_bus_path_decode(json_object_get_string(json_object_array_get_idx(paths, i)), VSS_PATH_SNAPSHOTS,
+                                       &id) > 0)
                         json_object_array_add(ids, json_object_new_string(id));
         }
         json_object_object_add(d, "snapshots", ids);
@@ -139,8 +151,10 @@ json_object *describe_set(json_object *object) {
 }
 
 json_object *describe_writer(json_object *object) {
-        static const char *const copied[] = { "name", "instance", "id", "kind", "version", "level", "usage", "source", "state", "sessions",
-                                              "events", "freeze_timeout_usec", "uid", "pid", "bus_name", NULL };
+        static const char *const copied[] = { "name",    "instance", "id",       "kind",
+                                              "version", "level",    "usage",    "source",
+                                              "state",   "sessions", "events",   "freeze_timeout_usec",
+                                              "uid",     "pid",      "bus_name", NULL };
         json_object *d = json_object_new_object();
         add_copies(d, object, copied);
         add_last_error(d, object);
@@ -148,7 +162,8 @@ json_object *describe_writer(json_object *object) {
 }
 
 json_object *describe_provider(json_object *object) {
-        static const char *const copied[] = { "name", "version", "kind", "path", "capabilities", "priority", "state", NULL };
+        static const char *const copied[] = { "name",         "version",  "kind",  "path",
+                                              "capabilities", "priority", "state", NULL };
         json_object *d = json_object_new_object();
         add_copies(d, object, copied);
         add_last_error(d, object);
@@ -157,12 +172,15 @@ json_object *describe_provider(json_object *object) {
 
 json_object *describe_volume(json_object *object) {
         static const char *const copied[] = { "kind", "state", "operation", "progress", "frontend", NULL };
-        json_object *d = json_object_new_object(), *mounts = member(object, "mount_points"), *ids = json_object_new_array();
+        json_object *d = json_object_new_object(), *mounts = member(object, "mount_points"),
+                    *ids = json_object_new_array();
         add_text(d, "name", member_text(object, "name"));
         add_text(d, "volume", member_text(object, "name"));
         add_copies(d, object, copied);
-        add_text(d, "mountpoint", mounts && json_object_array_length(mounts) > 0 ?
-                 json_object_get_string(json_object_array_get_idx(mounts, 0)) : NULL);
+        add_text(d, "mountpoint",
+                 mounts && json_object_array_length(mounts) > 0 ?
+                         json_object_get_string(json_object_array_get_idx(mounts, 0)) :
+                         NULL);
         add_copy(d, "mountpoints", object, "mount_points");
         add_text(d, "device", member_text(object, "device"));
         add_text(d, "origin", member_text(object, "origin"));
@@ -172,7 +190,8 @@ json_object *describe_volume(json_object *object) {
         json_object *paths = member(object, "snapshots");
         for (size_t i = 0; paths && i < json_object_array_length(paths); i++) {
                 _cleanup_free_ char *id = NULL;
-                if (sd_bus_path_decode(json_object_get_string(json_object_array_get_idx(paths, i)), VSS_PATH_SNAPSHOTS, &id) > 0)
+                if (sd_bus_path_decode(json_object_get_string(json_object_array_get_idx(paths, i)), VSS_PATH_SNAPSHOTS,
+                                       &id) > 0)
                         json_object_array_add(ids, json_object_new_string(id));
         }
         json_object_object_add(d, "snapshots", ids);
@@ -188,7 +207,7 @@ static int compare(const void *a, const void *b) {
         return r;
 }
 
-json_object *describe_list(const char *key, json_object *objects, json_object *(*describe)(json_object *)) {
+json_object *describe_list(const char *key, json_object *objects, json_object *(*describe)(json_object *) ) {
         json_object *d = document_new(), *rows = json_object_new_array();
         for (size_t i = 0; i < json_object_array_length(objects); i++)
                 json_object_array_add(rows, describe(json_object_array_get_idx(objects, i)));

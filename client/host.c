@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * --host: vssctl itself runs on the other host, not only its bus connection, because mounts, directories, descriptors and
- * commands are local matters. "--" stands before the host, so that a name can never be an option of ssh.
+ * --host: vssctl itself runs on the other host, not only its bus connection, because mounts, directories, descriptors
+ * and commands are local matters. "--" stands before the host, so that a name can never be an option of ssh.
  */
 #include "client/verbs.h"
 
@@ -53,5 +53,6 @@ int host_exec(Context *c) {
         argv[n++] = line ? line : "vssctl";
         argv[n] = NULL;
         (void) execvp("ssh", (char **) (uintptr_t) argv);
-        return context_fail(c, CONDITION_UNAVAILABLE, "cannot start ssh to reach %s: %s", given_value(c, "host"), strerror(errno));
+        return context_fail(c, CONDITION_UNAVAILABLE, "cannot start ssh to reach %s: %s", given_value(c, "host"),
+                            strerror(errno));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "client/verb-lists.h"
 
-int list_fetch(Context *c, const char *interface, const char *key, json_object *(*describe)(json_object *)) {
+int list_fetch(Context *c, const char *interface, const char *key, json_object *(*describe)(json_object *) ) {
         _cleanup_(json_object_putp) json_object *objects = NULL;
         int r = call_objects(c, interface, &objects);
         if (r >= 0)

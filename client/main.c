@@ -6,8 +6,9 @@
 #include <locale.h>
 
 static const Verb *const verbs[] = {
-        &verb_status, &verb_volumes, &verb_writers, &verb_providers, &verb_sets, &verb_snapshots, &verb_show, &verb_timeline, &verb_plan,
-        &verb_create, &verb_run, &verb_mount, &verb_umount, &verb_complete, &verb_cancel, &verb_delete, &verb_monitor, &verb_report, NULL,
+        &verb_status,   &verb_volumes, &verb_writers, &verb_providers, &verb_sets,  &verb_snapshots, &verb_show,
+        &verb_timeline, &verb_plan,    &verb_create,  &verb_run,       &verb_mount, &verb_umount,    &verb_complete,
+        &verb_cancel,   &verb_delete,  &verb_monitor, &verb_report,    NULL,
 };
 
 static void print_options(const Option *table) {
@@ -15,7 +16,8 @@ static void print_options(const Option *table) {
                 char left[80], letter[8] = "    ";
                 if (o->letter)
                         (void) snprintf(letter, sizeof(letter), "-%c, ", o->letter);
-                (void) snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->value ? "=" : "", o->value ? o->value : "");
+                (void) snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, o->value ? "=" : "",
+                                o->value ? o->value : "");
                 (void) printf("  %-38s %s%s\n", left, o->help, o->many && o->value ? " (may be repeated)" : "");
         }
 }
@@ -34,11 +36,13 @@ static void print_verb_help(const Verb *v) {
 }
 
 static void print_help(void) {
-        (void) printf("vssctl [OPTION] VERB [OPTION] [OPERAND]\n\n"
-                      "Application-consistent snapshots: every application at rest for a moment, one instant over all volumes.\n\nVerbs:\n");
+        (void) printf(
+                "vssctl [OPTION] VERB [OPTION] [OPERAND]\n\n"
+                "Application-consistent snapshots: every application at rest for a moment, one instant over all volumes.\n\nVerbs:\n");
         for (size_t i = 0; verbs[i]; i++) {
                 char left[64];
-                (void) snprintf(left, sizeof(left), "%s %s", verbs[i]->name, verbs[i]->operands ? verbs[i]->operands : "");
+                (void) snprintf(left, sizeof(left), "%s %s", verbs[i]->name,
+                                verbs[i]->operands ? verbs[i]->operands : "");
                 (void) printf("  %-38s %s\n", left, verbs[i]->summary);
         }
         (void) printf("\nOptions, before or after the verb:\n");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What create, run and plan share: the options of a set, and making it. An interrupt cancels: vssd then puts everything back and
- * tells so, and only then we end. If it came too late, the set is deleted, since nobody was told of it.
+ * What create, run and plan share: the options of a set, and making it. An interrupt cancels: vssd then puts everything
+ * back and tells so, and only then we end. If it came too late, the set is deleted, since nobody was told of it.
  */
 #include "client/verbs.h"
 #include <fcntl.h>
@@ -24,7 +24,8 @@ const Option set_options[] = {
         { "require", 0, "LEVEL", false, check_level, "application, filesystem or crash (default)" },
         { "label", 0, "KEY=VALUE", true, check_label, "note this with the set; \"alias\" names it" },
         { "manifest", 0, "FILE", false, check_any, "write the manifest, which restore needs" },
-        { "wait-for-turn", 0, "SEC", false, check_seconds, "wait for other sets this long (default 60, 0: not at all)" },
+        { "wait-for-turn", 0, "SEC", false, check_seconds,
+          "wait for other sets this long (default 60, 0: not at all)" },
         { "retry", 0, "N", false, check_count, "try again up to N times when that may help" },
         {},
 };
@@ -43,7 +44,8 @@ void interrupts_catch(void) {
 }
 
 int make_set_check(Context *c) {
-        static const char *const with_writers[] = { "writer", "require-writer", "component", "writer-option", "exclude-writer" };
+        static const char *const with_writers[] = { "writer", "require-writer", "component", "writer-option",
+                                                    "exclude-writer" };
         if (given_flag(c, "no-writers"))
                 for (size_t i = 0; i < ELEMENTSOF(with_writers); i++)
                         if (given_flag(c, with_writers[i]))
@@ -56,10 +58,19 @@ int make_set_check(Context *c) {
 }
 
 /* Options that travel as they are. */
-static const struct { const char *option, *key; } carried[] = {
-        { "writer", "writers" }, { "exclude-writer", "exclude_writers" }, { "require-writer", "require_writers" },
-        { "on-writer-failure", "on_writer_failure" }, { "writer-option", "writer_options" }, { "closure", "closure" },
-        { "freeze-unit", "freeze_units" }, { "type", "backup_type" }, { "provider", "provider" }, { "require", "require" },
+static const struct {
+        const char *option, *key;
+} carried[] = {
+        { "writer", "writers" },
+        { "exclude-writer", "exclude_writers" },
+        { "require-writer", "require_writers" },
+        { "on-writer-failure", "on_writer_failure" },
+        { "writer-option", "writer_options" },
+        { "closure", "closure" },
+        { "freeze-unit", "freeze_units" },
+        { "type", "backup_type" },
+        { "provider", "provider" },
+        { "require", "require" },
         { "label", "labels" },
 };
 
@@ -105,7 +116,8 @@ int make_set_new(Context *c, struct vss_set **ret) {
         for (size_t i = 0; r >= 0 && i < c->n_operands; i++) {
                 _cleanup_free_ char *volume = NULL;
                 if (volume_to_bus(c->operands[i], &volume) < 0)
-                        return context_fail(c, CONDITION_FAILED, "cannot find out the current directory: %s", strerror(errno));
+                        return context_fail(c, CONDITION_FAILED, "cannot find out the current directory: %s",
+                                            strerror(errno));
                 r = vss_set_add_volume(s, volume, NULL);
         }
         for (size_t i = 0; r >= 0 && (value = given_next(c, "component", &i));)
@@ -150,7 +162,8 @@ static int on_progress(const char *state, const char *phase, double fraction, vo
 static void describe_failure(Context *c, struct vss_set *s) {
         json_object *d = NULL;
         Context again = *c;
-        if (!isempty(vss_set_id(s)) && c->condition != CONDITION_UNAVAILABLE && describe_set_full(&again, s->path, false, &d) >= 0) {
+        if (!isempty(vss_set_id(s)) && c->condition != CONDITION_UNAVAILABLE &&
+            describe_set_full(&again, s->path, false, &d) >= 0) {
                 json_object_object_del(d, "id");
         } else {
                 d = document_new();
@@ -173,7 +186,8 @@ static int make_set_once(Context *c, struct vss_set *s) {
         if (r == -ETIME && now_usec() >= deadline_usec && !isempty(vss_set_id(s))) {
                 (void) vss_set_cancel(s);
                 (void) vss_set_wait(s, 30 * USEC_PER_SEC, NULL, NULL);
-                return context_fail(c, CONDITION_DEADLINE_PASSED, "set %s was not ready within --timeout= and was cancelled", vss_set_id(s));
+                return context_fail(c, CONDITION_DEADLINE_PASSED,
+                                    "set %s was not ready within --timeout= and was cancelled", vss_set_id(s));
         }
         if (r >= 0 && interrupted) { /* the commit was faster than the signal */
                 (void) vss_set_delete(s, VSS_DELETE_FORCE);
@@ -184,7 +198,8 @@ static int make_set_once(Context *c, struct vss_set *s) {
 
 static void pause_before_retry(unsigned attempt) {
         uint64_t usec = MIN_OF(attempt * 250 * USEC_PER_MSEC, 5 * USEC_PER_SEC);
-        struct timespec ts = { .tv_sec = (time_t) (usec / USEC_PER_SEC), .tv_nsec = (long) (usec % USEC_PER_SEC * NSEC_PER_USEC) };
+        struct timespec ts = { .tv_sec = (time_t) (usec / USEC_PER_SEC),
+                               .tv_nsec = (long) (usec % USEC_PER_SEC * NSEC_PER_USEC) };
         (void) nanosleep(&ts, NULL); /* a signal ends it */
 }
 
@@ -201,7 +216,8 @@ int make_set(Context *c, struct vss_set **set) {
                         return 0;
                 }
                 if (attempt <= retries && c->retryable && !interrupted) {
-                        output_note(c, "vssctl %s: %s; trying again (%u of %lu)", c->verb->name, c->error_message, attempt, retries);
+                        output_note(c, "vssctl %s: %s; trying again (%u of %lu)", c->verb->name, c->error_message,
+                                    attempt, retries);
                         pause_before_retry(attempt);
                         s = vss_set_free(s);
                         if (c->condition == CONDITION_UNAVAILABLE) /* the connection may be what failed */

@@ -28,7 +28,8 @@ static void pager_exec(void) {
 void output_begin(Context *c) {
         int fds[2];
         c->out = stdout;
-        if (c->json || c->no_pager || isatty(STDOUT_FILENO) <= 0 || streq_null(getenv("TERM"), "dumb") || pipe2(fds, O_CLOEXEC) < 0)
+        if (c->json || c->no_pager || isatty(STDOUT_FILENO) <= 0 || streq_null(getenv("TERM"), "dumb") ||
+            pipe2(fds, O_CLOEXEC) < 0)
                 return;
         pid_t pid = fork();
         if (pid == 0) {
@@ -59,7 +60,8 @@ void output_end(Context *c) {
 void output_document(Context *c) {
         if (!c->json || c->printed || !c->document)
                 return;
-        int flags = isatty(STDOUT_FILENO) > 0 ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED : JSON_C_TO_STRING_PLAIN;
+        int flags = isatty(STDOUT_FILENO) > 0 ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED :
+                                                JSON_C_TO_STRING_PLAIN;
         (void) fputs(json_object_to_json_string_ext(c->document, flags | JSON_C_TO_STRING_NOSLASHESCAPE), stdout);
         (void) fputc('\n', stdout);
         (void) fflush(stdout);

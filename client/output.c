@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The only place that prints. What comes from elsewhere (names, messages, labels) never reaches a terminal with its control
- * characters, and an error is always one line.
+ * The only place that prints. What comes from elsewhere (names, messages, labels) never reaches a terminal with its
+ * control characters, and an error is always one line.
  */
 #include "client/verbs.h"
 #include <stdarg.h>
@@ -92,11 +92,14 @@ static void format_local(const char *instant, char *buffer, size_t size) {
 }
 
 const char *output_colour(const Context *c, const char *state) {
-        static const struct { const char *word, *colour; } colours[] = {
-                { "failed", "\033[31m" }, { "aborted", "\033[31m" }, { "aborting", "\033[31m" }, { "damaged", "\033[31m" },
-                { "created", "\033[32m" }, { "completed", "\033[32m" }, { "stable", "\033[32m" }, { "ready", "\033[32m" },
-                { "available", "\033[32m" }, { "application", "\033[32m" }, { "waiting", "\033[33m" }, { "running", "\033[33m" },
-                { "queued", "\033[33m" }, { "crash", "\033[33m" },
+        static const struct {
+                const char *word, *colour;
+        } colours[] = {
+                { "failed", "\033[31m" },      { "aborted", "\033[31m" }, { "aborting", "\033[31m" },
+                { "damaged", "\033[31m" },     { "created", "\033[32m" }, { "completed", "\033[32m" },
+                { "stable", "\033[32m" },      { "ready", "\033[32m" },   { "available", "\033[32m" },
+                { "application", "\033[32m" }, { "waiting", "\033[33m" }, { "running", "\033[33m" },
+                { "queued", "\033[33m" },      { "crash", "\033[33m" },
         };
         if (!on_terminal(STDOUT_FILENO) || !isempty(getenv("NO_COLOR")))
                 return "";
@@ -130,7 +133,8 @@ static char *format_value(json_object *value, Format format) {
         else if (value && format == FORMAT_BOOL)
                 (void) snprintf(buffer, sizeof(buffer), "%s", json_object_get_boolean(value) ? "yes" : "no");
         else if (value && format == FORMAT_COUNT)
-                (void) snprintf(buffer, sizeof(buffer), "%zu", json_object_is_type(value, json_type_array) ? json_object_array_length(value) : 0);
+                (void) snprintf(buffer, sizeof(buffer), "%zu",
+                                json_object_is_type(value, json_type_array) ? json_object_array_length(value) : 0);
         else if (value && json_object_is_type(value, json_type_array) && json_object_array_length(value) > 0) {
                 _cleanup_free_ char *joined = join_list(value);
                 return joined ? text_visible(joined) : NULL;
@@ -166,7 +170,8 @@ void output_table(Context *c, json_object *rows, const Column *columns) {
         for (size_t k = 0; cells && k < n_columns; k++) {
                 widths[k] = text_width(columns[k].title);
                 for (size_t i = 0; i < n_rows; i++) {
-                        char *text = format_value(member(json_object_array_get_idx(rows, i), columns[k].key), columns[k].format);
+                        char *text = format_value(member(json_object_array_get_idx(rows, i), columns[k].key),
+                                                  columns[k].format);
                         cells[i * n_columns + k] = text;
                         widths[k] = MAX_OF(widths[k], text ? text_width(text) : 0);
                 }
@@ -214,7 +219,8 @@ static bool is_scalar_list(json_object *value) {
         return true;
 }
 
-/* Key and value, objects indented below their key, lists of objects one paragraph each: enough for people to read anything. */
+/* Key and value, objects indented below their key, lists of objects one paragraph each: enough for people to read
+ * anything. */
 static void print_tree(Context *c, json_object *object, unsigned depth) {
         json_object_object_foreach(object, key, value) {
                 if (!value || (json_object_is_type(value, json_type_array) && json_object_array_length(value) == 0))
@@ -227,8 +233,8 @@ static void print_tree(Context *c, json_object *object, unsigned depth) {
                         Format format = format_of_key(key, value);
                         _cleanup_free_ char *text = format_value(value, format);
                         const char *colour = format == FORMAT_STATE && text ? output_colour(c, text) : "";
-                        output_line(c, "%*s%*s: %s%s%s", (int) depth * 4, "", depth == 0 ? 16 : 0, name ? name : "", colour, text ? text : "",
-                                    *colour ? "\033[0m" : "");
+                        output_line(c, "%*s%*s: %s%s%s", (int) depth * 4, "", depth == 0 ? 16 : 0, name ? name : "",
+                                    colour, text ? text : "", *colour ? "\033[0m" : "");
                         continue;
                 }
                 output_line(c, "%*s%*s:", (int) depth * 4, "", depth == 0 ? 16 : 0, name ? name : "");
@@ -241,7 +247,8 @@ static void print_tree(Context *c, json_object *object, unsigned depth) {
                         if (json_object_is_type(one, json_type_object))
                                 print_tree(c, one, MAX_OF(depth, 4u) + 1);
                         else
-                                output_line(c, "%*s%s", (int) (depth + 1) * 4, "", json_object_to_json_string_ext(one, JSON_C_TO_STRING_PLAIN));
+                                output_line(c, "%*s%s", (int) (depth + 1) * 4, "",
+                                            json_object_to_json_string_ext(one, JSON_C_TO_STRING_PLAIN));
                 }
                 if (!list)
                         print_tree(c, value, MAX_OF(depth, 4u) + 1);

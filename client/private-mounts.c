@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is mounted below a volume and not part of the set (proc, a backup disk, a network mount) is put back on top of the copy,
- * so that a command sees its tools and its target; only the volumes change. A copy of "/" becomes the root directory. The current
- * directory is entered again at the end: it would otherwise still be that of the live volume.
+ * What is mounted below a volume and not part of the set (proc, a backup disk, a network mount) is put back on top of
+ * the copy, so that a command sees its tools and its target; only the volumes change. A copy of "/" becomes the root
+ * directory. The current directory is entered again at the end: it would otherwise still be that of the live volume.
  */
 #include "client/private-mounts.h"
 #include <fcntl.h>
@@ -24,7 +24,9 @@ void private_mounts_done(PrivateMounts *p) {
 }
 
 int private_mounts_add(PrivateMounts *p, const char *path, int fd, bool copy) {
-        PrivateMount *grown = p->n_mounts < PRIVATE_MOUNTS_MAX ? reallocarray(p->mounts, p->n_mounts + 1, sizeof(*grown)) : NULL;
+        PrivateMount *grown = p->n_mounts < PRIVATE_MOUNTS_MAX ?
+                                      reallocarray(p->mounts, p->n_mounts + 1, sizeof(*grown)) :
+                                      NULL;
         char *own = strdup(path);
         if (grown)
                 p->mounts = grown;
@@ -81,7 +83,8 @@ static int collect(PrivateMounts *p) {
                 unescape(path);
                 if (!stays_visible(p, path))
                         continue;
-                int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT);
+                int fd = open_tree(AT_FDCWD, path,
+                                   OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT);
                 if (fd >= 0)
                         r = private_mounts_add(p, path, fd, false);
         }
@@ -96,7 +99,8 @@ static int by_path(const void *a, const void *b) {
 }
 
 static int open_target(const char *path) {
-        struct open_how how = { .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW, .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+        struct open_how how = { .flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+                                .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
         int fd = (int) syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
         return fd < 0 ? -errno : fd;
 }
@@ -120,7 +124,8 @@ static int attach(const PrivateMount *m) {
 int private_mounts_enter(PrivateMounts *p, char *reterr, size_t size) {
         _cleanup_free_ char *cwd = get_current_dir_name();
         if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) {
-                (void) snprintf(reterr, size, "cannot make a private mount namespace: %s; run needs root", strerror(errno));
+                (void) snprintf(reterr, size, "cannot make a private mount namespace: %s; run needs root",
+                                strerror(errno));
                 return -errno;
         }
         int r = collect(p);
@@ -131,11 +136,13 @@ int private_mounts_enter(PrivateMounts *p, char *reterr, size_t size) {
                 if (r < 0 && !p->mounts[i].copy)
                         r = 0; /* its directory is younger than the copy */
                 if (r < 0)
-                        (void) snprintf(reterr, size, "cannot mount the copy on %s: %s", p->mounts[i].path, strerror(-r));
+                        (void) snprintf(reterr, size, "cannot mount the copy on %s: %s", p->mounts[i].path,
+                                        strerror(-r));
         }
         if (r >= 0 && cwd && chdir(cwd) < 0) {
                 r = -errno;
-                (void) snprintf(reterr, size, "the current directory %s does not exist in the copy; change to another one", cwd);
+                (void) snprintf(reterr, size,
+                                "the current directory %s does not exist in the copy; change to another one", cwd);
         }
         if (r < 0 && !reterr[0])
                 (void) snprintf(reterr, size, "cannot read the mount table: %s", strerror(-r));

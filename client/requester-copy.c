@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 
 enum { TEXT_ID, TEXT_VOLUME, TEXT_PROVIDER, TEXT_CONSISTENCY, TEXT_DEVICE, TEXT_PATH, TEXT_TOKEN };
-static const char *const text_properties[] = { "Id", "VolumeName", "Provider", "Consistency", "Device", "Path", "ChangeToken" };
+static const char *const text_properties[] = { "Id",     "VolumeName", "Provider",   "Consistency",
+                                               "Device", "Path",       "ChangeToken" };
 
 static int read_snapshot_property(sd_bus_message *m, struct SetSnapshot *copy) {
         const char *name, *value;
@@ -122,7 +123,8 @@ static int snapshot_call_new(struct vss_set *s, const char *id, const char *memb
         if (!s)
                 return -EINVAL;
         struct SetSnapshot *copy = set_find_snapshot(s, id);
-        return copy ? requester_new_call(s->requester, copy->object, VSS_IFACE_SNAPSHOT, member, ret) : -s->requester->error.error;
+        return copy ? requester_new_call(s->requester, copy->object, VSS_IFACE_SNAPSHOT, member, ret) :
+                      -s->requester->error.error;
 }
 
 _public_ int vss_snapshot_mount(struct vss_set *s, const char *id, const char *directory, char **ret_path) {
@@ -154,7 +156,8 @@ _public_ int vss_snapshot_open(struct vss_set *s, const char *id, enum vss_open 
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
         int fd = -EBADF;
         if (s && (unsigned) what >= ELEMENTSOF(words))
-                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT, "a copy opens as device, directory or mount");
+                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT,
+                                      "a copy opens as device, directory or mount");
         int k = snapshot_call_new(s, id, "Open", &m);
         if (k >= 0)
                 k = requester_check(s->requester, sd_bus_message_append(m, "sa{sv}", words[what], 0));
@@ -172,8 +175,9 @@ _public_ int vss_snapshot_export(struct vss_set *s, const char *id, int listen_f
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         int k = snapshot_call_new(s, id, "Export", &m);
         if (k >= 0)
-                k = requester_check(s->requester, since ? sd_bus_message_append(m, "ha{sv}", listen_fd, 1, "since", "s", since) :
-                                                          sd_bus_message_append(m, "ha{sv}", listen_fd, 0));
+                k = requester_check(s->requester,
+                                    since ? sd_bus_message_append(m, "ha{sv}", listen_fd, 1, "since", "s", since) :
+                                            sd_bus_message_append(m, "ha{sv}", listen_fd, 0));
         return k < 0 ? k : requester_call(s->requester, m, s->requester->call_usec, NULL);
 }
 
@@ -189,7 +193,8 @@ _public_ int vss_set_mark(struct vss_set *s, const char *writer, const char *pat
         if (!s)
                 return -EINVAL;
         if (isempty(writer) || isempty(path) || s->n_marks >= LIMIT_COMPONENTS)
-                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT, "a mark needs a writer and the path of a component");
+                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT,
+                                      "a mark needs a writer and the path of a component");
         SetPart *grown = reallocarray(s->marks, s->n_marks + 1, sizeof(*grown));
         if (!grown)
                 return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");

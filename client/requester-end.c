@@ -50,7 +50,8 @@ static int copy_bounded(struct vss_requester *r, int from, int to) {
         char buffer[65536];
         struct stat st;
         if (fstat(from, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 0 || st.st_size > LIMIT_MANIFEST_BYTES)
-                return requester_fail(r, CONDITION_FAILED, "vssd sent a manifest that is no file or over %d bytes", LIMIT_MANIFEST_BYTES);
+                return requester_fail(r, CONDITION_FAILED, "vssd sent a manifest that is no file or over %d bytes",
+                                      LIMIT_MANIFEST_BYTES);
         for (off_t done = 0; done < st.st_size;) {
                 ssize_t n = pread(from, buffer, MIN_OF(sizeof(buffer), (size_t) (st.st_size - done)), done);
                 if (n <= 0)
@@ -61,7 +62,9 @@ static int copy_bounded(struct vss_requester *r, int from, int to) {
                         if (k < 0 && errno == EINTR)
                                 k = 0;
                         else if (k < 0)
-                                return requester_fail(r, errno == ENOSPC || errno == EDQUOT ? CONDITION_NO_SPACE : CONDITION_FAILED,
+                                return requester_fail(r,
+                                                      errno == ENOSPC || errno == EDQUOT ? CONDITION_NO_SPACE :
+                                                                                           CONDITION_FAILED,
                                                       "cannot write the manifest: %s", strerror(errno));
                 }
         }

@@ -4,9 +4,19 @@
  */
 #include "client/requester.h"
 
-typedef enum OptionType { OPTION_STRING, OPTION_BOOL, OPTION_USEC, OPTION_LIST, OPTION_MAP, OPTION_USEC_MAP } OptionType;
+typedef enum OptionType {
+        OPTION_STRING,
+        OPTION_BOOL,
+        OPTION_USEC,
+        OPTION_LIST,
+        OPTION_MAP,
+        OPTION_USEC_MAP
+} OptionType;
 
-static const struct { const char *key; OptionType type; } option_table[] = {
+static const struct {
+        const char *key;
+        OptionType type;
+} option_table[] = {
         { "auto_recovery", OPTION_STRING },
         { "backup_type", OPTION_STRING },
         { "bootable_state", OPTION_BOOL },
@@ -123,7 +133,8 @@ static int append_map(const struct vss_set *s, sd_bus_message *m, const char *ke
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int append_value(const struct vss_set *s, sd_bus_message *m, const char *key, OptionType type, const char *value) {
+static int append_value(const struct vss_set *s, sd_bus_message *m, const char *key, OptionType type,
+                        const char *value) {
         uint64_t usec = 0;
         switch (type) {
         case OPTION_STRING:
@@ -142,7 +153,8 @@ static int append_value(const struct vss_set *s, sd_bus_message *m, const char *
         return -EINVAL;
 }
 
-static int append_option(const struct vss_set *s, sd_bus_message *m, const char *key, OptionType type, const char *value) {
+static int append_option(const struct vss_set *s, sd_bus_message *m, const char *key, OptionType type,
+                         const char *value) {
         int r = sd_bus_message_open_container(m, 'e', "sv");
         if (r >= 0)
                 r = sd_bus_message_append(m, "s", key);
@@ -159,8 +171,9 @@ static int append_components(const struct vss_set *s, sd_bus_message *m) {
                 r = sd_bus_message_open_container(m, 'a', "(ssa{sv})");
         for (size_t i = 0; r >= 0 && i < s->n_components; i++) {
                 const SetPart *c = &s->components[i];
-                r = c->options ? sd_bus_message_append(m, "(ssa{sv})", c->writer, c->path, 1, "options", "s", c->options) :
-                                 sd_bus_message_append(m, "(ssa{sv})", c->writer, c->path, 0);
+                r = c->options ?
+                            sd_bus_message_append(m, "(ssa{sv})", c->writer, c->path, 1, "options", "s", c->options) :
+                            sd_bus_message_append(m, "(ssa{sv})", c->writer, c->path, 0);
         }
         if (r >= 0)
                 r = sd_bus_message_close_container(m);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A set before it exists (volumes, components, options), its creation, and the wait for its end. The result comes as the answer
- * of Wait, never by a signal alone; PropertiesChanged only feeds the progress callback.
+ * A set before it exists (volumes, components, options), its creation, and the wait for its end. The result comes as
+ * the answer of Wait, never by a signal alone; PropertiesChanged only feeds the progress callback.
  */
 #include "client/requester.h"
 #include <stdio.h>
@@ -63,7 +63,8 @@ _public_ struct vss_set *vss_set_free(struct vss_set *s) {
 
 static int set_adopt(struct vss_set *s, const char *id, const char *path) {
         if (!id_is_valid(id))
-                return requester_fail(s->requester, CONDITION_NOT_SUPPORTED, "vssd named a set by something that is no UUID");
+                return requester_fail(s->requester, CONDITION_NOT_SUPPORTED,
+                                      "vssd named a set by something that is no UUID");
         char *copy = strdup(path);
         if (!copy)
                 return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");
@@ -152,8 +153,8 @@ static int texts_add(struct vss_set *s, SetText **texts, size_t *n, const char *
         return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");
 }
 
-static int parts_add(struct vss_set *s, SetPart **parts, size_t *n, const char *writer, const char *path, const char *options,
-                     bool succeeded) {
+static int parts_add(struct vss_set *s, SetPart **parts, size_t *n, const char *writer, const char *path,
+                     const char *options, bool succeeded) {
         SetPart *grown = reallocarray(*parts, *n + 1, sizeof(**parts));
         if (!grown)
                 return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");
@@ -174,10 +175,12 @@ _public_ int vss_set_add_volume(struct vss_set *s, const char *volume, const cha
         if (!s)
                 return -EINVAL;
         if (s->path || isempty(volume) || strlen(volume) > LIMIT_PATH_BYTES)
-                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT, "a volume must be named before the set is made, by 1 to %d bytes",
+                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT,
+                                      "a volume must be named before the set is made, by 1 to %d bytes",
                                       LIMIT_PATH_BYTES);
         if (s->n_volumes >= LIMIT_VOLUMES)
-                return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "a set has at most %d volumes; make two sets", LIMIT_VOLUMES);
+                return requester_fail(s->requester, CONDITION_LIMIT_REACHED,
+                                      "a set has at most %d volumes; make two sets", LIMIT_VOLUMES);
         return texts_add(s, &s->volumes, &s->n_volumes, volume, provider);
 }
 
@@ -185,9 +188,11 @@ _public_ int vss_set_add_component(struct vss_set *s, const char *writer, const 
         if (!s)
                 return -EINVAL;
         if (s->path || isempty(writer) || isempty(path))
-                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT, "a component needs a writer and a path, before the set is made");
+                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT,
+                                      "a component needs a writer and a path, before the set is made");
         if (s->n_components >= LIMIT_COMPONENTS)
-                return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "a set takes at most %d components", LIMIT_COMPONENTS);
+                return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "a set takes at most %d components",
+                                      LIMIT_COMPONENTS);
         return parts_add(s, &s->components, &s->n_components, writer, path, options, false);
 }
 
@@ -195,8 +200,8 @@ _public_ int vss_set_option(struct vss_set *s, const char *key, const char *valu
         if (!s)
                 return -EINVAL;
         if (s->path || !key || set_option_check(key, value) < 0)
-                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT, "option %s=%s is not one of CreateSet", key ? key : "",
-                                      value ? value : "");
+                return requester_fail(s->requester, CONDITION_INVALID_ARGUMENT, "option %s=%s is not one of CreateSet",
+                                      key ? key : "", value ? value : "");
         if (s->n_options >= LIMIT_COMPONENTS)
                 return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "more than %d options", LIMIT_COMPONENTS);
         return texts_add(s, &s->options, &s->n_options, key, value);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss_set_wait(): one Wait call in flight, its answer is the result. With a progress callback the set's property changes are
- * followed too, and the callback comes at least ten times a second, so that a program can notice a signal and cancel.
+ * vss_set_wait(): one Wait call in flight, its answer is the result. With a progress callback the set's property
+ * changes are followed too, and the callback comes at least ten times a second, so that a program can notice a signal
+ * and cancel.
  */
 #include "client/requester.h"
 
@@ -57,7 +58,10 @@ static int on_changed(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         return 0;
 }
 
-typedef struct WaitResult { const char *error_name, *error_message, *consistency; int retryable; } WaitResult;
+typedef struct WaitResult {
+        const char *error_name, *error_message, *consistency;
+        int retryable;
+} WaitResult;
 
 static int read_result_entry(sd_bus_message *m, WaitResult *result) {
         const char *key;
@@ -97,8 +101,9 @@ static int take_result(struct vss_set *s, sd_bus_message *m) {
         set_forget_snapshots(s);
         int word = set_state_from_string(state);
         if (word == SET_ABORTED || word == SET_ABORTING)
-                return requester_fail_named(r, isempty(result.error_name) ? condition_name(CONDITION_FAILED) : result.error_name,
-                                            isempty(result.error_message) ? "the set was aborted" : result.error_message, result.retryable);
+                return requester_fail_named(
+                        r, isempty(result.error_name) ? condition_name(CONDITION_FAILED) : result.error_name,
+                        isempty(result.error_message) ? "the set was aborted" : result.error_message, result.retryable);
         return 0;
 }
 
@@ -106,7 +111,8 @@ static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         Waiting *w = userdata;
         const sd_bus_error *e = sd_bus_message_get_error(m);
         w->answered = true;
-        w->result = e ? requester_fail_bus(w->set->requester, e, -sd_bus_message_get_errno(m), USEC_INFINITY) : take_result(w->set, m);
+        w->result = e ? requester_fail_bus(w->set->requester, e, -sd_bus_message_get_errno(m), USEC_INFINITY) :
+                        take_result(w->set, m);
         return 1;
 }
 
@@ -116,8 +122,8 @@ static int on_cancel_answer(sd_bus_message *m, void *userdata, sd_bus_error *ret
 
 static void waiting_cancel(Waiting *w) {
         w->cancelled = true;
-        (void) sd_bus_call_method_async(w->set->requester->bus, &w->cancel_slot, VSS_BUS_NAME, w->set->path, VSS_IFACE_SET, "Cancel",
-                                        on_cancel_answer, w, "a{sv}", 0);
+        (void) sd_bus_call_method_async(w->set->requester->bus, &w->cancel_slot, VSS_BUS_NAME, w->set->path,
+                                        VSS_IFACE_SET, "Cancel", on_cancel_answer, w, "a{sv}", 0);
 }
 
 static int waiting_run(Waiting *w, uint64_t deadline_usec) {
@@ -137,9 +143,11 @@ static int waiting_run(Waiting *w, uint64_t deadline_usec) {
                 if (k > 0 || w->answered)
                         continue;
                 if (now >= deadline_usec)
-                        return requester_fail(r, CONDITION_DEADLINE_PASSED, "set %s is not ready yet and goes on", w->set->id);
+                        return requester_fail(r, CONDITION_DEADLINE_PASSED, "set %s is not ready yet and goes on",
+                                              w->set->id);
                 uint64_t until_usec = w->progress ? MIN_OF(deadline_usec, tick_usec) : deadline_usec;
-                k = sd_bus_wait(r->bus, until_usec == USEC_INFINITY ? UINT64_MAX : until_usec - MIN_OF(now, until_usec));
+                k = sd_bus_wait(r->bus,
+                                until_usec == USEC_INFINITY ? UINT64_MAX : until_usec - MIN_OF(now, until_usec));
                 if (k < 0 && k != -EINTR)
                         return requester_fail_bus(r, NULL, k, USEC_INFINITY);
         }
@@ -157,8 +165,8 @@ _public_ int vss_set_wait(struct vss_set *s, uint64_t timeout_usec, vss_progress
         Waiting w = { .set = s, .progress = progress, .userdata = userdata, .fraction = -1, .state = "queued" };
         int k = 0;
         if (progress)
-                k = sd_bus_match_signal(r->bus, &match, VSS_BUS_NAME, s->path, "org.freedesktop.DBus.Properties", "PropertiesChanged",
-                                        on_changed, &w);
+                k = sd_bus_match_signal(r->bus, &match, VSS_BUS_NAME, s->path, "org.freedesktop.DBus.Properties",
+                                        "PropertiesChanged", on_changed, &w);
         if (k >= 0)
                 k = sd_bus_message_new_method_call(r->bus, &m, VSS_BUS_NAME, s->path, VSS_IFACE_SET, "Wait");
         if (k >= 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The connection. Errors are decided by name: sd-bus turns names it does not know into EIO and a missing answer into ETIMEDOUT,
- * so every failure goes through the one table of the vocabulary before anybody sees an errno.
+ * The connection. Errors are decided by name: sd-bus turns names it does not know into EIO and a missing answer into
+ * ETIMEDOUT, so every failure goes through the one table of the vocabulary before anybody sees an errno.
  */
 #include "client/requester.h"
 #include <ctype.h>
@@ -11,7 +11,8 @@
 static const struct vss_error error_unreachable = {
         .struct_size = sizeof(struct vss_error),
         .name = VSS_BUS_NAME ".Error.Unavailable",
-        .message = "the system bus cannot be reached; is dbus-daemon running, and DBUS_SYSTEM_BUS_ADDRESS right if it is set?",
+        .message =
+                "the system bus cannot be reached; is dbus-daemon running, and DBUS_SYSTEM_BUS_ADDRESS right if it is set?",
         .error = ENOTCONN,
         .retryable = true,
         .exit_code = 13,
@@ -53,15 +54,17 @@ int requester_fail(struct vss_requester *r, Condition c, const char *format, ...
 
 int requester_fail_bus(struct vss_requester *r, const sd_bus_error *e, int error, uint64_t deadline_usec) {
         if (now_usec() >= deadline_usec)
-                return requester_fail(r, CONDITION_DEADLINE_PASSED, "the service did not answer in time; see `vssctl status`");
+                return requester_fail(r, CONDITION_DEADLINE_PASSED,
+                                      "the service did not answer in time; see `vssctl status`");
         if (!e || !sd_bus_error_is_set(e)) {
                 Condition c = error == -ENOMEM ? CONDITION_LIMIT_REACHED : CONDITION_UNAVAILABLE;
                 return requester_fail(r, c, "the connection to the bus failed: %s", strerror(-error));
         }
         if (condition_from_name(e->name) == CONDITION_UNAVAILABLE)
-                return requester_fail(r, CONDITION_UNAVAILABLE,
-                                      "vssd cannot be reached: %s; start it with `systemctl start vssd` or look at its log",
-                                      isempty(e->message) ? e->name : e->message);
+                return requester_fail(
+                        r, CONDITION_UNAVAILABLE,
+                        "vssd cannot be reached: %s; start it with `systemctl start vssd` or look at its log",
+                        isempty(e->message) ? e->name : e->message);
         return requester_fail_named(r, e->name, e->message, -1);
 }
 
@@ -109,7 +112,8 @@ _public_ const struct vss_error *vss_requester_error(const struct vss_requester 
         return r ? &r->error : &error_unreachable;
 }
 
-int requester_new_call(struct vss_requester *r, const char *path, const char *interface, const char *member, sd_bus_message **ret) {
+int requester_new_call(struct vss_requester *r, const char *path, const char *interface, const char *member,
+                       sd_bus_message **ret) {
         return requester_check(r, sd_bus_message_new_method_call(r->bus, ret, VSS_BUS_NAME, path, interface, member));
 }
 
@@ -125,8 +129,11 @@ int requester_call(struct vss_requester *r, sd_bus_message *m, uint64_t timeout_
 
 /* Length of the UTF-8 sequence at p that the bus would accept as it is, else 0. */
 static size_t utf8_length(const unsigned char *p) {
-        size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 :
-                   p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+        size_t n = p[0] < 0x80                 ? 1 :
+                   p[0] >= 0xc2 && p[0] < 0xe0 ? 2 :
+                   p[0] >= 0xe0 && p[0] < 0xf0 ? 3 :
+                   p[0] >= 0xf0 && p[0] < 0xf5 ? 4 :
+                                                 0;
         for (size_t i = 1; i < n; i++)
                 if ((p[i] & 0xc0) != 0x80)
                         return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which object an argument means: the full UUID, a unique prefix of at least four digits, the value of the label "alias" or a
- * label KEY=VALUE that only one has; where writers and volumes are asked for, their names too. Everything else is unknown.
+ * Which object an argument means: the full UUID, a unique prefix of at least four digits, the value of the label
+ * "alias" or a label KEY=VALUE that only one has; where writers and volumes are asked for, their names too. Everything
+ * else is unknown.
  */
 #include "client/verbs.h"
 #include <ctype.h>
@@ -45,10 +46,9 @@ static bool match_label(json_object *object, const char *id) {
                 return false;
         if (!equals)
                 return streq(member_text(labels, "alias"), id);
-        json_object_object_foreach(labels, key, text)
-                if (strncmp(id, key, (size_t) (equals - id)) == 0 && !key[equals - id] &&
-                    streq(json_object_get_string(text), equals + 1))
-                        return true;
+        json_object_object_foreach(labels, key, text) if (strncmp(id, key, (size_t) (equals - id)) == 0 &&
+                                                          !key[equals - id] &&
+                                                          streq(json_object_get_string(text), equals + 1)) return true;
         return false;
 }
 
@@ -84,9 +84,12 @@ int resolve(Context *c, json_object *objects, const char *id, const char *interf
                     find(objects, id, VSS_IFACE_SET, match_label, ret) == 1)
                         return 0;
                 if (n > 1)
-                        return context_fail(c, CONDITION_AMBIGUOUS, "\"%s\" means %u things; give more of the id", id, n);
+                        return context_fail(c, CONDITION_AMBIGUOUS, "\"%s\" means %u things; give more of the id", id,
+                                            n);
         }
         _cleanup_free_ char *shown = text_visible(strlen(id) > 100 ? "…" : id);
-        return context_fail(c, CONDITION_NOT_FOUND, "there is no \"%s\"; an id is a whole UUID, at least %d digits that only one has, or an alias",
-                            shown ? shown : "", PREFIX_MIN);
+        return context_fail(
+                c, CONDITION_NOT_FOUND,
+                "there is no \"%s\"; an id is a whole UUID, at least %d digits that only one has, or an alias",
+                shown ? shown : "", PREFIX_MIN);
 }

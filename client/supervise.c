@@ -4,11 +4,12 @@
  *
  *   vssctl ── supervisor ── CMD ── whatever it starts
  *
- * The supervisor is a fork of vssctl that adopts all orphans below it (child subreaper) and keeps our bus connection open; vssd
- * takes the copies away when that connection closes. If vssctl is killed, the supervisor sees the end of the control pipe, ends
- * everything below it and only then goes itself, and with it the connection. If the supervisor is killed, CMD gets SIGKILL (parent
- * death signal) and vssctl, which adopts orphans too, ends the rest. CMD has a process group of its own, so that what is meant
- * for it reaches its children too; where vssctl had the terminal, CMD's group gets it.
+ * The supervisor is a fork of vssctl that adopts all orphans below it (child subreaper) and keeps our bus connection
+ * open; vssd takes the copies away when that connection closes. If vssctl is killed, the supervisor sees the end of the
+ * control pipe, ends everything below it and only then goes itself, and with it the connection. If the supervisor is
+ * killed, CMD gets SIGKILL (parent death signal) and vssctl, which adopts orphans too, ends the rest. CMD has a process
+ * group of its own, so that what is meant for it reaches its children too; where vssctl had the terminal, CMD's group
+ * gets it.
  */
 #include "client/verbs.h"
 #include <fcntl.h>
@@ -151,7 +152,8 @@ static int take_control(int fd, pid_t command) {
 static int supervisor_wait(Supervision *s, pid_t command, int signal_fd, int *ret_status) {
         bool gone = false;
         while (!gone) {
-                struct pollfd fds[] = { { .fd = signal_fd, .events = POLLIN }, { .fd = s->control[0], .events = POLLIN } };
+                struct pollfd fds[] = { { .fd = signal_fd, .events = POLLIN },
+                                        { .fd = s->control[0], .events = POLLIN } };
                 if (poll(fds, ELEMENTSOF(fds), -1) < 0 && errno != EINTR)
                         return -errno;
                 struct signalfd_siginfo info;
@@ -208,7 +210,9 @@ static int read_report(Supervision *s, Report *report, const sigset_t *open) {
                 if (interrupted)
                         forward(s);
                 else if (fds[0].revents)
-                        return read(s->report[0], report, sizeof(*report)) == sizeof(*report) ? 0 : -EPIPE; /* it was killed */
+                        return read(s->report[0], report, sizeof(*report)) == sizeof(*report) ?
+                                       0 :
+                                       -EPIPE; /* it was killed */
         }
 }
 
@@ -236,10 +240,14 @@ static int supervise_run(Supervision *s, Report *report) {
         return r;
 }
 
-int supervise(char **command, SuperviseSetup setup, void *userdata, int stdout_fd, int *ret_status, int *ret_exec_error, char *reterr,
-              size_t size) {
-        Supervision s = { .command = command, .setup = setup, .userdata = userdata, .stdout_fd = stdout_fd,
-                          .control = { -EBADF, -EBADF }, .report = { -EBADF, -EBADF } };
+int supervise(char **command, SuperviseSetup setup, void *userdata, int stdout_fd, int *ret_status, int *ret_exec_error,
+              char *reterr, size_t size) {
+        Supervision s = { .command = command,
+                          .setup = setup,
+                          .userdata = userdata,
+                          .stdout_fd = stdout_fd,
+                          .control = { -EBADF, -EBADF },
+                          .report = { -EBADF, -EBADF } };
         Report report = {};
         s.terminal = isatty(STDIN_FILENO) > 0 && tcgetpgrp(STDIN_FILENO) == getpgrp();
         int r = pipe2(s.control, O_CLOEXEC) < 0 || pipe2(s.report, O_CLOEXEC) < 0 ? -errno : supervise_run(&s, &report);

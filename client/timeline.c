@@ -40,14 +40,17 @@ static int add_step(Timeline *t, const char *who, json_object *step) {
 
 static int add_steps(Timeline *t, const char *who, json_object *steps) {
         int r = 0;
-        for (size_t i = 0; r >= 0 && steps && json_object_is_type(steps, json_type_array) && i < json_object_array_length(steps); i++)
+        for (size_t i = 0;
+             r >= 0 && steps && json_object_is_type(steps, json_type_array) && i < json_object_array_length(steps); i++)
                 r = add_step(t, who, json_object_array_get_idx(steps, i));
         return r;
 }
 
 static int add_owners(Timeline *t, json_object *owners, const char *name_key, const char *steps_key) {
         int r = 0;
-        for (size_t i = 0; r >= 0 && owners && json_object_is_type(owners, json_type_array) && i < json_object_array_length(owners); i++) {
+        for (size_t i = 0;
+             r >= 0 && owners && json_object_is_type(owners, json_type_array) && i < json_object_array_length(owners);
+             i++) {
                 json_object *owner = json_object_array_get_idx(owners, i);
                 const char *instance = member_text(owner, "instance");
                 _cleanup_free_ char *who = NULL;
@@ -94,15 +97,16 @@ static void print_row(Context *c, const TimelineRow *row, uint64_t from, uint64_
         char at[32], lasts[32], left[80];
         uint64_t start = MAX_OF(row->start_usec, from), end = MIN_OF(row->end_usec, to), span = MAX_OF(to - from, 1u);
         unsigned a = (unsigned) ((start - from) * width / span), b = (unsigned) ((end - from) * width / span);
-        _cleanup_free_ char *who = text_visible(row->who), *step = text_visible(row->step), *outcome = text_visible(row->outcome);
+        _cleanup_free_ char *who = text_visible(row->who), *step = text_visible(row->step),
+                            *outcome = text_visible(row->outcome);
         (void) snprintf(left, sizeof(left), "%.32s %.20s", who ? who : "", step ? step : "");
         (void) fprintf(c->out, "%-34s |", row->who[0] ? left : left + 1);
         a = MIN_OF(a, width - 1);
         for (unsigned i = 0; i < width; i++)
                 (void) fputs(i < a || i > MAX_OF(a, b > a ? b - 1 : a) ? " " : utf8 ? "█" : "#", c->out);
         output_line(c, "| %9s %9s%s%s", format_duration(row->start_usec - from, at, sizeof(at)),
-                    format_duration(row->end_usec - row->start_usec, lasts, sizeof(lasts)), streq(row->outcome, "ok") ? "" : "  ",
-                    streq(row->outcome, "ok") || !outcome ? "" : outcome);
+                    format_duration(row->end_usec - row->start_usec, lasts, sizeof(lasts)),
+                    streq(row->outcome, "ok") ? "" : "  ", streq(row->outcome, "ok") || !outcome ? "" : outcome);
 }
 
 static void print_chart(Context *c, const Timeline *t, uint64_t from, uint64_t to, const char *title) {

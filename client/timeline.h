@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The steps of a set record as rows of a chart. The window is some fifty milliseconds of some seconds, so there are two charts:
- * the whole, and the window alone.
+ * The steps of a set record as rows of a chart. The window is some fifty milliseconds of some seconds, so there are two
+ * charts: the whole, and the window alone.
  */
 #include "client/verbs.h"
 
@@ -18,8 +18,8 @@ typedef struct TimelineRow {
 typedef struct Timeline {
         TimelineRow *rows;
         size_t n_rows;
-        uint64_t end_usec;                   /* of everything */
-        uint64_t window_start, window_end;   /* first Freeze to last Thaw; both 0: there was none */
+        uint64_t end_usec;                 /* of everything */
+        uint64_t window_start, window_end; /* first Freeze to last Thaw; both 0: there was none */
 } Timeline;
 
 void timeline_done(Timeline *t);

@@ -8,7 +8,8 @@ static int cancel_run(Context *c) {
         if (r >= 0)
                 r = resolve(c, objects, c->operands[0], VSS_IFACE_SET, &object);
         if (r >= 0)
-                r = call_method(c, member_text(object, "object"), VSS_IFACE_SET, "Cancel", NULL, "a{sv}", 1, "dry_run", "b", (int) c->dry_run);
+                r = call_method(c, member_text(object, "object"), VSS_IFACE_SET, "Cancel", NULL, "a{sv}", 1, "dry_run",
+                                "b", (int) c->dry_run);
         if (r < 0)
                 return r;
         c->document = document_new();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * complete: tells the writers whether the data is safe, per component where asked. After this they may truncate logs, so what is
- * not named with --component counts as not saved.
+ * complete: tells the writers whether the data is safe, per component where asked. After this they may truncate logs,
+ * so what is not named with --component counts as not saved.
  */
 #include "client/verbs.h"
 
@@ -19,7 +19,8 @@ static int append_components(Context *c, sd_bus_message *m, bool succeeded) {
                 const char *colon = writer_reference_end(value);
                 assert(colon); /* check_component() */
                 _cleanup_free_ char *writer = strndup(value, (size_t) (colon - value));
-                r = sd_bus_message_append(m, "(ssa{sv})", writer ? writer : "", colon + 1, 1, "succeeded", "b", (int) succeeded);
+                r = sd_bus_message_append(m, "(ssa{sv})", writer ? writer : "", colon + 1, 1, "succeeded", "b",
+                                          (int) succeeded);
         }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
@@ -34,7 +35,8 @@ static int complete_call(Context *c, const char *object, json_object **ret) {
                 r = append_components(c, m, !failed);
         if (r >= 0)
                 r = sd_bus_message_append(m, "a{sv}", 1, "dry_run", "b", (int) c->dry_run);
-        if (requester_check(c->requester, r) < 0 || requester_call(c->requester, m, c->requester->long_usec, &reply) < 0 ||
+        if (requester_check(c->requester, r) < 0 ||
+            requester_call(c->requester, m, c->requester->long_usec, &reply) < 0 ||
             requester_check(c->requester, bus_to_json(reply, ret)) < 0)
                 return context_fail_requester(c);
         return 0;
@@ -60,7 +62,8 @@ static int complete_run(Context *c) {
         r = call_results(c, json_object_array_get_idx(answer, 0), "writer", &rows);
         c->document = document_new();
         json_object_object_add(c->document, "set", json_object_new_string(member_text(object, "id")));
-        json_object_object_add(c->document, "state", json_object_new_string(c->dry_run ? member_text(object, "state") : "completed"));
+        json_object_object_add(c->document, "state",
+                               json_object_new_string(c->dry_run ? member_text(object, "state") : "completed"));
         json_object_object_add(c->document, "results", rows);
         for (size_t i = 0; output_people(c) && i < json_object_array_length(rows); i++) {
                 json_object *row = json_object_array_get_idx(rows, i);

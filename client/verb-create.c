@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * create: a set that stays until it is deleted (or, with --auto-release, until we end). The set is complete before --exec runs;
- * BackupComplete is `vssctl complete`'s business.
+ * create: a set that stays until it is deleted (or, with --auto-release, until we end). The set is complete before
+ * --exec runs; BackupComplete is `vssctl complete`'s business.
  */
 #include "client/verbs.h"
 #include <fcntl.h>
@@ -11,8 +11,10 @@
 
 static const Option create_options[] = {
         { "persistent", 0, NULL, true, NULL, "keep it until it is deleted (default)" },
-        { "auto-release", 0, NULL, true, NULL, "stay in the foreground; it goes at a signal or the end of standard input" },
-        { "exec", 0, "CMD", false, check_any, "run this in a shell once the copy is complete; if it fails the set is deleted" },
+        { "auto-release", 0, NULL, true, NULL,
+          "stay in the foreground; it goes at a signal or the end of standard input" },
+        { "exec", 0, "CMD", false, check_any,
+          "run this in a shell once the copy is complete; if it fails the set is deleted" },
         {},
 };
 
@@ -74,8 +76,10 @@ static int exec_wait(Context *c, pid_t pid) {
         if (interrupted)
                 c->exit_status = 128 + interrupted;
         return WIFEXITED(status) ?
-               context_fail(c, CONDITION_FAILED, "--exec ended with %d, so the set was deleted", WEXITSTATUS(status)) :
-               context_fail(c, CONDITION_FAILED, "--exec was ended by signal %d, so the set was deleted", WTERMSIG(status));
+                       context_fail(c, CONDITION_FAILED, "--exec ended with %d, so the set was deleted",
+                                    WEXITSTATUS(status)) :
+                       context_fail(c, CONDITION_FAILED, "--exec was ended by signal %d, so the set was deleted",
+                                    WTERMSIG(status));
 }
 
 /* A copy without a directory of its own is mounted as long as the command runs. */
@@ -95,7 +99,8 @@ static int exec_run(Context *c, struct vss_set *s) {
         }
         pid_t pid = r < 0 ? -1 : exec_start(c, given_value(c, "exec"), paths);
         if (r >= 0)
-                r = pid < 0 ? context_fail(c, CONDITION_LIMIT_REACHED, "cannot start --exec: %s", strerror(errno)) : exec_wait(c, pid);
+                r = pid < 0 ? context_fail(c, CONDITION_LIMIT_REACHED, "cannot start --exec: %s", strerror(errno)) :
+                              exec_wait(c, pid);
         for (size_t i = 0; paths && i < n; i++) {
                 if (mounted[i])
                         (void) vss_snapshot_unmount(s, member_text(json_object_array_get_idx(snapshots, i), "id"));
@@ -107,14 +112,17 @@ static int exec_run(Context *c, struct vss_set *s) {
 }
 
 static void print_set(Context *c) {
-        static const Column columns[] = { { "SNAPSHOT", "id", FORMAT_TEXT }, { "VOLUME", "volume", FORMAT_TEXT },
-                                          { "PROVIDER", "provider", FORMAT_TEXT }, { "LEVEL", "consistency", FORMAT_STATE },
-                                          { "PATH", "path", FORMAT_TEXT }, {} };
+        static const Column columns[] = {
+                { "SNAPSHOT", "id", FORMAT_TEXT },       { "VOLUME", "volume", FORMAT_TEXT },
+                { "PROVIDER", "provider", FORMAT_TEXT }, { "LEVEL", "consistency", FORMAT_STATE },
+                { "PATH", "path", FORMAT_TEXT },         {}
+        };
         char freeze[32], hold[32];
         json_object *d = c->document;
         if (!output_people(c))
                 return;
-        output_line(c, "Set %s: %s, writers at rest for %s, writes held for %s", member_text(d, "set"), member_text(d, "consistency"),
+        output_line(c, "Set %s: %s, writers at rest for %s, writes held for %s", member_text(d, "set"),
+                    member_text(d, "consistency"),
                     format_duration((uint64_t) member_number(d, "timing.freeze_usec"), freeze, sizeof(freeze)),
                     format_duration((uint64_t) member_number(d, "timing.hold_usec"), hold, sizeof(hold)));
         output_table(c, member(d, "snapshots"), columns);
@@ -122,7 +130,8 @@ static void print_set(Context *c) {
         for (size_t i = 0; writers && i < json_object_array_length(writers); i++) {
                 json_object *w = json_object_array_get_idx(writers, i);
                 if (member(w, "error"))
-                        output_note(c, "warning: writer %s: %s", member_text(w, "name"), member_text(w, "error.message"));
+                        output_note(c, "warning: writer %s: %s", member_text(w, "name"),
+                                    member_text(w, "error.message"));
         }
         (void) fflush(stdout);
 }
@@ -142,7 +151,9 @@ static int stay(Context *c, struct vss_set *s) {
                 int k = fds[1].revents ? sd_bus_process(c->requester->bus, NULL) : 0;
                 if (k < 0) {
                         c->printed = true;
-                        return context_fail(c, CONDITION_UNAVAILABLE, "the connection to the service was lost, and with it set %s", vss_set_id(s));
+                        return context_fail(c, CONDITION_UNAVAILABLE,
+                                            "the connection to the service was lost, and with it set %s",
+                                            vss_set_id(s));
                 }
         }
         /* It would go with the connection too; this way it is gone when we are. */
@@ -184,9 +195,10 @@ const Verb verb_create = {
         .max_operands = UINT32_MAX,
         .operand_check = check_volume,
         .changes = true,
-        .examples = "  vssctl create /srv/db\n"
-                    "  vssctl create / /home --require=application --label=alias=nightly\n"
-                    "  vssctl create /srv/db --manifest=/backup/db.json --exec='tar -C \"$VSS_PATH_1\" -cf /backup/db.tar .'\n",
+        .examples =
+                "  vssctl create /srv/db\n"
+                "  vssctl create / /home --require=application --label=alias=nightly\n"
+                "  vssctl create /srv/db --manifest=/backup/db.json --exec='tar -C \"$VSS_PATH_1\" -cf /backup/db.tar .'\n",
         .check = create_check,
         .run = create_run,
 };

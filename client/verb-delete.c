@@ -30,17 +30,21 @@ static int delete_object(Context *c, json_object *object, json_object *row) {
         bool set = streq(member_text(object, "interface"), VSS_IFACE_SET);
         json_object_object_add(row, "id", json_object_new_string(member_text(object, "id")));
         int r = given_flag(c, "force") ?
-                call_method(c, member_text(object, "object"), member_text(object, "interface"), "Delete", &answer, "a{sv}", 2,
-                            "dry_run", "b", (int) c->dry_run, "force", "b", 1) :
-                call_method(c, member_text(object, "object"), member_text(object, "interface"), "Delete", &answer, "a{sv}", 1,
-                            "dry_run", "b", (int) c->dry_run);
+                        call_method(c, member_text(object, "object"), member_text(object, "interface"), "Delete",
+                                    &answer, "a{sv}", 2, "dry_run", "b", (int) c->dry_run, "force", "b", 1) :
+                        call_method(c, member_text(object, "object"), member_text(object, "interface"), "Delete",
+                                    &answer, "a{sv}", 1, "dry_run", "b", (int) c->dry_run);
         if (r >= 0 && set)
                 r = call_results(c, json_object_array_get_idx(answer, 0), "writer", &parts);
         return r;
 }
 
 /* The first failure stays the error of the run. */
-typedef struct First { Condition condition; bool retryable; char name[REQUESTER_ERROR_NAME_BYTES], message[LIMIT_MESSAGE_BYTES]; } First;
+typedef struct First {
+        Condition condition;
+        bool retryable;
+        char name[REQUESTER_ERROR_NAME_BYTES], message[LIMIT_MESSAGE_BYTES];
+} First;
 
 static void first_keep(First *first, const Context *c) {
         if (first->condition != CONDITION_NONE)
@@ -58,7 +62,8 @@ static int first_restore(const First *first, Context *c, unsigned n_failed) {
         c->retryable = first->retryable;
         (void) snprintf(c->error_name, sizeof(c->error_name), "%s", first->name);
         if (n_failed > 1)
-                (void) snprintf(c->error_message, sizeof(c->error_message), "%u failed; the first: %.400s", n_failed, first->message);
+                (void) snprintf(c->error_message, sizeof(c->error_message), "%u failed; the first: %.400s", n_failed,
+                                first->message);
         else
                 (void) snprintf(c->error_message, sizeof(c->error_message), "%s", first->message);
         return -condition_errno(first->condition);
@@ -76,7 +81,8 @@ static int delete_ids(Context *c, json_object *rows) {
                         json_object_object_add(row, "id", json_object_new_string(c->operands[i]));
                 else
                         k = delete_object(c, object, row);
-                json_object_object_add(row, "error", k < 0 ? describe_error(c->error_name, c->error_message, c->retryable) : NULL);
+                json_object_object_add(row, "error",
+                                       k < 0 ? describe_error(c->error_name, c->error_message, c->retryable) : NULL);
                 json_object_array_add(rows, row);
                 if (k >= 0)
                         continue;
@@ -93,9 +99,9 @@ static int delete_volume(Context *c, json_object **rows) {
         _cleanup_free_ char *volume = NULL;
         if (volume_to_bus(given_value(c, "volume"), &volume) < 0)
                 return context_fail(c, CONDITION_FAILED, "cannot find out the current directory: %s", strerror(errno));
-        int r = call_method(c, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "DeleteSnapshots", &answer, "a{sv}a{sv}", 2, "volume", "s", volume,
-                            given_flag(c, "oldest") ? "oldest" : "all", "b", 1, 2, "dry_run", "b", (int) c->dry_run,
-                            "force", "b", (int) given_flag(c, "force"));
+        int r = call_method(c, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "DeleteSnapshots", &answer, "a{sv}a{sv}", 2, "volume",
+                            "s", volume, given_flag(c, "oldest") ? "oldest" : "all", "b", 1, 2, "dry_run", "b",
+                            (int) c->dry_run, "force", "b", (int) given_flag(c, "force"));
         return r < 0 ? r : call_results(c, json_object_array_get_idx(answer, 0), "id", rows);
 }
 
@@ -112,7 +118,8 @@ static int delete_run(Context *c) {
         json_object_object_add(c->document, "results", rows);
         for (size_t i = 0; rows && output_people(c) && i < json_object_array_length(rows); i++) {
                 json_object *row = json_object_array_get_idx(rows, i);
-                _cleanup_free_ char *id = text_visible(member_text(row, "id")), *why = text_visible(member_text(row, "error.message"));
+                _cleanup_free_ char *id = text_visible(member_text(row, "id")),
+                                    *why = text_visible(member_text(row, "error.message"));
                 if (member(row, "error"))
                         output_line(c, "%s not deleted: %s", id ? id : "", why ? why : "");
                 else

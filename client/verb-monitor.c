@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * monitor: what happens, as it happens, one line or one JSON object each. It asks the service nothing but once, whether it can be
- * reached, so it never keeps it alive, and it goes on over restarts.
+ * monitor: what happens, as it happens, one line or one JSON object each. It asks the service nothing but once, whether
+ * it can be reached, so it never keeps it alive, and it goes on over restarts.
  */
 #include "client/verbs.h"
 #include <signal.h>
 
 static const char *class_of(const char *path, char **ret_id) {
-        static const struct { const char *class, *word; } classes[] = {
-                { VSS_PATH_SETS, "set" }, { VSS_PATH_SNAPSHOTS, "snapshot" }, { VSS_PATH_PROVIDERS, "provider" }, { VSS_PATH_VOLUMES, "volume" },
+        static const struct {
+                const char *class, *word;
+        } classes[] = {
+                { VSS_PATH_SETS, "set" },
+                { VSS_PATH_SNAPSHOTS, "snapshot" },
+                { VSS_PATH_PROVIDERS, "provider" },
+                { VSS_PATH_VOLUMES, "volume" },
         };
         for (size_t i = 0; i < ELEMENTSOF(classes); i++)
                 if (sd_bus_path_decode(path, classes[i].class, ret_id) > 0)
@@ -24,7 +29,8 @@ static void emit(Context *c, const char *event, const char *path, json_object *d
         _cleanup_free_ char *id = NULL;
         char at[64];
         const char *kind = class_of(path, &id);
-        json_object_object_add(d, "time", json_object_new_string(format_instant(clock_usec(CLOCK_REALTIME), at, sizeof(at))));
+        json_object_object_add(d, "time",
+                               json_object_new_string(format_instant(clock_usec(CLOCK_REALTIME), at, sizeof(at))));
         json_object_object_add(d, "event", json_object_new_string(event));
         json_object_object_add(d, "kind", json_object_new_string(kind));
         json_object_object_add(d, "id", id ? json_object_new_string(id) : NULL);
@@ -32,9 +38,11 @@ static void emit(Context *c, const char *event, const char *path, json_object *d
         if (c->json)
                 (void) puts(json_object_to_json_string_ext(d, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
         else {
-                _cleanup_free_ char *text = text_visible(details ? json_object_to_json_string_ext(details, JSON_C_TO_STRING_NOSLASHESCAPE) : "");
+                _cleanup_free_ char *text = text_visible(
+                        details ? json_object_to_json_string_ext(details, JSON_C_TO_STRING_NOSLASHESCAPE) : "");
                 _cleanup_free_ char *name = text_visible(id ? id : "");
-                (void) printf("%.11s%.12s %s %s%s%s %s\n", at, at + 11, event, kind, id ? " " : "", name ? name : "", text ? text : "");
+                (void) printf("%.11s%.12s %s %s%s%s %s\n", at, at + 11, event, kind, id ? " " : "", name ? name : "",
+                              text ? text : "");
         }
         (void) fflush(stdout);
 }
@@ -85,7 +93,9 @@ static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         else if (streq(name, "InterfacesRemoved"))
                 on_object(c, "removed", arguments);
         else if (streq(name, "NameOwnerChanged"))
-                emit(c, isempty(json_object_get_string(json_object_array_get_idx(arguments, 2))) ? "stopped" : "started", VSS_ROOT_PATH, NULL);
+                emit(c,
+                     isempty(json_object_get_string(json_object_array_get_idx(arguments, 2))) ? "stopped" : "started",
+                     VSS_ROOT_PATH, NULL);
         else if (strncmp(interface, VSS_BUS_NAME, strlen(VSS_BUS_NAME)) == 0)
                 on_own(c, m, arguments);
         return 0;
@@ -120,9 +130,12 @@ static int monitor_run(Context *c) {
         while (!interrupted && now_usec() < deadline_usec && !ferror(stdout)) {
                 r = sd_bus_process(c->requester->bus, NULL);
                 if (r == 0)
-                        r = sd_bus_wait(c->requester->bus, deadline_usec == USEC_INFINITY ? UINT64_MAX : deadline_usec - MIN_OF(now_usec(), deadline_usec));
+                        r = sd_bus_wait(c->requester->bus, deadline_usec == USEC_INFINITY ?
+                                                                   UINT64_MAX :
+                                                                   deadline_usec - MIN_OF(now_usec(), deadline_usec));
                 if (r < 0 && r != -EINTR)
-                        return context_fail(c, CONDITION_UNAVAILABLE, "the connection to the bus was lost: %s", strerror(-r));
+                        return context_fail(c, CONDITION_UNAVAILABLE, "the connection to the bus was lost: %s",
+                                            strerror(-r));
         }
         return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * mount: the service mounts, we only make the directory, with the caller's own rights: the service creates nothing at a path
- * that somebody names.
+ * mount: the service mounts, we only make the directory, with the caller's own rights: the service creates nothing at a
+ * path that somebody names.
  */
 #include "client/verbs.h"
 #include <sys/stat.h>
@@ -17,7 +17,8 @@ static int only_snapshot(Context *c, json_object *objects, json_object *set, jso
         size_t n = paths ? json_object_array_length(paths) : 0;
         if (n != 1)
                 return context_fail(c, n == 0 ? CONDITION_NOT_FOUND : CONDITION_AMBIGUOUS,
-                                    "set %s has %zu snapshots; name one of them, `vssctl show` lists them", member_text(set, "id"), n);
+                                    "set %s has %zu snapshots; name one of them, `vssctl show` lists them",
+                                    member_text(set, "id"), n);
         const char *path = json_object_get_string(json_object_array_get_idx(paths, 0));
         for (size_t i = 0; i < json_object_array_length(objects); i++)
                 if (streq(member_text(json_object_array_get_idx(objects, i), "object"), path)) {
@@ -45,11 +46,14 @@ static int make_directory(Context *c, const char *argument, char **ret, bool *re
                 if (!S_ISDIR(st.st_mode))
                         return context_fail(c, CONDITION_INVALID_ARGUMENT, "%s is not a directory", argument);
         } else if (errno != ENOENT)
-                return context_fail(c, errno == EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED, "cannot use %s: %s", argument,
-                                    strerror(errno));
+                return context_fail(c, errno == EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
+                                    "cannot use %s: %s", argument, strerror(errno));
         else if (!c->dry_run) {
                 if (mkdir(argument, 0755) < 0)
-                        return context_fail(c, errno == ENOENT ? CONDITION_NOT_FOUND : errno == EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
+                        return context_fail(c,
+                                            errno == ENOENT ? CONDITION_NOT_FOUND :
+                                            errno == EACCES ? CONDITION_NOT_AUTHORIZED :
+                                                              CONDITION_FAILED,
                                             "cannot make %s: %s", argument, strerror(errno));
                 *ret_made = true;
         }
@@ -73,8 +77,9 @@ static int mount_run(Context *c) {
                 r = make_directory(c, c->operands[1], &directory, &made);
         if (r < 0)
                 return r;
-        r = call_method(c, member_text(object, "object"), VSS_IFACE_SNAPSHOT, "Mount", &answer, "sa{sv}", directory ? directory : "", 2,
-                        "dry_run", "b", (int) c->dry_run, "exec", "b", (int) !given_flag(c, "noexec"));
+        r = call_method(c, member_text(object, "object"), VSS_IFACE_SNAPSHOT, "Mount", &answer, "sa{sv}",
+                        directory ? directory : "", 2, "dry_run", "b", (int) c->dry_run, "exec", "b",
+                        (int) !given_flag(c, "noexec"));
         if (r < 0) {
                 if (made)
                         (void) rmdir(c->operands[1]);

@@ -2,9 +2,14 @@
 #include "client/verb-lists.h"
 
 static const Column columns[] = {
-        { "PROVIDER", "name", FORMAT_TEXT }, { "VERSION", "version", FORMAT_TEXT }, { "KIND", "kind", FORMAT_TEXT },
-        { "PRIORITY", "priority", FORMAT_TEXT }, { "STATE", "state", FORMAT_STATE }, { "CAPABILITIES", "capabilities", FORMAT_LIST },
-        { "LAST ERROR", "error.message", FORMAT_TEXT }, {},
+        { "PROVIDER", "name", FORMAT_TEXT },
+        { "VERSION", "version", FORMAT_TEXT },
+        { "KIND", "kind", FORMAT_TEXT },
+        { "PRIORITY", "priority", FORMAT_TEXT },
+        { "STATE", "state", FORMAT_STATE },
+        { "CAPABILITIES", "capabilities", FORMAT_LIST },
+        { "LAST ERROR", "error.message", FORMAT_TEXT },
+        {},
 };
 
 static int providers_run(Context *c) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * report: one archive for a bug report. Works without the service too: then that is what it reports. Values of keys that look like
- * passwords are removed from everything; the archive can be read by its owner only.
+ * report: one archive for a bug report. Works without the service too: then that is what it reports. Values of keys
+ * that look like passwords are removed from everything; the archive can be read by its owner only.
  */
 #include "client/archive.h"
 #include "client/verb-lists.h"
@@ -13,7 +13,12 @@
 
 enum { REPORT_FILES_MAX = 256, REPORT_LOG_BYTES = 1024 * 1024, REPORT_DEPTH = 3 };
 
-typedef struct Report { Context *c; FILE *f; unsigned n_files; int result; } Report;
+typedef struct Report {
+        Context *c;
+        FILE *f;
+        unsigned n_files;
+        int result;
+} Report;
 
 static void add_text(Report *r, const char *name, char *text) {
         if (r->result < 0 || !text)
@@ -24,7 +29,8 @@ static void add_text(Report *r, const char *name, char *text) {
 }
 
 static void add_json(Report *r, const char *name, json_object *object) {
-        char *text = strdup(json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
+        char *text = strdup(
+                json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
         add_text(r, name, text);
         free(text);
 }
@@ -57,7 +63,8 @@ static void add_directory(Report *r, int fd, const char *name, unsigned depth) {
         while (r->n_files < REPORT_FILES_MAX && (entry = readdir(directory))) {
                 char path[512];
                 int child = entry->d_name[0] == '.' ? -EBADF :
-                            openat(dirfd(directory), entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+                                                      openat(dirfd(directory), entry->d_name,
+                                                             O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
                 struct stat st;
                 if (child < 0)
                         continue;
@@ -120,7 +127,8 @@ static void add_versions(Report *r) {
         struct utsname u = {};
         char at[64];
         (void) uname(&u);
-        json_object_object_add(d, "time", json_object_new_string(format_instant(clock_usec(CLOCK_REALTIME), at, sizeof(at))));
+        json_object_object_add(d, "time",
+                               json_object_new_string(format_instant(clock_usec(CLOCK_REALTIME), at, sizeof(at))));
         json_object_object_add(d, "vssctl", json_object_new_string(VSS_VERSION));
         json_object_object_add(d, "kernel", json_object_new_string(u.release));
         json_object_object_add(d, "machine", json_object_new_string(u.machine));
@@ -148,15 +156,21 @@ static void add_records(Report *r, json_object *objects) {
 
 /* Through the verbs themselves, so that the report holds what they print. */
 static void add_service(Report *r) {
-        static const Verb *const asked[] = { &verb_status, &verb_writers, &verb_providers, &verb_volumes, &verb_sets, &verb_snapshots };
+        static const Verb *const asked[] = { &verb_status,  &verb_writers, &verb_providers,
+                                             &verb_volumes, &verb_sets,    &verb_snapshots };
         for (size_t i = 0; i < ELEMENTSOF(asked); i++) {
-                Context one = { .verb = asked[i], .json = true, .out = stdout, .requester = r->c->requester, .timeout_usec = USEC_INFINITY };
+                Context one = { .verb = asked[i],
+                                .json = true,
+                                .out = stdout,
+                                .requester = r->c->requester,
+                                .timeout_usec = USEC_INFINITY };
                 char name[64];
                 (void) snprintf(name, sizeof(name), "%s.json", asked[i]->name);
                 if (asked[i]->run(&one) < 0) {
                         json_object_put(one.document);
                         one.document = document_new();
-                        json_object_object_add(one.document, "error", describe_error(one.error_name, one.error_message, one.retryable));
+                        json_object_object_add(one.document, "error",
+                                               describe_error(one.error_name, one.error_message, one.retryable));
                 }
                 add_json(r, name, one.document);
                 json_object_put(one.document);
@@ -179,8 +193,10 @@ static int report_write(Context *c, FILE *f) {
         add_place(&r, "CONFIGURATION_DIRECTORY", "/etc/vss", "etc");
         add_place(&r, "LOGS_DIRECTORY", "/var/log/vss", "log");
         add_place(&r, "RUNTIME_DIRECTORY", "/run/vss", "run");
-        add_output(&r, "journal", "journalctl --no-pager -q -n 2000 -o short-precise -t vssd -t vss-guard -t vss-provider-host -t vss-cow "
-                                  "-u 'vss*'");
+        add_output(
+                &r, "journal",
+                "journalctl --no-pager -q -n 2000 -o short-precise -t vssd -t vss-guard -t vss-provider-host -t vss-cow "
+                "-u 'vss*'");
         add_output(&r, "lsblk", "lsblk -o NAME,TYPE,FSTYPE,SIZE,MOUNTPOINTS");
         return r.result < 0 ? r.result : archive_end(f);
 }
@@ -195,11 +211,13 @@ static int report_run(Context *c) {
         int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
         if (!f)
-                return context_fail(c, errno == EEXIST ? CONDITION_EXISTS : CONDITION_FAILED, "cannot create %s: %s", name, strerror(errno));
+                return context_fail(c, errno == EEXIST ? CONDITION_EXISTS : CONDITION_FAILED, "cannot create %s: %s",
+                                    name, strerror(errno));
         int r = report_write(c, f);
         if (fclose(f) != 0 || r < 0) {
                 (void) unlink(name);
-                return context_fail(c, errno == ENOSPC ? CONDITION_NO_SPACE : CONDITION_FAILED, "cannot write %s: %s", name, strerror(errno));
+                return context_fail(c, errno == ENOSPC ? CONDITION_NO_SPACE : CONDITION_FAILED, "cannot write %s: %s",
+                                    name, strerror(errno));
         }
         c->document = document_new();
         json_object_object_add(c->document, "path", json_object_new_string(name));

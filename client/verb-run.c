@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * run: a set, a command that sees it where the volumes are, BackupComplete by the command's success, and the copies go. The exit
- * status is the command's; ours are 2 for wrong usage and 125 for everything else that is not the command's doing.
+ * run: a set, a command that sees it where the volumes are, BackupComplete by the command's success, and the copies go.
+ * The exit status is the command's; ours are 2 for wrong usage and 125 for everything else that is not the command's
+ * doing.
  */
 #include "client/private-mounts.h"
 #include "client/verbs.h"
@@ -35,7 +36,9 @@ static int add_copy(Context *c, struct vss_set *s, PrivateMounts *mounts, json_o
         int fd = vss_snapshot_open(s, id, VSS_OPEN_MOUNT);
         if (fd < 0)
                 return context_fail_requester(c);
-        return private_mounts_add(mounts, path, fd, true) < 0 ? context_fail(c, CONDITION_LIMIT_REACHED, "out of memory") : 0;
+        return private_mounts_add(mounts, path, fd, true) < 0 ?
+                       context_fail(c, CONDITION_LIMIT_REACHED, "out of memory") :
+                       0;
 }
 
 static int add_copies(Context *c, struct vss_set *s, PrivateMounts *mounts) {
@@ -44,11 +47,15 @@ static int add_copies(Context *c, struct vss_set *s, PrivateMounts *mounts) {
         for (size_t i = 0; r >= 0 && i < json_object_array_length(snapshots); i++)
                 r = add_copy(c, s, mounts, json_object_array_get_idx(snapshots, i));
         if (r >= 0 && mounts->n_mounts == 0)
-                return context_fail(c, CONDITION_NOT_SUPPORTED, "none of the volumes is mounted, so there is no path that could show its copy");
+                return context_fail(c, CONDITION_NOT_SUPPORTED,
+                                    "none of the volumes is mounted, so there is no path that could show its copy");
         return r;
 }
 
-typedef struct Setup { PrivateMounts *mounts; const char *set; } Setup;
+typedef struct Setup {
+        PrivateMounts *mounts;
+        const char *set;
+} Setup;
 
 static int enter(void *userdata, char *reterr, size_t size) {
         Setup *setup = userdata;
@@ -64,14 +71,16 @@ static int run_command(Context *c, struct vss_set *s, int *ret_status) {
         if (r < 0)
                 return r;
         /* With --json standard output belongs to the document. */
-        r = supervise(c->command, enter, &setup, c->json ? STDERR_FILENO : -EBADF, &status, &exec_error, message, sizeof(message));
+        r = supervise(c->command, enter, &setup, c->json ? STDERR_FILENO : -EBADF, &status, &exec_error, message,
+                      sizeof(message));
         if (r < 0)
-                return context_fail(c, CONDITION_FAILED, "%s", message[0] ? message : "the command was lost, with all it had started");
+                return context_fail(c, CONDITION_FAILED, "%s",
+                                    message[0] ? message : "the command was lost, with all it had started");
         if (exec_error != 0) {
                 c->exit_status = exec_error == ENOENT ? 127 : 126;
                 *ret_status = c->exit_status;
-                return context_fail(c, exec_error == ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED, "cannot run %s: %s", c->command[0],
-                                    strerror(exec_error));
+                return context_fail(c, exec_error == ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED,
+                                    "cannot run %s: %s", c->command[0], strerror(exec_error));
         }
         *ret_status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         return 0;

@@ -2,9 +2,14 @@
 #include "client/verb-lists.h"
 
 static const Column columns[] = {
-        { "SET", "id", FORMAT_TEXT }, { "CREATED", "created", FORMAT_TIME }, { "STATE", "state", FORMAT_STATE },
-        { "LEVEL", "consistency", FORMAT_STATE }, { "SNAPSHOTS", "snapshots", FORMAT_COUNT }, { "VOLUMES", "volumes", FORMAT_LIST },
-        { "ERROR", "error.message", FORMAT_TEXT }, {},
+        { "SET", "id", FORMAT_TEXT },
+        { "CREATED", "created", FORMAT_TIME },
+        { "STATE", "state", FORMAT_STATE },
+        { "LEVEL", "consistency", FORMAT_STATE },
+        { "SNAPSHOTS", "snapshots", FORMAT_COUNT },
+        { "VOLUMES", "volumes", FORMAT_LIST },
+        { "ERROR", "error.message", FORMAT_TEXT },
+        {},
 };
 
 static int sets_run(Context *c) {

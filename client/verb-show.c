@@ -4,12 +4,12 @@
  */
 #include "client/verbs.h"
 
-static const char *const all_interfaces = VSS_IFACE_SET " " VSS_IFACE_SNAPSHOT " " VSS_IFACE_WRITER_ENTRY " " VSS_IFACE_VOLUME;
+static const char *const all_interfaces = VSS_IFACE_SET " " VSS_IFACE_SNAPSHOT " " VSS_IFACE_WRITER_ENTRY
+                                                        " " VSS_IFACE_VOLUME;
 
 static json_object *document_of(json_object *own) {
         json_object *d = document_new();
-        json_object_object_foreach(own, key, value)
-                json_object_object_add(d, key, json_object_get(value));
+        json_object_object_foreach(own, key, value) json_object_object_add(d, key, json_object_get(value));
         json_object_put(own);
         return d;
 }
@@ -39,8 +39,11 @@ static int show_writer(Context *c, json_object *object) {
         _cleanup_(json_object_putp) json_object *answer = NULL;
         Context silent = *c;
         c->document = document_of(describe_writer(object));
-        if (call_method(&silent, member_text(object, "object"), VSS_IFACE_WRITER_ENTRY, "GetMetadata", &answer, "a{sv}", 0) >= 0)
-                json_object_object_add(c->document, "metadata", json_tokener_parse(json_object_get_string(json_object_array_get_idx(answer, 0))));
+        if (call_method(&silent, member_text(object, "object"), VSS_IFACE_WRITER_ENTRY, "GetMetadata", &answer, "a{sv}",
+                        0) >= 0)
+                json_object_object_add(c->document, "metadata",
+                                       json_tokener_parse(
+                                               json_object_get_string(json_object_array_get_idx(answer, 0))));
         return 0;
 }
 
@@ -65,7 +68,8 @@ static int lookup_volume(Context *c, json_object *objects, const char *argument,
         Context silent = *c;
         if (volume_to_bus(argument, &volume) < 0 ||
             call_method(&silent, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "LookupVolume", &answer, "sa{sv}", volume, 0) < 0 ||
-            call_properties(&silent, json_object_get_string(json_object_array_get_idx(answer, 1)), VSS_IFACE_VOLUME, &properties) < 0)
+            call_properties(&silent, json_object_get_string(json_object_array_get_idx(answer, 1)), VSS_IFACE_VOLUME,
+                            &properties) < 0)
                 return -1;
         json_object_array_add(objects, json_object_get(properties));
         *ret = properties;

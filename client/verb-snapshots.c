@@ -9,9 +9,15 @@ static const Option snapshots_options[] = {
         {},
 };
 static const Column columns[] = {
-        { "SNAPSHOT", "id", FORMAT_TEXT }, { "SET", "set", FORMAT_TEXT }, { "CREATED", "created", FORMAT_TIME },
-        { "VOLUME", "volume", FORMAT_TEXT }, { "PROVIDER", "provider", FORMAT_TEXT }, { "LEVEL", "consistency", FORMAT_STATE },
-        { "SIZE", "size", FORMAT_SIZE }, { "MOUNTED ON", "mounts", FORMAT_LIST }, {},
+        { "SNAPSHOT", "id", FORMAT_TEXT },
+        { "SET", "set", FORMAT_TEXT },
+        { "CREATED", "created", FORMAT_TIME },
+        { "VOLUME", "volume", FORMAT_TEXT },
+        { "PROVIDER", "provider", FORMAT_TEXT },
+        { "LEVEL", "consistency", FORMAT_STATE },
+        { "SIZE", "size", FORMAT_SIZE },
+        { "MOUNTED ON", "mounts", FORMAT_LIST },
+        {},
 };
 
 static int keep_volume(Context *c, const char *argument) {

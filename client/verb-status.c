@@ -14,7 +14,8 @@ static bool is_one_of(const char *word, const char *const *words) {
 }
 
 /* Objects of one interface that pick() takes, described. */
-static json_object *pick(json_object *objects, const char *interface, bool (*wanted)(json_object *), json_object *(*describe)(json_object *)) {
+static json_object *pick(json_object *objects, const char *interface, bool (*wanted)(json_object *),
+                         json_object *(*describe)(json_object *) ) {
         _cleanup_(json_object_putp) json_object *some = json_object_new_array(), *list = NULL;
         for (size_t i = 0; i < json_object_array_length(objects); i++) {
                 json_object *object = json_object_array_get_idx(objects, i);
@@ -57,7 +58,8 @@ static json_object *last_rows(json_object *rows, size_t n) {
 }
 
 static json_object *describe_storage(json_object *object) {
-        static const char *const keys[] = { "id", "provider", "path", "state", "fault", "policy", "max_bytes", "used_bytes", "allocated_bytes" };
+        static const char *const keys[] = { "id",     "provider",  "path",       "state",          "fault",
+                                            "policy", "max_bytes", "used_bytes", "allocated_bytes" };
         json_object *d = json_object_new_object();
         for (size_t i = 0; i < ELEMENTSOF(keys); i++)
                 json_object_object_add(d, keys[i], json_object_get(member(object, keys[i])));
@@ -71,14 +73,20 @@ static void build(Context *c, json_object *manager, json_object *objects) {
         for (size_t i = 0; i < ELEMENTSOF(keys); i++)
                 json_object_object_add(d, keys[i], json_object_get(member(manager, keys[i])));
         json_object_object_add(d, "running", pick(objects, VSS_IFACE_SET, is_running, describe_set));
-        json_object_object_add(d, "failures", last_rows(pick(objects, VSS_IFACE_SET, is_aborted, describe_set), FAILURES_SHOWN));
+        json_object_object_add(d, "failures",
+                               last_rows(pick(objects, VSS_IFACE_SET, is_aborted, describe_set), FAILURES_SHOWN));
         json_object_object_add(d, "failed_writers", pick(objects, VSS_IFACE_WRITER_ENTRY, has_failed, describe_writer));
-        json_object_object_add(d, "failed_providers", pick(objects, VSS_IFACE_PROVIDER_ENTRY, has_failed, describe_provider));
+        json_object_object_add(d, "failed_providers",
+                               pick(objects, VSS_IFACE_PROVIDER_ENTRY, has_failed, describe_provider));
         json_object_object_add(d, "storage", pick(objects, VSS_BUS_NAME ".Storage", any, describe_storage));
         json_object *counts = json_object_new_object();
-        const struct { const char *key, *interface; bool (*wanted)(json_object *); } counted[] = {
-                { "sets", VSS_IFACE_SET, is_kept }, { "snapshots", VSS_IFACE_SNAPSHOT, any }, { "writers", VSS_IFACE_WRITER_ENTRY, any },
-                { "providers", VSS_IFACE_PROVIDER_ENTRY, any }, { "volumes", VSS_IFACE_VOLUME, any },
+        const struct {
+                const char *key, *interface;
+                bool (*wanted)(json_object *);
+        } counted[] = {
+                { "sets", VSS_IFACE_SET, is_kept },         { "snapshots", VSS_IFACE_SNAPSHOT, any },
+                { "writers", VSS_IFACE_WRITER_ENTRY, any }, { "providers", VSS_IFACE_PROVIDER_ENTRY, any },
+                { "volumes", VSS_IFACE_VOLUME, any },
         };
         for (size_t i = 0; i < ELEMENTSOF(counted); i++) {
                 int n = 0;
@@ -100,19 +108,30 @@ static void print_some(Context *c, const char *title, const char *key, const Col
 }
 
 static void print(Context *c) {
-        static const Column running[] = { { "SET", "id", FORMAT_TEXT }, { "STATE", "state", FORMAT_STATE }, { "PHASE", "phase", FORMAT_TEXT },
-                                          { "OWNER", "requester", FORMAT_TEXT }, { "VOLUMES", "volumes", FORMAT_LIST }, {} };
-        static const Column failures[] = { { "SET", "id", FORMAT_TEXT }, { "VOLUMES", "volumes", FORMAT_LIST }, { "ERROR", "error.message", FORMAT_TEXT }, {} };
-        static const Column failed[] = { { "NAME", "name", FORMAT_TEXT }, { "STATE", "state", FORMAT_STATE }, { "LAST ERROR", "error.message", FORMAT_TEXT }, {} };
-        static const Column storage[] = { { "STORE", "path", FORMAT_TEXT }, { "STATE", "state", FORMAT_STATE }, { "USED", "used_bytes", FORMAT_SIZE },
-                                          { "MAXIMUM", "max_bytes", FORMAT_SIZE }, { "FAULT", "fault", FORMAT_TEXT }, {} };
+        static const Column running[] = { { "SET", "id", FORMAT_TEXT },          { "STATE", "state", FORMAT_STATE },
+                                          { "PHASE", "phase", FORMAT_TEXT },     { "OWNER", "requester", FORMAT_TEXT },
+                                          { "VOLUMES", "volumes", FORMAT_LIST }, {} };
+        static const Column failures[] = { { "SET", "id", FORMAT_TEXT },
+                                           { "VOLUMES", "volumes", FORMAT_LIST },
+                                           { "ERROR", "error.message", FORMAT_TEXT },
+                                           {} };
+        static const Column failed[] = { { "NAME", "name", FORMAT_TEXT },
+                                         { "STATE", "state", FORMAT_STATE },
+                                         { "LAST ERROR", "error.message", FORMAT_TEXT },
+                                         {} };
+        static const Column storage[] = {
+                { "STORE", "path", FORMAT_TEXT },      { "STATE", "state", FORMAT_STATE },
+                { "USED", "used_bytes", FORMAT_SIZE }, { "MAXIMUM", "max_bytes", FORMAT_SIZE },
+                { "FAULT", "fault", FORMAT_TEXT },     {}
+        };
         json_object *d = c->document;
         output_begin(c);
         output_line(c, "vssd %s is running; rights are decided by %s", member_text(d, "version"),
                     streq(member_text(d, "authorization"), "polkit") ? "polkit" : "user id (root only)");
-        output_line(c, "%d sets with %d snapshots, %d volumes, %d writers, %d providers", (int) member_number(d, "counts.sets"),
-                    (int) member_number(d, "counts.snapshots"), (int) member_number(d, "counts.volumes"),
-                    (int) member_number(d, "counts.writers"), (int) member_number(d, "counts.providers"));
+        output_line(c, "%d sets with %d snapshots, %d volumes, %d writers, %d providers",
+                    (int) member_number(d, "counts.sets"), (int) member_number(d, "counts.snapshots"),
+                    (int) member_number(d, "counts.volumes"), (int) member_number(d, "counts.writers"),
+                    (int) member_number(d, "counts.providers"));
         print_some(c, "Under way", "running", running);
         print_some(c, "Last failures", "failures", failures);
         print_some(c, "Writers that failed", "failed_writers", failed);

@@ -41,8 +41,9 @@ static int umount_run(Context *c) {
                 r = strchr(c->operands[0], '/') ? find_mounted(c, objects, c->operands[0], &object, &path) :
                                                   snapshot_resolve(c, objects, c->operands[0], &object);
         if (r >= 0)
-                r = call_method(c, member_text(object, "object"), VSS_IFACE_SNAPSHOT, "Unmount", NULL, "sa{sv}", path ? path : "", 2,
-                                "dry_run", "b", (int) c->dry_run, "force", "b", (int) given_flag(c, "force"));
+                r = call_method(c, member_text(object, "object"), VSS_IFACE_SNAPSHOT, "Unmount", NULL, "sa{sv}",
+                                path ? path : "", 2, "dry_run", "b", (int) c->dry_run, "force", "b",
+                                (int) given_flag(c, "force"));
         if (r < 0)
                 return r;
         c->document = document_new();

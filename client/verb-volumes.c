@@ -5,9 +5,16 @@
 #include "client/verb-lists.h"
 
 static const Column columns[] = {
-        { "VOLUME", "name", FORMAT_TEXT }, { "KIND", "kind", FORMAT_TEXT }, { "FILE SYSTEM", "filesystem", FORMAT_TEXT },
-        { "SIZE", "size", FORMAT_SIZE }, { "PROVIDER", "provider", FORMAT_TEXT }, { "LEVEL", "level", FORMAT_STATE },
-        { "SNAPSHOTS", "snapshots", FORMAT_COUNT }, { "DEVICE", "device", FORMAT_TEXT }, { "WHY NOT", "error.message", FORMAT_TEXT }, {},
+        { "VOLUME", "name", FORMAT_TEXT },
+        { "KIND", "kind", FORMAT_TEXT },
+        { "FILE SYSTEM", "filesystem", FORMAT_TEXT },
+        { "SIZE", "size", FORMAT_SIZE },
+        { "PROVIDER", "provider", FORMAT_TEXT },
+        { "LEVEL", "level", FORMAT_STATE },
+        { "SNAPSHOTS", "snapshots", FORMAT_COUNT },
+        { "DEVICE", "device", FORMAT_TEXT },
+        { "WHY NOT", "error.message", FORMAT_TEXT },
+        {},
 };
 
 static void probe(Context *c, json_object *object, json_object *row) {

@@ -5,22 +5,29 @@
 #include "client/verb-lists.h"
 
 static const Column columns[] = {
-        { "WRITER", "name", FORMAT_TEXT }, { "INSTANCE", "instance", FORMAT_TEXT }, { "STATE", "state", FORMAT_STATE },
-        { "LEVEL", "level", FORMAT_TEXT }, { "KIND", "kind", FORMAT_TEXT }, { "VERSION", "version", FORMAT_TEXT },
-        { "LAST ERROR", "error.message", FORMAT_TEXT }, {},
+        { "WRITER", "name", FORMAT_TEXT },
+        { "INSTANCE", "instance", FORMAT_TEXT },
+        { "STATE", "state", FORMAT_STATE },
+        { "LEVEL", "level", FORMAT_TEXT },
+        { "KIND", "kind", FORMAT_TEXT },
+        { "VERSION", "version", FORMAT_TEXT },
+        { "LAST ERROR", "error.message", FORMAT_TEXT },
+        {},
 };
 
 static bool is_meant(json_object *object, const char *reference) {
         const char *name = member_text(object, "name"), *instance = member_text(object, "instance");
         size_t n = strlen(name);
-        return streq(name, reference) || (strncmp(name, reference, n) == 0 && reference[n] == '@' && streq(instance, reference + n + 1));
+        return streq(name, reference) ||
+               (strncmp(name, reference, n) == 0 && reference[n] == '@' && streq(instance, reference + n + 1));
 }
 
 /* A writer that is gone has no document; the list still shows it. */
 static json_object *fetch_metadata(Context *c, json_object *object) {
         _cleanup_(json_object_putp) json_object *answer = NULL;
         Context silent = *c;
-        if (call_method(&silent, member_text(object, "object"), VSS_IFACE_WRITER_ENTRY, "GetMetadata", &answer, "a{sv}", 0) < 0)
+        if (call_method(&silent, member_text(object, "object"), VSS_IFACE_WRITER_ENTRY, "GetMetadata", &answer, "a{sv}",
+                        0) < 0)
                 return NULL;
         const char *text = json_object_get_string(json_object_array_get_idx(answer, 0));
         return isempty(text) || strlen(text) > LIMIT_METADATA_BYTES ? NULL : json_tokener_parse(text);
@@ -39,7 +46,8 @@ static int writers_named(Context *c, const char *reference) {
                 json_object_array_add(rows, row);
         }
         if (r >= 0 && json_object_array_length(rows) == 0)
-                r = context_fail(c, CONDITION_NOT_FOUND, "there is no writer \"%s\"; `vssctl writers` lists them", reference);
+                r = context_fail(c, CONDITION_NOT_FOUND, "there is no writer \"%s\"; `vssctl writers` lists them",
+                                 reference);
         if (r < 0) {
                 json_object_put(rows);
                 return r;

@@ -3,14 +3,15 @@
 /*
  * vss-requester.h: take application-consistent snapshots from a program (see vss-requester(3) and `pkg-config vss`).
  *
- * The order of a backup: vss_requester_open(), vss_set_new(), vss_set_add_volume() for each volume, options, vss_set_create(),
- * vss_set_wait(), then per copy vss_set_snapshot() and vss_snapshot_mount() or _open(), read, vss_set_complete(), close.
+ * The order of a backup: vss_requester_open(), vss_set_new(), vss_set_add_volume() for each volume, options,
+ * vss_set_create(), vss_set_wait(), then per copy vss_set_snapshot() and vss_snapshot_mount() or _open(), read,
+ * vss_set_complete(), close.
  *
- * Calls block. They return 0 (or a file descriptor) on success and -errno on failure, with vss_requester_error() telling the
- * rest; programs decide by vss_error.name, never by errno. Strings and structs handed out by pointer to const belong to their
- * requester or set and stay valid until the next call on it; `char **ret_` results are freed by the caller. Text is UTF-8; a path
- * with other bytes, control characters or backslashes is written with \xHH for each of them. One thread at a time may use a
- * requester and its sets, and a child after fork() none of them.
+ * Calls block. They return 0 (or a file descriptor) on success and -errno on failure, with vss_requester_error()
+ * telling the rest; programs decide by vss_error.name, never by errno. Strings and structs handed out by pointer to
+ * const belong to their requester or set and stay valid until the next call on it; `char **ret_` results are freed by
+ * the caller. Text is UTF-8; a path with other bytes, control characters or backslashes is written with \xHH for each
+ * of them. One thread at a time may use a requester and its sets, and a child after fork() none of them.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,7 +23,8 @@ extern "C" {
 struct vss_requester; /* one connection to the service */
 struct vss_set;       /* handle of a set; free before closing its requester */
 
-/* What went wrong with the last call that failed. Fields are only ever appended; struct_size says how many there are. */
+/* What went wrong with the last call that failed. Fields are only ever appended; struct_size says how many there are.
+ */
 struct vss_error {
         uint64_t struct_size;
         const char *name;    /* "org.vssd.Vss1.Error.Vetoed"; "" while nothing failed */
@@ -54,8 +56,9 @@ enum vss_open {
 };
 
 /*
- * Called from vss_set_wait() whenever something changed and at least ten times per second. fraction is 0 to 1, or -1 while it is
- * not known. Return non-zero to cancel the set; wait then goes on until it is gone (or, too late, until it is created).
+ * Called from vss_set_wait() whenever something changed and at least ten times per second. fraction is 0 to 1, or -1
+ * while it is not known. Return non-zero to cancel the set; wait then goes on until it is gone (or, too late, until it
+ * is created).
  */
 typedef int (*vss_progress_fn)(const char *state, const char *phase, double fraction, void *userdata);
 
@@ -66,20 +69,22 @@ struct vss_requester *vss_requester_close(struct vss_requester *r);
 /* Of the last call that failed; never NULL, also for r == NULL (then: the service cannot be reached). */
 const struct vss_error *vss_requester_error(const struct vss_requester *r);
 
-/* A set to be made: no effect yet. Without further options: backup_type copy, auto-release, bound to this connection. */
+/* A set to be made: no effect yet. Without further options: backup_type copy, auto-release, bound to this connection.
+ */
 int vss_set_new(struct vss_requester *r, struct vss_set **ret);
 /* One made earlier or by another: UUID or a unique prefix of at least 4 digits. */
 int vss_set_open(struct vss_requester *r, const char *id, struct vss_set **ret);
 /* Frees the handle, not the set. Accepts NULL, returns NULL. */
 struct vss_set *vss_set_free(struct vss_set *s);
 
-/* volume: mount point, btrfs subvolume, block device, engine volume, or a path on one. provider NULL: the most native. */
+/* volume: mount point, btrfs subvolume, block device, engine volume, or a path on one. provider NULL: the most native.
+ */
 int vss_set_add_volume(struct vss_set *s, const char *volume, const char *provider);
 /* An explicit component of a writer (NAME or NAME@INSTANCE); options go to the writer as they are and may be NULL. */
 int vss_set_add_component(struct vss_set *s, const char *writer, const char *path, const char *options);
 /*
- * An option of CreateSet as text: booleans "true" and "false", durations in microseconds; call again for each member of a list;
- * members of maps are "key=value". -EINVAL for a key or value that cannot be.
+ * An option of CreateSet as text: booleans "true" and "false", durations in microseconds; call again for each member of
+ * a list; members of maps are "key=value". -EINVAL for a key or value that cannot be.
  */
 int vss_set_option(struct vss_set *s, const char *key, const char *value);
 
@@ -88,8 +93,8 @@ int vss_set_plan(struct vss_set *s, char **ret_json);
 /* Returns as soon as the set is accepted; vss_set_wait() tells how it ends. */
 int vss_set_create(struct vss_set *s);
 /*
- * 0: created, the copies can be read. Otherwise the set is gone and the error says why, except -ETIME: timeout_usec is over and
- * the set goes on. -ENOTCONN: the bus was lost; open the set again by its id.
+ * 0: created, the copies can be read. Otherwise the set is gone and the error says why, except -ETIME: timeout_usec is
+ * over and the set goes on. -ENOTCONN: the bus was lost; open the set again by its id.
  */
 int vss_set_wait(struct vss_set *s, uint64_t timeout_usec, vss_progress_fn progress, void *userdata);
 

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A vssd that only answers: enough of the bus for every verb of vssctl, with the error a test asks for. What happens to a set
- * is said by the name of its volume, so that tests need no second channel:
+ * A vssd that only answers: enough of the bus for every verb of vssctl, with the error a test asks for. What happens to
+ * a set is said by the name of its volume, so that tests need no second channel:
  *
  *   /fail/NAME    CreateSet and Plan are refused with that error     /abort/NAME  the set ends aborted with it
  *   /refuse/NAME  created, but each later call on it is refused      /once/NAME   aborted the first time, then created
  *   /slow         goes on until it is cancelled                      /late        created although it is cancelled
  *   /flaky        Complete answers with one failed writer            anything else: created at once
  *
- * NAME is the last part of one of our error names, or a whole name. Every call is printed on stdout as it came. Open("mount")
- * hands out a detached clone of $FAKE_COPY, Path of every copy is $FAKE_COPY.
+ * NAME is the last part of one of our error names, or a whole name. Every call is printed on stdout as it came.
+ * Open("mount") hands out a detached clone of $FAKE_COPY, Path of every copy is $FAKE_COPY.
  */
-#include "protocol/base.h"
-#include "protocol/vocabulary.h"
+#include "tests/fake-manager.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -40,20 +39,26 @@ struct FakeSet {
         sd_event_source *timer;
 };
 
-static struct { sd_bus *bus; sd_event *event; FakeSet sets[SETS_MAX]; size_t n_sets; unsigned n_once; } fake;
+static struct {
+        sd_bus *bus;
+        sd_event *event;
+        FakeSet sets[SETS_MAX];
+        size_t n_sets;
+        unsigned n_once;
+} fake;
 
 static const char *error_name(const char *name, char *buffer, size_t size) {
         (void) snprintf(buffer, size, "%s%s", strchr(name, '.') ? "" : VSS_BUS_NAME ".Error.", name);
         return buffer;
 }
 
-static int refuse(sd_bus_error *e, const char *name) {
+int refuse(sd_bus_error *e, const char *name) {
         char full[300];
         error_name(name, full, sizeof(full));
         return sd_bus_error_setf(e, full, "the fake service was told to answer %s; do not use it", full);
 }
 
-static void log_call(sd_bus_message *m) {
+void log_call(sd_bus_message *m) {
         (void) printf("Member=%s\n", sd_bus_message_get_member(m));
         (void) sd_bus_message_dump(m, stdout, 0);
         (void) fflush(stdout);
@@ -71,8 +76,8 @@ static void reply_wait(FakeSet *s) {
                 return;
         error_name(s->error, full, sizeof(full));
         if (set_is_aborted(s))
-                (void) sd_bus_reply_method_return(call, "sa{sv}", s->state, 3, "error_name", "s", full,
-                                                  "error_message", "s", "the writer sqlite@book said no; see its log", "retryable", "b",
+                (void) sd_bus_reply_method_return(call, "sa{sv}", s->state, 3, "error_name", "s", full, "error_message",
+                                                  "s", "the writer sqlite@book said no; see its log", "retryable", "b",
                                                   (int) condition_retryable(condition_from_name(full)));
         else
                 (void) sd_bus_reply_method_return(call, "sa{sv}", s->state, 1, "consistency", "s", "application");
@@ -126,8 +131,8 @@ static int copy_delete(sd_bus_message *m, void *userdata, sd_bus_error *e) {
         return sd_bus_reply_method_return(m, "");
 }
 
-static int copy_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata,
-                         sd_bus_error *e) {
+static int copy_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+                         sd_bus_message *reply, void *userdata, sd_bus_error *e) {
         FakeCopy *copy = userdata;
         const char *from = getenv("FAKE_COPY");
         if (streq(property, "Set"))
@@ -137,10 +142,15 @@ static int copy_property(sd_bus *bus, const char *path, const char *interface, c
         if (streq(property, "SizeBytes"))
                 return sd_bus_message_append(reply, "t", UINT64_C(1) << 30);
         if (streq(property, "Mounts"))
-                return copy->mount[0] ? sd_bus_message_append(reply, "as", 1, copy->mount) : sd_bus_message_append(reply, "as", 0);
-        const char *text = streq(property, "Id") ? copy->id : streq(property, "VolumeName") ? copy->volume :
-                           streq(property, "Provider") ? "btrfs" : streq(property, "Consistency") ? "application" :
-                           streq(property, "State") ? "available" : streq(property, "Path") && from ? from : "";
+                return copy->mount[0] ? sd_bus_message_append(reply, "as", 1, copy->mount) :
+                                        sd_bus_message_append(reply, "as", 0);
+        const char *text = streq(property, "Id")           ? copy->id :
+                           streq(property, "VolumeName")   ? copy->volume :
+                           streq(property, "Provider")     ? "btrfs" :
+                           streq(property, "Consistency")  ? "application" :
+                           streq(property, "State")        ? "available" :
+                           streq(property, "Path") && from ? from :
+                                                             "";
         return sd_bus_message_append(reply, "s", text);
 }
 
@@ -150,12 +160,18 @@ static const sd_bus_vtable copy_vtable[] = {
         SD_BUS_METHOD("Unmount", "sa{sv}", "", copy_unmount, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("Open", "sa{sv}", "h", copy_open, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("Delete", "a{sv}", "", copy_delete, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("Id", "s", copy_property, 0, 0), SD_BUS_PROPERTY("Set", "o", copy_property, 0, 0),
-        SD_BUS_PROPERTY("VolumeName", "s", copy_property, 0, 0), SD_BUS_PROPERTY("Provider", "s", copy_property, 0, 0),
-        SD_BUS_PROPERTY("CreatedAt", "t", copy_property, 0, 0), SD_BUS_PROPERTY("SizeBytes", "t", copy_property, 0, 0),
-        SD_BUS_PROPERTY("ChangeToken", "s", copy_property, 0, 0), SD_BUS_PROPERTY("Consistency", "s", copy_property, 0, 0),
-        SD_BUS_PROPERTY("State", "s", copy_property, 0, 0), SD_BUS_PROPERTY("Device", "s", copy_property, 0, 0),
-        SD_BUS_PROPERTY("Path", "s", copy_property, 0, 0), SD_BUS_PROPERTY("Mounts", "as", copy_property, 0, 0),
+        SD_BUS_PROPERTY("Id", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("Set", "o", copy_property, 0, 0),
+        SD_BUS_PROPERTY("VolumeName", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("Provider", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("CreatedAt", "t", copy_property, 0, 0),
+        SD_BUS_PROPERTY("SizeBytes", "t", copy_property, 0, 0),
+        SD_BUS_PROPERTY("ChangeToken", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("Consistency", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("State", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("Device", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("Path", "s", copy_property, 0, 0),
+        SD_BUS_PROPERTY("Mounts", "as", copy_property, 0, 0),
         SD_BUS_VTABLE_END,
 };
 
@@ -233,7 +249,8 @@ static int set_manifest_call(sd_bus_message *m, void *userdata, sd_bus_error *e)
         char text[256];
         log_call(m);
         _cleanup_close_ int fd = memfd_create("manifest", MFD_CLOEXEC);
-        int n = snprintf(text, sizeof(text), "{\"schema\":1,\"kind\":\"manifest\",\"set\":\"%s\",\"digest\":\"\"}", s->id);
+        int n = snprintf(text, sizeof(text), "{\"schema\":1,\"kind\":\"manifest\",\"set\":\"%s\",\"digest\":\"\"}",
+                         s->id);
         if (fd < 0 || write(fd, text, (size_t) n) != n)
                 return -EIO;
         return sd_bus_reply_method_return(m, "h", fd);
@@ -244,33 +261,41 @@ static int set_record_call(sd_bus_message *m, void *userdata, sd_bus_error *e) {
         char *text = NULL, full[300], volume[600];
         size_t size;
         FILE *f = open_memstream(&text, &size);
-        (void) fprintf(f, "{\"schema\":1,\"kind\":\"set-record\",\"requires\":[],\"set\":\"%s\",\"state\":\"%s\",\"consistency\":\"application\","
-                       "\"one_instant\":true,\"forced\":false,\"error\":null,\"requester\":{\"name\":\"vssctl\",\"uid\":0,\"pid\":1},\"options\":{},"
-                       "\"started\":\"2026-11-22T10:00:00.000000Z\",\"instant\":\"2026-11-22T10:00:00.123400Z\","
-                       "\"timing\":{\"total_usec\":2493000,\"queue_usec\":0,\"prepare_usec\":2392000,\"freeze_usec\":52900,\"hold_usec\":42300,"
-                       "\"commit_usec\":12600},\"phases\":[[\"identify\",0,18200,10000000,\"ok\"],[\"prepare-backup\",18200,2392000,null,\"ok\"],"
-                       "[\"freeze\",2392000,2399800,58000000,\"ok\"],[\"hold\",2400300,2429100,10000000,\"ok\"],[\"commit\",2429100,2441700,9971200,"
-                       "\"ok\"],[\"thaw\",2443100,2444900,10000000,\"ok\"],[\"post-final\",2489000,null,null,\"running\"]],"
-                       "\"writers\":[{\"name\":\"sqlite\",\"instance\":\"book\",\"level\":\"front-end\",\"state\":\"%s\",\"freeze_usec\":52900,\"error\":",
-                       s->id, s->state, set_is_aborted(s) ? "failed-at-freeze" : "waiting-for-backup-complete");
+        (void) fprintf(
+                f,
+                "{\"schema\":1,\"kind\":\"set-record\",\"requires\":[],\"set\":\"%s\",\"state\":\"%s\",\"consistency\":\"application\","
+                "\"one_instant\":true,\"forced\":false,\"error\":null,\"requester\":{\"name\":\"vssctl\",\"uid\":0,\"pid\":1},\"options\":{},"
+                "\"started\":\"2026-11-22T10:00:00.000000Z\",\"instant\":\"2026-11-22T10:00:00.123400Z\","
+                "\"timing\":{\"total_usec\":2493000,\"queue_usec\":0,\"prepare_usec\":2392000,\"freeze_usec\":52900,\"hold_usec\":42300,"
+                "\"commit_usec\":12600},\"phases\":[[\"identify\",0,18200,10000000,\"ok\"],[\"prepare-backup\",18200,2392000,null,\"ok\"],"
+                "[\"freeze\",2392000,2399800,58000000,\"ok\"],[\"hold\",2400300,2429100,10000000,\"ok\"],[\"commit\",2429100,2441700,9971200,"
+                "\"ok\"],[\"thaw\",2443100,2444900,10000000,\"ok\"],[\"post-final\",2489000,null,null,\"running\"]],"
+                "\"writers\":[{\"name\":\"sqlite\",\"instance\":\"book\",\"level\":\"front-end\",\"state\":\"%s\",\"freeze_usec\":52900,\"error\":",
+                s->id, s->state, set_is_aborted(s) ? "failed-at-freeze" : "waiting-for-backup-complete");
         if (set_is_aborted(s))
-                (void) fprintf(f, "{\"name\":\"%s\",\"message\":\"disk <on> & fire\",\"retryable\":false}", error_name(s->error, full, sizeof(full)));
+                (void) fprintf(f, "{\"name\":\"%s\",\"message\":\"disk <on> & fire\",\"retryable\":false}",
+                               error_name(s->error, full, sizeof(full)));
         else
                 (void) fputs("null", f);
-        (void) fputs(",\"events\":[[\"freeze\",2392000,2394100,58000000,\"ok\"],[\"thaw\",2444200,2444900,10000000,\"ok\"]]}],\"volumes\":[", f);
+        (void) fputs(
+                ",\"events\":[[\"freeze\",2392000,2394100,58000000,\"ok\"],[\"thaw\",2444200,2444900,10000000,\"ok\"]]}],\"volumes\":[",
+                f);
         for (size_t i = 0; i < s->n_copies; i++)
-                (void) fprintf(f, "%s{\"volume\":\"%s\",\"mountpoint\":\"%s\",\"snapshot\":\"%s\",\"provider\":\"btrfs\",\"held_by\":\"provider\","
-                               "\"consistency\":\"application\",\"hold_usec\":12600,\"calls\":[[\"begin-prepare\",2204300,2231000,60000000,\"ok\"],"
-                               "[\"commit\",2429100,2441700,9971200,\"ok\"]]}", i > 0 ? "," : "",
-                               json_escaped(s->copies[i].volume, volume, sizeof(volume)), volume, s->copies[i].id);
+                (void) fprintf(
+                        f,
+                        "%s{\"volume\":\"%s\",\"mountpoint\":\"%s\",\"snapshot\":\"%s\",\"provider\":\"btrfs\",\"held_by\":\"provider\","
+                        "\"consistency\":\"application\",\"hold_usec\":12600,\"calls\":[[\"begin-prepare\",2204300,2231000,60000000,\"ok\"],"
+                        "[\"commit\",2429100,2441700,9971200,\"ok\"]]}",
+                        i > 0 ? "," : "", json_escaped(s->copies[i].volume, volume, sizeof(volume)), volume,
+                        s->copies[i].id);
         (void) fputs("],\"warnings\":[]}", f);
         (void) fclose(f);
         _cleanup_free_ char *owned = text;
         return sd_bus_reply_method_return(m, "s", owned);
 }
 
-static int set_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata,
-                        sd_bus_error *e) {
+static int set_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *e) {
         FakeSet *s = userdata;
         char full[300];
         if (streq(property, "Progress"))
@@ -280,27 +305,38 @@ static int set_property(sd_bus *bus, const char *path, const char *interface, co
         if (streq(property, "CreatedAt"))
                 return sd_bus_message_append(reply, "t", set_is_aborted(s) ? 0 : UINT64_C(1795341600123456));
         if (streq(property, "Timing"))
-                return sd_bus_message_append(reply, "a{st}", 5, "total_usec", UINT64_C(2493000), "prepare_usec", UINT64_C(2392000), "freeze_usec",
-                                             UINT64_C(52900), "hold_usec", UINT64_C(42300), "commit_usec", UINT64_C(12600));
+                return sd_bus_message_append(reply, "a{st}", 5, "total_usec", UINT64_C(2493000), "prepare_usec",
+                                             UINT64_C(2392000), "freeze_usec", UINT64_C(52900), "hold_usec",
+                                             UINT64_C(42300), "commit_usec", UINT64_C(12600));
         if (streq(property, "LastError"))
-                return set_is_aborted(s) ? sd_bus_message_append(reply, "(ssb)", error_name(s->error, full, sizeof(full)), "the writer said no", 0) :
-                                           sd_bus_message_append(reply, "(ssb)", "", "", 0);
+                return set_is_aborted(s) ?
+                               sd_bus_message_append(reply, "(ssb)", error_name(s->error, full, sizeof(full)),
+                                                     "the writer said no", 0) :
+                               sd_bus_message_append(reply, "(ssb)", "", "", 0);
         if (streq(property, "Labels"))
-                return s->alias[0] ? sd_bus_message_append(reply, "a{ss}", 1, "alias", s->alias) : sd_bus_message_append(reply, "a{ss}", 0);
+                return s->alias[0] ? sd_bus_message_append(reply, "a{ss}", 1, "alias", s->alias) :
+                                     sd_bus_message_append(reply, "a{ss}", 0);
         if (streq(property, "Writers"))
-                return sd_bus_message_append(reply, "a(sss)", 1, "sqlite@book", set_is_aborted(s) ? "failed-at-freeze" : "stable", "");
+                return sd_bus_message_append(reply, "a(sss)", 1, "sqlite@book",
+                                             set_is_aborted(s) ? "failed-at-freeze" : "stable", "");
         bool paths = streq(property, "Snapshots"), created = streq(s->state, "created") || streq(s->state, "completed");
         if (paths || streq(property, "Volumes")) {
                 int r = sd_bus_message_open_container(reply, 'a', paths ? "o" : "s");
                 for (size_t i = 0; r >= 0 && (created || !paths) && i < s->n_copies; i++)
                         if (!paths || !s->copies[i].deleted)
-                                r = sd_bus_message_append(reply, paths ? "o" : "s", paths ? s->copies[i].path : s->copies[i].volume);
+                                r = sd_bus_message_append(reply, paths ? "o" : "s",
+                                                          paths ? s->copies[i].path : s->copies[i].volume);
                 return r < 0 ? r : sd_bus_message_close_container(reply);
         }
-        const char *text = streq(property, "Id") ? s->id : streq(property, "State") ? s->state : streq(property, "Phase") ? "freeze" :
-                           streq(property, "Consistency") && created ? "application" : streq(property, "Requester") ? "vssctl" :
-                           streq(property, "BackupType") ? "copy" : streq(property, "Lifetime") ? "persistent" :
-                           streq(property, "Session") ? "detached" : "";
+        const char *text = streq(property, "Id")                     ? s->id :
+                           streq(property, "State")                  ? s->state :
+                           streq(property, "Phase")                  ? "freeze" :
+                           streq(property, "Consistency") && created ? "application" :
+                           streq(property, "Requester")              ? "vssctl" :
+                           streq(property, "BackupType")             ? "copy" :
+                           streq(property, "Lifetime")               ? "persistent" :
+                           streq(property, "Session")                ? "detached" :
+                                                                       "";
         return sd_bus_message_append(reply, "s", text);
 }
 
@@ -312,16 +348,23 @@ static const sd_bus_vtable set_vtable[] = {
         SD_BUS_METHOD("Delete", "a{sv}", "a(sss)", set_delete_call, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("GetManifest", "a{sv}", "h", set_manifest_call, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("GetRecord", "a{sv}", "s", set_record_call, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("Id", "s", set_property, 0, 0), SD_BUS_PROPERTY("Requester", "s", set_property, 0, 0),
-        SD_BUS_PROPERTY("BackupType", "s", set_property, 0, 0), SD_BUS_PROPERTY("Lifetime", "s", set_property, 0, 0),
+        SD_BUS_PROPERTY("Id", "s", set_property, 0, 0),
+        SD_BUS_PROPERTY("Requester", "s", set_property, 0, 0),
+        SD_BUS_PROPERTY("BackupType", "s", set_property, 0, 0),
+        SD_BUS_PROPERTY("Lifetime", "s", set_property, 0, 0),
         SD_BUS_PROPERTY("State", "s", set_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Phase", "s", set_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Progress", "d", set_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-        SD_BUS_PROPERTY("Session", "s", set_property, 0, 0), SD_BUS_PROPERTY("LastError", "(ssb)", set_property, 0, 0),
-        SD_BUS_PROPERTY("Labels", "a{ss}", set_property, 0, 0), SD_BUS_PROPERTY("Consistency", "s", set_property, 0, 0),
-        SD_BUS_PROPERTY("OneInstant", "b", set_property, 0, 0), SD_BUS_PROPERTY("CreatedAt", "t", set_property, 0, 0),
-        SD_BUS_PROPERTY("Timing", "a{st}", set_property, 0, 0), SD_BUS_PROPERTY("Volumes", "as", set_property, 0, 0),
-        SD_BUS_PROPERTY("Snapshots", "ao", set_property, 0, 0), SD_BUS_PROPERTY("Writers", "a(sss)", set_property, 0, 0),
+        SD_BUS_PROPERTY("Session", "s", set_property, 0, 0),
+        SD_BUS_PROPERTY("LastError", "(ssb)", set_property, 0, 0),
+        SD_BUS_PROPERTY("Labels", "a{ss}", set_property, 0, 0),
+        SD_BUS_PROPERTY("Consistency", "s", set_property, 0, 0),
+        SD_BUS_PROPERTY("OneInstant", "b", set_property, 0, 0),
+        SD_BUS_PROPERTY("CreatedAt", "t", set_property, 0, 0),
+        SD_BUS_PROPERTY("Timing", "a{st}", set_property, 0, 0),
+        SD_BUS_PROPERTY("Volumes", "as", set_property, 0, 0),
+        SD_BUS_PROPERTY("Snapshots", "ao", set_property, 0, 0),
+        SD_BUS_PROPERTY("Writers", "a(sss)", set_property, 0, 0),
         SD_BUS_VTABLE_END,
 };
 
@@ -354,7 +397,8 @@ static int set_add_volume(FakeSet *s, const char *volume) {
         FakeCopy *copy = &s->copies[s->n_copies];
         copy->set = s;
         (void) snprintf(copy->volume, sizeof(copy->volume), "%s", volume);
-        (void) snprintf(copy->id, sizeof(copy->id), "%08zx-5555-4555-8555-%012zx", 0xc0de0000 + fake.n_sets * 256 + s->n_copies, fake.n_sets);
+        (void) snprintf(copy->id, sizeof(copy->id), "%08zx-5555-4555-8555-%012zx",
+                        0xc0de0000 + fake.n_sets * 256 + s->n_copies, fake.n_sets);
         s->n_copies++;
         return sd_bus_path_encode(VSS_PATH_SNAPSHOTS, copy->id, &copy->path);
 }
@@ -385,7 +429,8 @@ static int set_publish(FakeSet *s) {
         if (r >= 0)
                 r = sd_bus_add_object_vtable(fake.bus, NULL, s->path, VSS_IFACE_SET, set_vtable, s);
         for (size_t i = 0; r >= 0 && !set_is_aborted(s) && i < s->n_copies; i++)
-                r = sd_bus_add_object_vtable(fake.bus, NULL, s->copies[i].path, VSS_IFACE_SNAPSHOT, copy_vtable, &s->copies[i]);
+                r = sd_bus_add_object_vtable(fake.bus, NULL, s->copies[i].path, VSS_IFACE_SNAPSHOT, copy_vtable,
+                                             &s->copies[i]);
         return r < 0 ? r : sd_bus_emit_object_added(fake.bus, s->path);
 }
 
@@ -419,8 +464,10 @@ static int manager_plan(sd_bus_message *m, void *userdata, sd_bus_error *e) {
                 free(s.copies[i].path);
         if (r != 0)
                 return r > 0 ? refuse(e, error) : r;
-        return sd_bus_reply_method_return(m, "s", "{\"schema\":1,\"consistency\":\"application\",\"volumes\":[{\"volume\":\"/srv/db\","
-                                                  "\"provider\":\"btrfs\",\"consistency\":\"application\"}],\"writers\":[{\"name\":\"sqlite\"}]}");
+        return sd_bus_reply_method_return(
+                m, "s",
+                "{\"schema\":1,\"consistency\":\"application\",\"volumes\":[{\"volume\":\"/srv/db\","
+                "\"provider\":\"btrfs\",\"consistency\":\"application\"}],\"writers\":[{\"name\":\"sqlite\"}]}");
 }
 
 static int manager_lookup_id(sd_bus_message *m, void *userdata, sd_bus_error *e) {
@@ -446,14 +493,16 @@ static int manager_lookup_volume(sd_bus_message *m, void *userdata, sd_bus_error
 
 static int manager_delete(sd_bus_message *m, void *userdata, sd_bus_error *e) {
         log_call(m);
-        return sd_bus_reply_method_return(m, "a(sss)", 2, "c0de0000-5555-4555-8555-000000000000", "", "", "c0de0001-5555-4555-8555-000000000000",
-                                          VSS_BUS_NAME ".Error.Pinned", "it is pinned; unpin it first");
+        return sd_bus_reply_method_return(m, "a(sss)", 2, "c0de0000-5555-4555-8555-000000000000", "", "",
+                                          "c0de0001-5555-4555-8555-000000000000", VSS_BUS_NAME ".Error.Pinned",
+                                          "it is pinned; unpin it first");
 }
 
-static int manager_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata,
-                            sd_bus_error *e) {
-        return streq(property, "Features") ? sd_bus_message_append(reply, "as", 1, "sets") :
-               sd_bus_message_append(reply, "s", streq(property, "Version") ? "1.0-fake" : "root-only");
+static int manager_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+                            sd_bus_message *reply, void *userdata, sd_bus_error *e) {
+        return streq(property, "Features") ?
+                       sd_bus_message_append(reply, "as", 1, "sets") :
+                       sd_bus_message_append(reply, "s", streq(property, "Version") ? "1.0-fake" : "root-only");
 }
 
 static const sd_bus_vtable manager_vtable[] = {
@@ -463,64 +512,9 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD("LookupId", "sa{sv}", "so", manager_lookup_id, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("LookupVolume", "sa{sv}", "so", manager_lookup_volume, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("DeleteSnapshots", "a{sv}a{sv}", "a(sss)", manager_delete, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("Version", "s", manager_property, 0, 0), SD_BUS_PROPERTY("Features", "as", manager_property, 0, 0),
+        SD_BUS_PROPERTY("Version", "s", manager_property, 0, 0),
+        SD_BUS_PROPERTY("Features", "as", manager_property, 0, 0),
         SD_BUS_PROPERTY("Authorization", "s", manager_property, 0, 0),
-        SD_BUS_VTABLE_END,
-};
-
-/* ---- the rest: one writer that failed, one that hides a control character, a provider, a volume ---- */
-
-static int writer_metadata(sd_bus_message *m, void *userdata, sd_bus_error *e) {
-        log_call(m);
-        return userdata ? sd_bus_reply_method_return(m, "s", "{\"schema\":1,\"kind\":\"writer-metadata\"}") : refuse(e, "WriterLost");
-}
-
-static int entry_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata,
-                          sd_bus_error *e) {
-        bool good = userdata; /* the sqlite writer; the other one failed */
-        if (streq(property, "LastError"))
-                return good ? sd_bus_message_append(reply, "(ssb)", "", "", 0) :
-                              sd_bus_message_append(reply, "(ssb)", VSS_BUS_NAME ".Error.WriterFatal", "disk \033[31mfire\n", 0);
-        if (streq(property, "Capabilities"))
-                return sd_bus_message_append(reply, "as", 1, "directory");
-        if (streq(property, "MountPoints"))
-                return sd_bus_message_append(reply, "as", 1, "/srv/db");
-        if (streq(property, "SizeBytes"))
-                return sd_bus_message_append(reply, "t", UINT64_C(5) << 30);
-        if (streq(property, "Snapshots"))
-                return sd_bus_message_append(reply, "ao", 0);
-        bool writer = streq(interface, VSS_IFACE_WRITER_ENTRY);
-        const char *text = streq(property, "Name") ? (!writer ? (streq(interface, VSS_IFACE_VOLUME) ? "/srv/db" : "btrfs") : good ? "sqlite" : "evil") :
-                           streq(property, "Instance") && good ? "book" :
-                           streq(property, "State") ? (writer ? (good ? "stable" : "failed-at-freeze") : "ready") :
-                           streq(property, "Level") ? "front-end" : streq(property, "Kind") ? "bus" : "";
-        return sd_bus_message_append(reply, "s", text);
-}
-
-static int volume_probe(sd_bus_message *m, void *userdata, sd_bus_error *e) {
-        log_call(m);
-        return sd_bus_reply_method_return(m, "a{sv}", 2, "provider", "s", "btrfs", "level", "s", "application");
-}
-
-static const sd_bus_vtable writer_vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD("GetMetadata", "a{sv}", "s", writer_metadata, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("Name", "s", entry_property, 0, 0), SD_BUS_PROPERTY("Instance", "s", entry_property, 0, 0),
-        SD_BUS_PROPERTY("Kind", "s", entry_property, 0, 0), SD_BUS_PROPERTY("Level", "s", entry_property, 0, 0),
-        SD_BUS_PROPERTY("State", "s", entry_property, 0, 0), SD_BUS_PROPERTY("LastError", "(ssb)", entry_property, 0, 0),
-        SD_BUS_VTABLE_END,
-};
-static const sd_bus_vtable provider_vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_PROPERTY("Name", "s", entry_property, 0, 0), SD_BUS_PROPERTY("Capabilities", "as", entry_property, 0, 0),
-        SD_BUS_PROPERTY("State", "s", entry_property, 0, 0), SD_BUS_PROPERTY("LastError", "(ssb)", entry_property, 0, 0),
-        SD_BUS_VTABLE_END,
-};
-static const sd_bus_vtable volume_vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD("Probe", "a{sv}", "a{sv}", volume_probe, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_PROPERTY("Name", "s", entry_property, 0, 0), SD_BUS_PROPERTY("MountPoints", "as", entry_property, 0, 0),
-        SD_BUS_PROPERTY("SizeBytes", "t", entry_property, 0, 0), SD_BUS_PROPERTY("Snapshots", "ao", entry_property, 0, 0),
         SD_BUS_VTABLE_END,
 };
 
@@ -545,13 +539,7 @@ int main(void) {
         if (r >= 0)
                 r = sd_bus_add_object_vtable(fake.bus, NULL, VSS_ROOT_PATH, VSS_IFACE_MANAGER, manager_vtable, NULL);
         if (r >= 0)
-                r = sd_bus_add_object_vtable(fake.bus, NULL, VSS_PATH_WRITERS "/sqlite/book", VSS_IFACE_WRITER_ENTRY, writer_vtable, &fake);
-        if (r >= 0)
-                r = sd_bus_add_object_vtable(fake.bus, NULL, VSS_PATH_WRITERS "/evil/_", VSS_IFACE_WRITER_ENTRY, writer_vtable, NULL);
-        if (r >= 0)
-                r = sd_bus_add_object_vtable(fake.bus, NULL, VSS_PATH_PROVIDERS "/btrfs", VSS_IFACE_PROVIDER_ENTRY, provider_vtable, &fake);
-        if (r >= 0)
-                r = sd_bus_add_object_vtable(fake.bus, NULL, VSS_PATH_VOLUMES "/_2fsrv_2fdb", VSS_IFACE_VOLUME, volume_vtable, &fake);
+                r = fake_add_entries(fake.bus);
         if (r >= 0)
                 r = add_first_set();
         if (r >= 0)

@@ -8,7 +8,7 @@ start_writer "$VSS_BUILD/tests/fake-manager"
 program=$VSS_BUILD/client/vssctl
 first=5e700000-1111-4111-8111-000000000000
 out=$VSS_TEST_DIR/out err=$VSS_TEST_DIR/err
-cd "$VSS_TEST_DIR"
+cd "$VSS_TEST_DIR" || exit
 
 note "timeline"
 "$program" timeline nightly >"$out"
