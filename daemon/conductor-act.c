@@ -384,6 +384,15 @@ static int on_rescue(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
+/* The guard wants small numbers: how many volumes of the set lie lower. */
+static unsigned rank_of(const Set *s, const Volume *v) {
+        unsigned rank = 0;
+
+        for (size_t i = 0; i < s->n_volumes; i++)
+                rank += s->volumes[i]->level < v->level;
+        return rank;
+}
+
 static int add_held_volumes(Conductor *c) {
         int r = 0;
 
@@ -393,7 +402,7 @@ static int add_held_volumes(Conductor *c) {
                 for (size_t j = 0; j < i; j++)
                         again |= c->plan.volumes[j].held && c->set->volumes[j]->superblock == v->superblock;
                 if (!again)
-                        r = guard_add(c->guard, v->root_fd, v->dev, v->level, v->name);
+                        r = guard_add(c->guard, v->root_fd, v->dev, rank_of(c->set, v), v->name);
         }
         return r;
 }
