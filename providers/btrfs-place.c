@@ -25,7 +25,7 @@ enum {
         PENDING_LENGTH = sizeof(PENDING) - 1,
         NEW_TRIES_MAX = 10,
         LOCK_POLL_USEC = 10 * 1000,
-        LOCK_WAIT_USEC = 5 * 1000 * 1000
+        LOCK_WAIT_USEC = 2 * 1000 * 1000
 };
 
 void btrfs_top_done(BtrfsTop *t) {
