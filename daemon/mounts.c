@@ -27,8 +27,9 @@ MountJob *mount_job_free(MountJob *j) {
                 return NULL;
         sd_event_source_disable_unref(j->io);
         sd_event_source_disable_unref(j->timer);
+        int status;
         child_kill(&j->child);
-        (void) child_reap(&j->child, NULL);
+        (void) child_reap(&j->child, &status);
         child_done(&j->child);
         free(j);
         return NULL;
