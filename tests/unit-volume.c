@@ -33,6 +33,9 @@ static int lie(const char *lie_name) {
         int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC), file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
         struct ProbeReply v = volume_reply(root), found = { .op = PROBE_FOUND, .index = 0 },
                           done = { .op = PROBE_DONE };
+        struct ProbeRequest request = {};
+        while (!streq(lie_name, "early") && request.op != PROBE_END)
+                (void) child_receive(CHILD_SOCKET_FD, &request, sizeof(request), NULL);
         if (streq(lie_name, "truth"))
                 say(v, root);
         else if (streq(lie_name, "no-fd"))
