@@ -106,8 +106,16 @@ static bool parts_are_clean(const char *s) {
         }
 }
 
+/* \x2e\x2e would be ".." behind the back of every check, so only what needs an escape may have one. */
+static bool escapes_are_needed(const char *path) {
+        _cleanup_free_ char *bytes = NULL, *text = NULL;
+        if (!strchr(path, '\\'))
+                return true;
+        return path_unescape(path, &bytes) >= 0 && path_escape(bytes, &text) >= 0 && streq(text, path);
+}
+
 bool path_is_clean(const char *path) {
-        if (path[0] != '/' || !text_is_valid(path, LIMIT_PATH_BYTES - 1))
+        if (path[0] != '/' || !text_is_valid(path, LIMIT_PATH_BYTES - 1) || !escapes_are_needed(path))
                 return false;
         return !path[1] || parts_are_clean(path + 1);
 }

@@ -20,7 +20,8 @@ void text_clean(char *s);
 int path_escape(const char *bytes, char **ret);
 /* -EINVAL: a backslash that does not begin \xHH, or \x00. */
 int path_unescape(const char *text, char **ret);
-/* Absolute, no empty, "." or ".." part, no slash at the end (but "/" itself), valid text, at most LIMIT_PATH_BYTES. */
+/* Absolute, no empty, "." or ".." part, no slash at the end (but "/" itself), valid text with \xHH only where it is
+ * needed, at most LIMIT_PATH_BYTES. Whoever opens it unescapes it first. */
 bool path_is_clean(const char *path);
 /* "/srv" holds "/srv" and "/srv/db", not "/srvdb"; both clean. */
 bool path_is_inside(const char *path, const char *directory);

@@ -100,8 +100,10 @@ static void fuzz_text(const char *s) {
         MUST(path_unescape(text, &bytes) == 0 && streq(bytes, s));
         free(TAKE_PTR(bytes));
         (void) path_unescape(s, &bytes);
-        if (path_is_clean(s))
-                MUST(path_is_inside(s, "/") && path_is_inside(s, s));
+        if (path_is_clean(s)) {
+                MUST(path_is_inside(s, "/") && path_is_inside(s, s) && bytes);
+                MUST(!strstr(bytes, "/../") && !strstr(bytes, "//")); /* also once it is unescaped */
+        }
 }
 
 static void fuzz_settings(const char *text, size_t size) {

@@ -189,6 +189,8 @@ static const struct {
           "\"pattern\":\"*\",\"source\"", "components[0].files[0]: key \"root\" is missing" },
         { "/srv/db/archive", "srv/db", "components[0].files[1].root: \"srv/db\" is not an absolute path" },
         { "/srv/db/archive", "/srv/../etc", "components[0].files[1].root: \"/srv/../etc\" is not an absolute path" },
+        { "/srv/db/archive", "/srv/\\\\x2e\\\\x2e/etc",
+          "components[0].files[1].root: \"/srv/\\x2e\\x2e/etc\" is not an" },
         { "/srv/db/archive", "/srv//db", "components[0].files[1].root: \"/srv//db\" is not an absolute path" },
         { "/srv/db/archive", "/srv/.", "components[0].files[1].root: \"/srv/.\" is not an absolute path" },
         { "/srv/db/archive", "/srv/", "components[0].files[1].root: \"/srv/\" is not an absolute path" },

@@ -322,9 +322,11 @@ START_TEST(test_names_that_leave_their_alphabet_are_refused) {
 END_TEST
 
 START_TEST(test_paths_that_wander_are_refused) {
-        ACCEPTS(path_is_clean, "/", "/srv", "/srv/db/..data", "/a/...", "/\xc3\xa4", "/a b", "/x/.y");
+        ACCEPTS(path_is_clean, "/", "/srv", "/srv/db/..data", "/a/...", "/\xc3\xa4", "/a b", "/x/.y", "/a\\x5cb",
+                "/\\xff", "/a\\x0a");
         REFUSES(path_is_clean, "", "srv", "./a", "/srv/", "//", "//srv", "/srv//db", "/srv/.", "/srv/..", "/srv/../etc",
-                "/.", "/..", "/a\nb", "/a\x7f", "/\xff", "/\xc0\xaf", "/\xed\xa0\x80");
+                "/.", "/..", "/a\nb", "/a\x7f", "/\xff", "/\xc0\xaf", "/\xed\xa0\x80", "/srv/\\x2e\\x2e/etc",
+                "/a\\x2fb", "/\\x5C", "/\\", "/\\x00", "/\\xc3\\xa4");
         ACCEPTS(component_path_is_valid, "a", "a/b/c", "a b/\xc3\xa4");
         REFUSES(component_path_is_valid, "", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "a/.", "a\n");
         char longest[LIMIT_PATH_BYTES + 1];

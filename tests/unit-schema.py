@@ -20,7 +20,7 @@ except ImportError:
     sys.exit(77)
 
 PARSERS = {"writer-metadata": "metadata", "manifest": "manifest"}
-REPLACEMENTS = [None, 17, -1, True, "zzz", "", "/a/../b", "a\nb", [], {}, [{}], ["zzz"], [1]]
+REPLACEMENTS = [None, 17, -1, True, "zzz", "", "/a/../b", "/a\\x5cb", "/\\x2e\\x2e", "a\nb", [], {}, [{}], ["zzz"], [1]]
 FEWEST = 300  # changed documents per example, or the mutations are broken
 
 
