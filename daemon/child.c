@@ -212,7 +212,6 @@ void child_kill(Child *c) {
 }
 
 bool child_reap(Child *c, int *ret_status) {
-        assert(ret_status);
         if (c->pid <= 0)
                 return true;
         if (!c->reaped) {
@@ -226,7 +225,8 @@ bool child_reap(Child *c, int *ret_status) {
                 c->status = r > 0 ? status : STATUS_UNKNOWN;
                 c->reaped = true;
         }
-        *ret_status = c->status;
+        if (ret_status)
+                *ret_status = c->status;
         return true;
 }
 

@@ -37,7 +37,7 @@ int child_send(int socket, const void *message, size_t size, int fd);
  */
 int child_receive(int socket, void *message, size_t size, int *ret_fd);
 void child_kill(Child *c); /* SIGKILL through the pidfd; does not wait */
-/* Non-blocking waitpid: true once it is gone; *ret_status is as from waitpid. Safe to call again. */
+/* Non-blocking waitpid: true once it is gone; *ret_status (may be NULL) is as from waitpid. Safe to call again. */
 bool child_reap(Child *c, int *ret_status);
 /* Closes socket and pidfd; does not kill and does not wait (SIGCHLD is ignored by a reaper in the loop; see main.c). */
 void child_done(Child *c);
