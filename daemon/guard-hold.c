@@ -219,11 +219,11 @@ static void hold_advance_holding(GuardProgram *p) {
         bool open = false;
         for (uint32_t i = 0; i < p->n_volumes; i++) {
                 GuardVolume *v = &p->volumes[i];
-                int r = p->shared->fs[i].freeze_result;
+                /* The order first: when it is done the result is there, not the other way round. */
                 if (v->order == GUARD_ORDER_FREEZE)
                         open = true;
-                else if (r < 0 && r != -ECANCELED)
-                        guard_fail(p, r, i);
+                else if (p->shared->fs[i].freeze_result < 0 && p->shared->fs[i].freeze_result != -ECANCELED)
+                        guard_fail(p, p->shared->fs[i].freeze_result, i);
                 if (v->level < p->level && (next == UINT32_MAX || v->level > next))
                         next = v->level;
         }
@@ -278,7 +278,8 @@ static void hold_advance_undoing(GuardProgram *p) {
 static void hold_advance_releasing(GuardProgram *p) {
         if (p->owes_release && hold_can_answer(p))
                 hold_answer_release(p);
-        if (guard_is_through(p))
+        /* Between the two questions the last one may have thawed: never through with an answer owed. */
+        if (!p->owes_release && guard_is_through(p))
                 hold_done(p);
 }
 
