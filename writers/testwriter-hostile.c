@@ -134,7 +134,21 @@ static char *same_key_twice(const Hostile *h) {
         return text;
 }
 
+/* Nothing wrong with it: the writer takes part, and errs later. */
+static char *good_document(const Hostile *h) {
+        char *text;
+
+        if (asprintf(&text,
+                     HEAD "\"components\":[{\"path\":\"data\",\"type\":\"file-group\",\"files\":[{\"role\":\"file\","
+                          "\"root\":\"%s\",\"pattern\":\"*\",\"recursive\":true}]}]}",
+                     h->test->program.name, h->test->volume ? h->test->volume : "/srv") < 0)
+                return NULL;
+        return text;
+}
+
 static int on_identify(sd_bus_message *m, const Hostile *h) {
+        if (streq(h->mode, "wrong-answers") || streq(h->mode, "reply-flood"))
+                return answer_text(m, good_document(h));
         if (streq(h->mode, "huge-document"))
                 return answer_text(m, repeated("{\"x\":\"", "a", HUGE_BYTES, "\"}"));
         if (streq(h->mode, "deep-document"))
@@ -169,10 +183,10 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
 
         printf("hostile %s call %s\n", h->mode, sd_bus_message_get_member(m));
         (void) fflush(stdout);
-        if (streq(h->mode, "reply-flood"))
-                return flood(m, h);
         if (streq_null(sd_bus_message_get_member(m), "Identify"))
                 return on_identify(m, h);
+        if (streq(h->mode, "reply-flood"))
+                return flood(m, h);
         switch (turn++ % 5) {
         case 0:
                 return sd_bus_reply_method_return(m, "s", "not a dictionary");
@@ -225,14 +239,16 @@ static const struct {
 } modes[] = {
         { "bad-registrations", "names, instances and options that are not allowed", NULL, bad_registrations },
         { "register-flood", "thousands of writers from one connection", NULL, register_flood },
-        { "wrong-types", "answers of other types than the interface has", serve_badly, NULL },
+        { "wrong-types", "a document of another type", serve_badly, NULL },
+        { "wrong-answers", "answers to events of other types than the interface has; data on --volume", serve_badly,
+          NULL },
         { "huge-document", "a document of 2 MiB", serve_badly, NULL },
         { "deep-document", "a document nested 100000 times", serve_badly, NULL },
         { "many-components", "300000 components", serve_badly, NULL },
         { "path-tricks", "roots that are not clean absolute paths", serve_badly, NULL },
         { "key-twice", "a document with a key given twice", serve_badly, NULL },
         { "not-json", "a document with something behind it", serve_badly, NULL },
-        { "reply-flood", "2000 answers and signals for each call", serve_badly, NULL },
+        { "reply-flood", "2000 answers and signals for each event; data on --volume", serve_badly, NULL },
 };
 
 int hostile_run(const Test *t) {
