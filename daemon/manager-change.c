@@ -8,6 +8,7 @@
 #include "daemon/log.h"
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
+#include "daemon/volumes.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
 #include <stdio.h>
@@ -162,6 +163,7 @@ void manager_changes_flush(Manager *m) {
         LIST_FOREACH(w, &m->writers, entries)
                 emit_object(m, w->path, VSS_IFACE_WRITER_ENTRY, writer_changes, &w->added, &w->changed);
         emit_sets(m);
+        volumes_emit(m->volumes);
         emit_running(m);
         if (m->writers_changed)
                 writers_note(m);

@@ -65,15 +65,20 @@ static const Probed *choose(const ProbeCall *k) {
         return best;
 }
 
+/* On the volume with the longest mount point above it, of all that are known. */
+static bool root_is_on(Manager *m, const char *root, const Volume *v) {
+        size_t here = volume_depth(v, root);
+        return here > 0 && here >= volumes_depth(m->volumes, root);
+}
+
 static bool writer_is_on(const Writer *w, const Volume *v) {
         _cleanup_(metadata_freep) Metadata *d = NULL;
         if (w->lost || !w->metadata_text || metadata_parse(w->metadata_text, strlen(w->metadata_text), NULL, &d) < 0)
                 return false;
         for (size_t i = 0; i < d->n_components; i++)
                 for (size_t j = 0; j < d->components[i].n_files; j++)
-                        for (char **place = v->mount_points; place && *place; place++)
-                                if (path_is_inside(d->components[i].files[j].set.root, *place))
-                                        return true;
+                        if (root_is_on(w->manager, d->components[i].files[j].set.root, v))
+                                return true;
         return false;
 }
 

@@ -173,7 +173,6 @@ static int on_owner_gone(sd_bus_track *track, void *userdata) {
 }
 
 static int take_owner(Set *s, sd_bus_message *requester) {
-        _cleanup_(sd_bus_creds_unrefp) sd_bus_creds *creds = NULL;
         const char *sender = sd_bus_message_get_sender(requester);
         int r;
 
@@ -182,13 +181,8 @@ static int take_owner(Set *s, sd_bus_message *requester) {
         s->owner = strdup(sender);
         if (!s->owner)
                 return -ENOMEM;
-        r = sd_bus_query_sender_creds(requester, SD_BUS_CREDS_EUID | SD_BUS_CREDS_PID, &creds);
-        if (r < 0)
-                return r;
-        r = sd_bus_creds_get_euid(creds, &s->owner_uid);
-        if (r < 0)
-                return r;
-        (void) sd_bus_creds_get_pid(creds, &s->owner_pid);
+        s->owner_uid = s->options.uid;
+        s->owner_pid = s->options.pid;
         if (s->session != SESSION_BOUND)
                 return 0;
         r = sd_bus_track_new(s->manager->bus, &s->owner_track, on_owner_gone, s);

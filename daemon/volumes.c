@@ -78,6 +78,15 @@ int volumes_paths(const Volumes *v, char ***ret) {
         return 0;
 }
 
+static bool volumes_look_alike(const Volume *a, const Volume *b) {
+        size_t n = strings_count(a->mount_points);
+        bool same = n == strings_count(b->mount_points) && streq_null(a->device, b->device) && streq_null(a->fs_type, b->fs_type) &&
+                    streq_null(a->fs_uuid, b->fs_uuid);
+        for (size_t i = 0; same && i < n; i++)
+                same = streq(a->mount_points[i], b->mount_points[i]);
+        return same;
+}
+
 static int volumes_add(Volumes *v, Volume **volume, VolumeEntry **ret) {
         _cleanup_free_ char *path = NULL;
         int r = bus_path_encode(VSS_PATH_VOLUMES, (*volume)->name, &path);
@@ -85,9 +94,10 @@ static int volumes_add(Volumes *v, Volume **volume, VolumeEntry **ret) {
                 return r;
         (*volume)->root_fd = close_fd((*volume)->root_fd);
         VolumeEntry *e = volumes_find(v, path);
-        if (e)
+        if (e) {
+                e->changed = e->changed || !volumes_look_alike(e->volume, *volume);
                 volume_free(e->volume);
-        else {
+        } else {
                 if (v->n >= LIMIT_VOLUMES_LISTED)
                         return -EDQUOT;
                 e = calloc(1, sizeof(*e));
@@ -96,13 +106,25 @@ static int volumes_add(Volumes *v, Volume **volume, VolumeEntry **ret) {
                 e->path = TAKE_PTR(path);
                 LIST_INSERT_HEAD(&v->list, e, entries);
                 v->n++;
-                if (v->listed_at_usec > 0)
-                        (void) sd_bus_emit_object_added(v->manager->bus, e->path);
+                e->added = v->listed_at_usec > 0;
         }
+        v->manager->changes = v->manager->changes || e->added || e->changed;
         e->volume = TAKE_PTR(*volume);
         e->seen = true;
         *ret = e;
         return 0;
+}
+
+void volumes_emit(Volumes *v) {
+        VolumeEntry *e;
+        LIST_FOREACH(e, &v->list, entries) {
+                if (e->added)
+                        (void) sd_bus_emit_object_added(v->manager->bus, e->path);
+                else if (e->changed)
+                        (void) sd_bus_emit_properties_changed(v->manager->bus, e->path, VSS_IFACE_VOLUME, "MountPoints", "Device",
+                                                              "FileSystem", "FileSystemUuid", NULL);
+                e->added = e->changed = false;
+        }
 }
 
 static void forget_one_looked_up(Volumes *v, const VolumeEntry *but) {
@@ -177,4 +199,20 @@ void volumes_forget(Volumes *v, void *userdata) {
         for (unsigned i = 0; i < v->n_waiters; i++)
                 if (v->waiters[i].userdata == userdata)
                         v->waiters[i--] = v->waiters[--v->n_waiters];
+}
+
+size_t volume_depth(const Volume *v, const char *path) {
+        size_t depth = 0;
+        for (char **place = v->mount_points; place && *place; place++)
+                if (path_is_inside(path, *place))
+                        depth = MAX_OF(depth, strlen(*place));
+        return depth;
+}
+
+size_t volumes_depth(const Volumes *v, const char *path) {
+        const VolumeEntry *e;
+        size_t depth = 0;
+        LIST_FOREACH(e, &v->list, entries)
+                depth = MAX_OF(depth, volume_depth(e->volume, path));
+        return depth;
 }

@@ -14,7 +14,7 @@ typedef struct VolumeEntry {
         LIST_ENTRY(VolumeEntry) entries;
         char *path; /* of its object */
         Volume *volume;
-        bool looked_up, seen;
+        bool looked_up, seen, added, changed;
 } VolumeEntry;
 
 int volumes_new(Manager *m, Volumes **ret);
@@ -27,3 +27,7 @@ VolumeEntry *volumes_find(Volumes *v, const char *path);
 int volumes_paths(const Volumes *v, char ***ret);
 /* Takes it out of a probe's result: it was looked up by name. */
 int volumes_keep(Volumes *v, Volume **volume, VolumeEntry **ret);
+void volumes_emit(Volumes *v); /* what was added or changed */
+/* Length of the longest mount point that holds path, of this volume and of all; 0: none. */
+size_t volume_depth(const Volume *v, const char *path);
+size_t volumes_depth(const Volumes *v, const char *path);
