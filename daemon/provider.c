@@ -116,6 +116,14 @@ int provider_host_receive(ProviderHost *h, struct vss_wire_reply *ret, int *ret_
         return 1;
 }
 
+/* Whether the provider's text says itself whose it is. */
+static bool names_itself(const char *message, const char *provider) {
+        const char *inner = strchr(provider, ':');
+        const char *name = inner ? inner + 1 : provider;
+        size_t n = strlen(name);
+        return strncmp(message, name, n) == 0 && (message[n] == ':' || message[n] == ' ');
+}
+
 void provider_reply_failure(const char *provider, const struct vss_wire_reply *reply, Failure *ret) {
         assert(provider);
         assert(reply && reply->result < 0);
@@ -124,8 +132,10 @@ void provider_reply_failure(const char *provider, const struct vss_wire_reply *r
         if (isempty(reply->message))
                 (void) failure_set(ret, condition, "provider %s failed and said only: %s", provider,
                                    strerror(-reply->result));
-        else
+        else if (names_itself(reply->message, provider))
                 (void) failure_set(ret, condition, "provider %s", reply->message);
+        else
+                (void) failure_set(ret, condition, "provider %s: %s", provider, reply->message);
         /* Of the two refusals of the contract only one may be tried again. */
         ret->retryable = reply->result == -EAGAIN || (reply->result != -EPERM && condition_retryable(condition));
 }

@@ -215,8 +215,8 @@ static int inject(FaultCall call, struct vss_call *c) {
                 switch (rule->action) {
                 case ACTION_FAIL:
                         if (c)
-                                (void) snprintf(c->message, sizeof(c->message),
-                                                "fault: %s fails because VSS_FAULT says so", call_names[call]);
+                                (void) snprintf(c->message, sizeof(c->message), "%s fails because VSS_FAULT says so",
+                                                call_names[call]);
                         return -EAGAIN;
                 case ACTION_GARBAGE:
                         if (c)

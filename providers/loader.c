@@ -28,8 +28,7 @@ static int check_needs(const char *provider, const Need *needs, size_t n, uint64
         for (size_t i = 0; i < n; i++)
                 if (!needs[i].present && needs[i].capabilities & capabilities)
                         return failure_set(reterr, CONDITION_PROVIDER_FAILED,
-                                           "provider %s has no %s call, which the contract requires", provider,
-                                           needs[i].name);
+                                           "%s has no %s call, which the contract requires", provider, needs[i].name);
         return 0;
 }
 
@@ -67,26 +66,25 @@ int provider_table_check(const struct vss_provider *table, const char *name, str
                          Failure *reterr) {
         struct vss_provider p = {};
         if (!table)
-                return failure_set(reterr, CONDITION_PROVIDER_FAILED, "provider %s: its entry function gave no table",
-                                   name);
+                return failure_set(reterr, CONDITION_PROVIDER_FAILED, "%s: its entry function gave no table", name);
         if (table->api_version < PROVIDER_API_OLDEST || table->api_version > VSS_PROVIDER_API_VERSION)
                 return failure_set(
                         reterr, CONDITION_NOT_SUPPORTED,
-                        "provider %s was built for version %u of the provider interface, this vss knows %u to %u: build it again",
+                        "%s was built for version %u of the provider interface, this vss knows %u to %u: build it again",
                         name, table->api_version, (unsigned) PROVIDER_API_OLDEST, VSS_PROVIDER_API_VERSION);
         if (table->struct_size < table_size_min)
                 return failure_set(reterr, CONDITION_PROVIDER_FAILED,
-                                   "provider %s: its table has %llu bytes, at least %zu are needed", name,
+                                   "%s: its table has %llu bytes, at least %zu are needed", name,
                                    (unsigned long long) table->struct_size, table_size_min);
         memcpy(&p, table, MIN_OF((size_t) table->struct_size, sizeof(p)));
         p.struct_size = sizeof(p);
         if (!p.name || !streq(p.name, name))
                 return failure_set(reterr, CONDITION_PROVIDER_FAILED,
-                                   "provider %s calls itself %s: the name must be that of its file", name,
+                                   "%s calls itself %s: the name must be that of its file", name,
                                    p.name && provider_name_is_valid(p.name) ? p.name : "something else");
         if (!p.version || strnlen(p.version, VERSION_MAX + 1) > VERSION_MAX)
-                return failure_set(reterr, CONDITION_PROVIDER_FAILED, "provider %s has no version of at most %d bytes",
-                                   name, (int) VERSION_MAX);
+                return failure_set(reterr, CONDITION_PROVIDER_FAILED, "%s has no version of at most %d bytes", name,
+                                   (int) VERSION_MAX);
         int r = check_always_needed(&p, reterr);
         if (r < 0)
                 return r;
@@ -113,22 +111,21 @@ static int load_open(const char *name, int *ret_fd, Failure *reterr) {
         int r = provider_directory_open(&dir, &culprit);
         if (r == -EPERM)
                 return failure_set(reterr, CONDITION_NOT_AUTHORIZED,
-                                   "provider %s not loaded: %s must belong to root and be writable by nobody else",
-                                   name, culprit ? culprit : provider_directory());
+                                   "%s not loaded: %s must belong to root and be writable by nobody else", name,
+                                   culprit ? culprit : provider_directory());
         if (r >= 0)
                 r = provider_file_open(dir, name, ret_fd);
         if (r == -ENOENT)
                 return failure_set(reterr, CONDITION_NOT_FOUND,
-                                   "no provider %s: it is not built in and there is no %s/%s.so", name,
+                                   "%s does not exist: it is not built in and there is no %s/%s.so", name,
                                    provider_directory(), name);
         if (r == -EPERM || r == -ELOOP)
-                return failure_set(
-                        reterr, CONDITION_NOT_AUTHORIZED,
-                        "provider %s not loaded: %s/%s.so must be a plain file of root that nobody else can write",
-                        name, provider_directory(), name);
+                return failure_set(reterr, CONDITION_NOT_AUTHORIZED,
+                                   "%s not loaded: %s/%s.so must be a plain file of root that nobody else can write",
+                                   name, provider_directory(), name);
         if (r < 0)
-                return failure_set(reterr, CONDITION_FAILED, "provider %s: cannot open %s/%s.so: %s", name,
-                                   provider_directory(), name, strerror(-r));
+                return failure_set(reterr, CONDITION_FAILED, "%s: cannot open %s/%s.so: %s", name, provider_directory(),
+                                   name, strerror(-r));
         return 0;
 }
 
@@ -137,8 +134,7 @@ static int entry_call(const char *name, void *handle, struct vss_provider *ret, 
         *(void **) &entry = dlsym(handle, "vss_provider_entry");
         if (!entry)
                 return failure_set(reterr, CONDITION_PROVIDER_FAILED,
-                                   "provider %s: its file has no vss_provider_entry, is VSS_REGISTER_PROVIDER missing?",
-                                   name);
+                                   "%s: its file has no vss_provider_entry, is VSS_REGISTER_PROVIDER missing?", name);
         return provider_table_check(entry(), name, ret, reterr);
 }
 
@@ -151,8 +147,7 @@ static int load_file(const char *name, struct vss_provider *ret, Failure *reterr
         (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
         void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         if (!handle)
-                return failure_set(reterr, CONDITION_PROVIDER_FAILED, "provider %s cannot be loaded: %s", name,
-                                   dlerror());
+                return failure_set(reterr, CONDITION_PROVIDER_FAILED, "%s cannot be loaded: %s", name, dlerror());
         r = entry_call(name, handle, ret, reterr);
         if (r < 0)
                 (void) dlclose(handle); /* the next file may get the same descriptor, and with it the same name */
@@ -185,7 +180,7 @@ int provider_start(LoadedProvider *p, Failure *reterr) {
         assert(!p->started);
         int r = p->table.load ? p->table.load(&p->state) : 0;
         if (r < 0)
-                return failure_set(reterr, condition_from_errno(-r), "provider %s cannot work on this machine: %s",
+                return failure_set(reterr, condition_from_errno(-r), "%s cannot work on this machine: %s",
                                    p->table.name, strerror(-r));
         p->started = true;
         p->capabilities = p->table.capabilities(p->state);

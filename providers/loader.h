@@ -14,7 +14,10 @@ typedef struct LoadedProvider {
         bool builtin, started;
 } LoadedProvider;
 
-/* name: as asked for, "fault:" in front wraps it. Nothing of the provider has run yet but its entry function. */
+/*
+ * name: as asked for, "fault:" in front wraps it. Nothing of the provider has run yet but its entry function. Failures
+ * begin with the name.
+ */
 int provider_load(const char *name, LoadedProvider *ret, Failure *reterr);
 /* Its load() and capabilities(), and whether it has the calls that these need. */
 int provider_start(LoadedProvider *p, Failure *reterr);

@@ -172,6 +172,11 @@ START_TEST(a_refusal_says_whether_to_try_again) {
         provider_reply_failure("null", &reply, &failure);
         ck_assert_int_eq(failure.condition, CONDITION_VETOED);
         ck_assert(failure.retryable);
+        ck_assert_str_eq(failure.message, "provider null: no");
+        provider_reply_failure("fault:null", &reply, &failure);
+        ck_assert_str_eq(failure.message, "provider null: no");
+        provider_reply_failure("example", &reply, &failure);
+        ck_assert_str_eq(failure.message, "provider example: null: no");
         reply.result = -EPERM;
         provider_reply_failure("null", &reply, &failure);
         ck_assert_int_eq(failure.condition, CONDITION_VETOED);
