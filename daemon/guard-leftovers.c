@@ -52,11 +52,15 @@ static int open_checked(const char *path, uint64_t dev) {
         return st.st_dev == dev ? TAKE_FD(fd) : -ENODEV;
 }
 
-/* By device, where it is mounted now; by its old path for those whose st_dev is not the mount's (btrfs). */
+/*
+ * By device, where it is mounted now; by its old path for those whose st_dev is not the mount's (btrfs). -ENODEV: it is
+ * not mounted; -ENXIO: it is, but something else lies over it.
+ */
 static int open_held(const HeldEntry *e) {
         char *line = NULL, path[LIMIT_PATH_BYTES * 4];
         size_t size = 0;
         int fd = -ENODEV;
+        bool mounted = false;
         FILE *f = fopen("/proc/self/mountinfo", "re");
         while (f && fd < 0 && getline(&line, &size, f) >= 0) {
                 unsigned major_number, minor_number;
@@ -67,11 +71,14 @@ static int open_held(const HeldEntry *e) {
                         continue;
                 held_path_unescape(path);
                 fd = open_checked(path, e->dev);
+                mounted = true;
         }
         if (f)
                 (void) fclose(f);
         free(line);
-        return fd >= 0 ? fd : open_checked(e->mount_point, e->dev);
+        if (fd < 0)
+                fd = open_checked(e->mount_point, e->dev);
+        return fd < 0 && mounted ? -ENXIO : fd;
 }
 
 static void *leftover_volume_run(void *argument) {
@@ -96,7 +103,8 @@ static void *leftover_volume_run(void *argument) {
         /* Not mounted any more is not frozen any more, as far as anybody can tell. */
         if (r < 0 && r != -ENODEV && r != -ENOENT) {
                 fprintf(stderr, "vss-guard: %s of set %s may still be frozen: %s; thaw it with 'fsfreeze -u'\n",
-                        v->entry->mount_point, l->set, strerrordesc_np(-r));
+                        v->entry->mount_point, l->set,
+                        r == -ENXIO ? "something else is mounted over it" : strerrordesc_np(-r));
                 l->error = r;
         } else if (thawed)
                 fprintf(stderr, "vss-guard: thawed %s, left frozen by set %s\n", v->entry->mount_point, l->set);
