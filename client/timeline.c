@@ -89,18 +89,37 @@ static unsigned bar_width(void) {
         struct winsize size = {};
         if (isatty(STDOUT_FILENO) <= 0 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col < 100)
                 return 40;
-        return MIN_OF((unsigned) size.ws_col - 60, 120u);
+        return MIN_OF((unsigned) size.ws_col - 70, 120u);
 }
 
-static void print_row(Context *c, const TimelineRow *row, uint64_t from, uint64_t to, unsigned width) {
+/* "who step", at most so many columns that a bar fits beside it */
+static char *row_label(const TimelineRow *row) {
+        char *label = NULL;
+        size_t n = strlen(row->who);
+        /* the end of a path says more than its beginning */
+        const char *who = n > 36 ? row->who + n - 36 : row->who;
+        _cleanup_free_ char *text = NULL;
+        if (asprintf(&text, "%s%s%s%.20s", n > 36 ? "..." : "", who, n > 0 ? " " : "", row->step) >= 0)
+                label = text_visible(text);
+        return label;
+}
+
+static int label_width(const Timeline *t) {
+        size_t width = 16;
+        for (size_t i = 0; i < t->n_rows; i++) {
+                _cleanup_free_ char *label = row_label(&t->rows[i]);
+                width = MAX_OF(width, label ? strlen(label) : 0);
+        }
+        return (int) width;
+}
+
+static void print_row(Context *c, const TimelineRow *row, uint64_t from, uint64_t to, unsigned width, int left) {
         bool utf8 = streq(nl_langinfo(CODESET), "UTF-8");
-        char at[32], lasts[32], left[80];
+        char at[32], lasts[32];
         uint64_t start = MAX_OF(row->start_usec, from), end = MIN_OF(row->end_usec, to), span = MAX_OF(to - from, 1u);
         unsigned a = (unsigned) ((start - from) * width / span), b = (unsigned) ((end - from) * width / span);
-        _cleanup_free_ char *who = text_visible(row->who), *step = text_visible(row->step),
-                            *outcome = text_visible(row->outcome);
-        (void) snprintf(left, sizeof(left), "%.32s %.20s", who ? who : "", step ? step : "");
-        (void) fprintf(c->out, "%-34s |", row->who[0] ? left : left + 1);
+        _cleanup_free_ char *label = row_label(row), *outcome = text_visible(row->outcome);
+        (void) fprintf(c->out, "%-*s |", left, label ? label : "");
         a = MIN_OF(a, width - 1);
         for (unsigned i = 0; i < width; i++)
                 (void) fputs(i < a || i > MAX_OF(a, b > a ? b - 1 : a) ? " " : utf8 ? "█" : "#", c->out);
@@ -111,13 +130,14 @@ static void print_row(Context *c, const TimelineRow *row, uint64_t from, uint64_
 
 static void print_chart(Context *c, const Timeline *t, uint64_t from, uint64_t to, const char *title) {
         unsigned width = bar_width();
+        int left = label_width(t);
         char length[32];
         output_line(c, "%s: %s", title, format_duration(to - from, length, sizeof(length)));
-        output_line(c, "%-34s  %*s  %9s %9s", "", (int) width, "", "start", "lasts");
+        output_line(c, "%*s  %9s %9s", left + (int) width + 2, "", "start", "lasts");
         for (size_t i = 0; i < t->n_rows; i++) {
                 const TimelineRow *row = &t->rows[i];
                 if (row->start_usec >= from && row->end_usec <= to)
-                        print_row(c, row, from, to, width);
+                        print_row(c, row, from, to, width, left);
         }
 }
 

@@ -13,9 +13,33 @@ static const Column columns[] = {
         { "LEVEL", "level", FORMAT_STATE },
         { "SNAPSHOTS", "snapshots", FORMAT_COUNT },
         { "DEVICE", "device", FORMAT_TEXT },
-        { "WHY NOT", "error.message", FORMAT_TEXT },
+        { "WHY NOT", "why_not", FORMAT_TEXT },
         {},
 };
+
+/* What each candidate said, in one line; null if one can. */
+static json_object *why_not(json_object *row) {
+        json_object *candidates = member(row, "candidates");
+        _cleanup_free_ char *line = NULL;
+        if (!isempty(member_text(row, "provider")))
+                return NULL;
+        if (member(row, "error"))
+                return json_object_new_string(member_text(row, "error.message"));
+        for (size_t i = 0; candidates && i < json_object_array_length(candidates); i++) {
+                json_object *one = json_object_array_get_idx(candidates, i);
+                const char *name = json_object_get_string(json_object_array_get_idx(one, 0));
+                const char *why = json_object_get_string(json_object_array_get_idx(one, 1));
+                char *longer = NULL;
+                if (isempty(why)) /* it could, if it were asked for by name */
+                        continue;
+                if (asprintf(&longer, "%s%s%s: %s", line ? line : "", line ? "; " : "", name ? name : "",
+                             why ? why : "") < 0)
+                        return NULL;
+                free(line);
+                line = longer;
+        }
+        return line ? json_object_new_string(line) : NULL;
+}
 
 static void probe(Context *c, json_object *object, json_object *row) {
         _cleanup_(json_object_putp) json_object *answer = NULL;
@@ -33,6 +57,7 @@ static void probe(Context *c, json_object *object, json_object *row) {
         json_object_object_add(row, "writers", json_object_get(member(result, "writers")));
         json_object_object_add(row, "candidates", json_object_get(member(result, "candidates")));
         json_object_object_add(row, "error", error);
+        json_object_object_add(row, "why_not", why_not(row));
 }
 
 static int by_name(const void *a, const void *b) {
