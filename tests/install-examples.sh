@@ -51,7 +51,7 @@ for f in share/man/man3/vss-writer.3 share/man/man8/vss-writer-sqlite.8 share/ma
 done
 
 note "the examples compile without a warning against what is installed"
-cd "$VSS_TEST_DIR"
+cd "$VSS_TEST_DIR" || die "cannot go to $VSS_TEST_DIR"
 examples=$(find "$root" -type d -path '*/vss/examples')
 cc -std=c11 -Wall -Wextra -Werror "${flags[@]}" "$examples/address-book.c" "${libs[@]}" -lsqlite3 -o address-book
 cc -std=gnu11 -Wall -Wextra -Werror "${flags[@]}" "$examples/nightly.c" "${libs[@]}" -o nightly

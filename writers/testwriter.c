@@ -127,10 +127,25 @@ static int nothing(struct vss_event *e, void *userdata) {
         return 0;
 }
 
+/* As a database adds what its recovery needs. */
+static int add_to_copy(struct vss_event *e, const Test *t) {
+        _cleanup_free_ char *path = NULL;
+        _cleanup_close_ int fd = -EBADF;
+
+        if (asprintf(&path, "%s/%s", t->volume, t->add) < 0)
+                return -ENOMEM;
+        fd = vss_event_open_copy(e, path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+        if (fd < 0)
+                return fd;
+        return dprintf(fd, "%s\n", e->set) < 0 ? -EIO : 0;
+}
+
 static int post_snapshot(struct vss_event *e, void *userdata) {
         const Test *t = ((TestWriter *) userdata)->test;
         Failure failure = {};
 
+        if (t->add && add_to_copy(e, t) < 0)
+                return vss_event_fail(e, VSS_VETO_RETRYABLE, "cannot add %s to the copy of %s", t->add, t->volume);
         if (t->delete_originals && delete_originals(t->volume, &failure) < 0)
                 return vss_event_fail(e, VSS_VETO_FATAL, "%s", failure.message);
         return 0;
@@ -266,6 +281,14 @@ static int set_hostile(void *target, const char *value, Failure *reterr) {
         return t->hostile ? 0 : -ENOMEM;
 }
 
+static int set_add(void *target, const char *value, Failure *reterr) {
+        Test *t = target;
+
+        free(t->add);
+        t->add = strdup(value);
+        return t->add ? 0 : -ENOMEM;
+}
+
 static int set_delete(void *target, const char *value, Failure *reterr) {
         return ((Test *) target)->delete_originals = true, 0;
 }
@@ -290,6 +313,7 @@ static const ProgramOption options[] = {
         { "count", "N", "so many writers, NAME-1 and so on, one connection each", set_count },
         { "shared", NULL, "with --count: all on one connection", set_shared },
         { "run", NULL, "callbacks on a worker thread, as vss_writer_run() has it", set_run },
+        { "add-to-copy", "FILE", "make FILE in the copy of --volume in post-snapshot", set_add },
         { "delete-originals", NULL, "delete all files of --volume in post-snapshot", set_delete },
         { "hostile", "MODE", "attack vssd instead; --hostile=help lists the modes", set_hostile },
 };
@@ -424,8 +448,6 @@ static int test_run(Test *test) {
 static int check_options(const Test *t, Failure *reterr) {
         if (t->run && t->count > 1)
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "--run is for one writer");
-        if (t->delete_originals && !t->volume)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "--delete-originals needs --volume");
         if (t->delete_originals && same_device(t->volume, "/"))
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
                                    "--delete-originals: nothing is deleted on the root file system");
@@ -459,5 +481,6 @@ int main(int argc, char *argv[]) {
         program_done(&t.program);
         free(t.volume);
         free(t.hostile);
+        free(t.add);
         return t.status;
 }

@@ -39,7 +39,7 @@ struct Test {
         Rule rules[RULES_MAX];
         size_t n_rules;
         enum vss_veto veto;
-        char *volume, *hostile;
+        char *volume, *hostile, *add;
         uint64_t freeze_usec;
         unsigned count;
         bool delete_originals, run, shared;
