@@ -232,7 +232,7 @@ static int send_abort(ConductorProvider *p) {
         memset(p->request, 0, sizeof *p->request);
         p->request->op = VSS_WIRE_ABORT;
         memcpy(p->request->set, c->set->id, sizeof p->request->set);
-        return provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.provider, NULL, on_abort_job, p, &p->job);
+        return provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.abort, NULL, on_abort_job, p, &p->job);
 }
 
 static void act_provider(Conductor *c, const SequenceAction *a) {
