@@ -183,6 +183,8 @@ static void on_host(Host *h, Outcome outcome, const struct vss_wire_reply *reply
                         return;
                 }
         } else if (outcome == OUTCOME_OK && p->op == SEQ_BEGIN_PREPARE) {
+                if (reply->message[0]) /* a provider that succeeds and still says something warns */
+                        (void) strings_append(&p->conductor->set->warnings, reply->message);
                 r = send_next_volume(p);
                 if (r > 0)
                         return;

@@ -1,0 +1,74 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Sets of btrfs subvolumes through vssd: what is said about them, where the copies are, and that neither a failing provider
+# nor one whose abort dies too leaves anything behind for longer than until the next start.
+export VSS_TEST_SECONDS=150
+. "$(dirname "$0")/functions.sh"
+requires btrfs python3
+
+top=
+new_fs top btrfs 512M
+for s in one two one/inner; do
+        btrfs subvolume create "$top/$s" >/dev/null
+        echo "$s" >"$top/$s/file"
+done
+mkdir "$VSS_TEST_DIR/alone"
+device=$(findmnt -no SOURCE "$top")
+mount -o subvol=two "$device" "$VSS_TEST_DIR/alone"
+cleanup_fn umount "$VSS_TEST_DIR/alone"
+start_bus
+start_vssd
+
+# everything below the store but the directories of the sources
+left() { find "$top/.vss" -mindepth 2 -maxdepth 2; }
+delete_all() { vssctl --json snapshots | python3 -c 'import json,sys; print(*[s["id"] for s in json.load(sys.stdin)["snapshots"]])' |
+        xargs -r "$VSS_BUILD/client/vssctl" delete >/dev/null; }
+
+note "one set of two subvolumes: its copies, and a warning about the subvolume inside"
+vssctl --json create "$top/one" "$top/two" >"$VSS_TEST_DIR/set.json"
+python3 - "$VSS_TEST_DIR/set.json" <<'PY' || die "the set is not as it should be"
+import json, os, sys
+s = json.load(open(sys.argv[1]))
+assert s["state"] == "created" and s["one_instant"] and s["consistency"] == "filesystem", s
+assert any("one/inner" in w for w in s["warnings"]), s["warnings"]
+for copy, text in zip(s["snapshots"], ("one", "two")):
+    assert open(copy["path"] + "/file").read() == text + "\n", copy
+assert os.listdir(s["snapshots"][0]["path"] + "/inner") == []
+PY
+delete_all
+[ -z "$(left)" ] || die "left after delete: $(left)"
+
+note "the copy of a subvolume that is mounted by itself is seen by mounting it"
+vssctl --json create "$VSS_TEST_DIR/alone" >"$VSS_TEST_DIR/set.json"
+id=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["snapshots"][0]["id"])' "$VSS_TEST_DIR/set.json")
+[ ! -e "$VSS_TEST_DIR/alone/.vss" ] || die "the store shows in the subvolume"
+path=$(vssctl mount "$id")
+[ "$(cat "$path/file")" = two ] || die "the mounted copy is another"
+if touch "$path/x" 2>/dev/null; then die "the mounted copy can be written"; fi
+vssctl umount "$id" >/dev/null
+delete_all
+
+note "a set that fails leaves nothing, and may be tried again"
+stop_vssd
+export VSS_FAULT=commit:fail:1,list:delay=1
+start_vssd
+expect_exit 5 vssctl create --provider=fault:btrfs "$top/one" "$top/two"
+[ -z "$(left)" ] || die "left after a failed commit: $(left)"
+expect_exit 0 vssctl create --provider=fault:btrfs "$top/one" "$top/two"
+delete_all
+
+note "where the abort dies too, the next start removes what is marked, and nothing else"
+stop_vssd
+export VSS_FAULT=post-commit:die:1,abort:die:1
+start_vssd
+expect_exit 0 vssctl create --provider=btrfs "$top/two"
+expect_exit 5 vssctl create --provider=fault:btrfs "$top/one"
+left | grep -q /.pending- || die "nothing was left: the test shows nothing"
+stop_vssd
+unset VSS_FAULT
+start_vssd
+vssctl status >/dev/null
+[ "$(left | wc -l)" = 1 ] || die "after the next start: $(left)"
+if left | grep -q /.pending-; then die "the wrong one was removed"; fi
+delete_all
+[ -z "$(left)" ] || die "left at the end: $(left)"
