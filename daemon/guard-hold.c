@@ -58,7 +58,7 @@ static const char *arm_error(int error) {
 }
 
 static const char *cancel_reason(const GuardProgram *p) {
-        switch (p->pair->reason) {
+        switch ((int) p->pair->reason) {
         case ETIME:
                 return "its deadline passed";
         case EINTR:
