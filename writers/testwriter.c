@@ -68,7 +68,7 @@ static int before(Writer *w, Event *e, void *userdata) {
         TestWriter *t = userdata;
         Rule *rule = find_rule(t, e->kind);
 
-        t->twice = rule && rule->misdeed == MISDEED_TWICE;
+        e->marked = rule && rule->misdeed == MISDEED_TWICE;
         switch (rule ? rule->misdeed : MISDEED_NONE) {
         case MISDEED_FAIL:
                 return vss_event_fail(e, t->test->veto, "%s was told to fail at %s", t->name,
@@ -101,11 +101,10 @@ static void after(Writer *w, Event *e, void *userdata) {
                 say_event(t, e, "self");
         else
                 say_event(t, e, error ? strrchr(error, '.') + 1 : "ok");
-        if (t->twice && e->call) {
+        if (e->marked && e->call) {
                 answer_again(e);
                 say_event(t, e, "twice");
         }
-        t->twice = false;
 }
 
 /* ---- the callbacks of a writer that has nothing to do ---- */

@@ -31,7 +31,6 @@ typedef struct TestWriter {
         sd_event *loop;           /* its own: one connection per writer */
         sd_event_source *outer;   /* its loop in ours */
         unsigned used[RULES_MAX]; /* how often each rule was */
-        bool twice;               /* what is answered next */
 } TestWriter;
 
 struct Test {

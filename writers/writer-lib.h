@@ -147,6 +147,7 @@ struct vss_event {
         bool in_callback, replied;
         int result;
         uint64_t progress_usec;
+        bool marked; /* by WriterBefore, for WriterAfter */
         /* copies opened so far */
         char *copy_volume;
         int copy_fd;
