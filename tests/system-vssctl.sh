@@ -238,6 +238,7 @@ has '.running | length' 0
 
 note "--auto-release stays until the end of its input"
 mkfifo "$VSS_TEST_DIR/input"
+rm "$out" # else what an earlier command wrote there is seen
 vssctl --json create /srv/a --auto-release <"$VSS_TEST_DIR/input" >"$out" &
 pid=$!
 exec 8>"$VSS_TEST_DIR/input"
