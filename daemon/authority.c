@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Two questions, one after the other, both asynchronous: the bus says whose connection it is, polkit says what that account may
- * do. Root is not asked about: polkit allows root everything before it looks at any rule, so vssd saves the round trip and
- * stays usable when polkit hangs. A connection's account cannot change and unique names are not given out twice, so the answer
- * to the first question stays true until the second is answered.
+ * Two questions, one after the other, both asynchronous: the bus says whose connection it is, polkit says what that
+ * account may do. Root is not asked about: polkit allows root everything before it looks at any rule, so vssd saves the
+ * round trip and stays usable when polkit hangs. A connection's account cannot change and unique names are not given
+ * out twice, so the answer to the first question stays true until the second is answered.
  */
 #include "daemon/authority.h"
 #include "daemon/owners.h"
@@ -61,7 +61,8 @@ static int on_has_owner(sd_bus_message *m, void *userdata, sd_bus_error *reterr)
                 a->polkit = true;
         else
                 (void) sd_bus_call_method_async(a->bus, &a->probe_slot, "org.freedesktop.DBus", "/org/freedesktop/DBus",
-                                                "org.freedesktop.DBus", "ListActivatableNames", on_activatable, a, NULL);
+                                                "org.freedesktop.DBus", "ListActivatableNames", on_activatable, a,
+                                                NULL);
         return 0;
 }
 
@@ -121,8 +122,8 @@ static void check_answer(AuthorityCheck *c, const Failure *failure) {
 
 static void check_refuse(AuthorityCheck *c, const char *why) {
         Failure f = {};
-        (void) failure_set(&f, CONDITION_NOT_AUTHORIZED, "not permitted: %s for uid %u: %s", c->action, (unsigned) c->caller.uid,
-                           why);
+        (void) failure_set(&f, CONDITION_NOT_AUTHORIZED, "not permitted: %s for uid %u: %s", c->action,
+                           (unsigned) c->caller.uid, why);
         check_answer(c, &f);
 }
 
@@ -137,7 +138,8 @@ static void check_without_polkit(AuthorityCheck *c) {
         if (streq(c->action, VSS_ACTION_INSPECT))
                 check_answer(c, NULL);
         else if (streq(c->action, VSS_ACTION_REGISTER_WRITER))
-                check_refuse(c, "polkit is not running and no writers.d/NAME.conf gives this name to the account (User=)");
+                check_refuse(c,
+                             "polkit is not running and no writers.d/NAME.conf gives this name to the account (User=)");
         else
                 check_refuse(c, "polkit is not running, so only root may do this");
 }
@@ -150,7 +152,8 @@ static int on_polkit(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         if (e) {
                 Failure f = {};
                 (void) bus_failure_from_error(e, &f);
-                bool missing = f.condition == CONDITION_UNAVAILABLE && !sd_bus_error_has_name(e, SD_BUS_ERROR_NO_REPLY) &&
+                bool missing = f.condition == CONDITION_UNAVAILABLE &&
+                               !sd_bus_error_has_name(e, SD_BUS_ERROR_NO_REPLY) &&
                                !sd_bus_error_has_name(e, SD_BUS_ERROR_TIMEOUT);
                 if (missing) {
                         c->authority->polkit = false;
@@ -160,12 +163,14 @@ static int on_polkit(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
                 return 0;
         }
         c->authority->polkit = true;
-        if (sd_bus_message_enter_container(m, 'r', "bba{ss}") <= 0 || sd_bus_message_read(m, "bb", &allowed, &challenge) < 0)
+        if (sd_bus_message_enter_container(m, 'r', "bba{ss}") <= 0 ||
+            sd_bus_message_read(m, "bb", &allowed, &challenge) < 0)
                 check_refuse(c, "polkit gave an answer that makes no sense");
         else if (allowed)
                 check_answer(c, NULL);
         else
-                check_refuse(c, challenge ? "polkit wants an administrator to confirm it (interactively)" : "polkit refuses it");
+                check_refuse(c, challenge ? "polkit wants an administrator to confirm it (interactively)" :
+                                            "polkit refuses it");
         return 0;
 }
 
@@ -181,7 +186,8 @@ static int check_ask_polkit(AuthorityCheck *c) {
         Authority *a = c->authority;
         bool prompt = c->interactive && !streq(c->action, VSS_ACTION_REGISTER_WRITER);
         (void) snprintf(c->cancellation, sizeof(c->cancellation), "vss-%llu", (unsigned long long) ++a->n_asked);
-        int r = sd_bus_message_new_method_call(a->bus, &m, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE, "CheckAuthorization");
+        int r = sd_bus_message_new_method_call(a->bus, &m, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE,
+                                               "CheckAuthorization");
         if (r >= 0)
                 r = sd_bus_message_append(m, "(sa{sv})s", "system-bus-name", 1, "name", "s", c->sender, c->action);
         if (r >= 0)
@@ -204,7 +210,8 @@ static void check_with_caller(AuthorityCheck *c) {
                 check_answer(c, NULL);
                 return;
         }
-        if (streq(c->action, VSS_ACTION_REGISTER_WRITER) && name && owners_find(&c->authority->owners, name, &owner) >= 0) {
+        if (streq(c->action, VSS_ACTION_REGISTER_WRITER) && name &&
+            owners_find(&c->authority->owners, name, &owner) >= 0) {
                 if (owner == c->caller.uid)
                         check_answer(c, NULL);
                 else

@@ -2,9 +2,9 @@
 #pragma once
 /*
  * May the sender of this message do this? Asks polkit (CheckAuthorization, subject system-bus-name, details attached)
- * asynchronously; prompts only if the message carries the interactive flag. Where polkit cannot be reached, uid 0 may do
- * everything and everybody else may only inspect (DESIGN.md section 5). register-writer is never prompted for; without polkit a
- * root-owned User= in writers.d/NAME.conf grants it.
+ * asynchronously; prompts only if the message carries the interactive flag. Where polkit cannot be reached, uid 0 may
+ * do everything and everybody else may only inspect (DESIGN.md section 5). register-writer is never prompted for;
+ * without polkit a root-owned User= in writers.d/NAME.conf grants it.
  */
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
@@ -29,8 +29,8 @@ int authority_reload(Authority *a);
 int authority_writer_owner(const Authority *a, const char *name, uid_t *ret);
 /*
  * action NULL: only finds out who the sender is.
- * details: NULL-terminated list key, value, key, value … (copied). The sender's uid is looked up from the bus when needed.
- * The check keeps no reference to the message beyond its sender name and flag.
+ * details: NULL-terminated list key, value, key, value … (copied). The sender's uid is looked up from the bus when
+ * needed. The check keeps no reference to the message beyond its sender name and flag.
  */
 int authority_check(Authority *a, sd_bus_message *m, const char *action, const char *const *details, AuthorityDone done,
                     void *userdata, AuthorityCheck **ret);

@@ -11,7 +11,7 @@ static unsigned calls_of_sender(const Manager *m, const char *sender) {
         const Call *c;
         unsigned n = 0;
         LIST_FOREACH(c, &m->calls, entries)
-                n += streq_null(sd_bus_message_get_sender(c->message), sender);
+        n += streq_null(sd_bus_message_get_sender(c->message), sender);
         return n;
 }
 
@@ -22,8 +22,8 @@ int call_new(Manager *m, sd_bus_message *message, sd_bus_error *reterr, Call **r
         if (m->n_calls >= LIMIT_CALLS)
                 return bus_error_setf(reterr, CONDITION_LIMIT_REACHED, "%d calls are under way already", LIMIT_CALLS);
         if (calls_of_sender(m, sd_bus_message_get_sender(message)) >= LIMIT_CALLS_PER_SENDER)
-                return bus_error_setf(reterr, CONDITION_LIMIT_REACHED, "%d calls of this connection are under way already",
-                                      LIMIT_CALLS_PER_SENDER);
+                return bus_error_setf(reterr, CONDITION_LIMIT_REACHED,
+                                      "%d calls of this connection are under way already", LIMIT_CALLS_PER_SENDER);
         Call *c = calloc(1, sizeof(*c));
         if (!c)
                 return -ENOMEM;
@@ -141,7 +141,8 @@ void calls_resume(Manager *m) {
         }
 }
 
-/* The answer to either question; what follows an authorisation waits for the end of a window, identification alone does not. */
+/* The answer to either question; what follows an authorisation waits for the end of a window, identification alone does
+ * not. */
 static void on_checked(const Failure *failure, void *userdata) {
         Call *c = userdata;
         bool asked = c->action != NULL;
@@ -156,7 +157,8 @@ static void on_checked(const Failure *failure, void *userdata) {
 }
 
 static void call_ask(Call *c) {
-        int r = authority_check(c->manager->authority, c->message, c->action, (const char *const *) c->details, on_checked, c, &c->check);
+        int r = authority_check(c->manager->authority, c->message, c->action, (const char *const *) c->details,
+                                on_checked, c, &c->check);
         if (r < 0)
                 call_failf(c, CONDITION_NOT_AUTHORIZED, "the sender cannot be checked: %s", strerror(-r));
 }

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * One method call that cannot be answered at once. It is answered exactly once: whoever frees it without an answer has said
- * UNAVAILABLE. Steps run one after the other (who is it, may it, look, do, answer); each is a function that either goes on,
- * answers, or leaves one thing under way in the call. Objects may vanish between two steps, so a call keeps ids and finds them again.
- * While a window is open nothing but identification goes on: polkit, disk and processes wait for its end (hazards B3).
+ * One method call that cannot be answered at once. It is answered exactly once: whoever frees it without an answer has
+ * said UNAVAILABLE. Steps run one after the other (who is it, may it, look, do, answer); each is a function that either
+ * goes on, answers, or leaves one thing under way in the call. Objects may vanish between two steps, so a call keeps
+ * ids and finds them again. While a window is open nothing but identification goes on: polkit, disk and processes wait
+ * for its end (hazards B3).
  */
 #include "daemon/authority.h"
 #include "daemon/manager.h"
 
-enum { LIMIT_CALLS = 1024, LIMIT_CALLS_PER_SENDER = 64 }; /* what all callers together, and one, can make vssd remember */
+enum {
+        LIMIT_CALLS = 1024,
+        LIMIT_CALLS_PER_SENDER = 64
+}; /* what all callers together, and one, can make vssd remember */
 
 typedef struct Call Call;
 typedef struct MountJob MountJob;
@@ -46,15 +50,15 @@ void call_identify(Call *c, CallStep next);
 /* details: NULL-terminated pairs. next runs once allowed and no window is open. */
 void call_authorise(Call *c, const char *action, const char *const *details, CallStep next);
 /*
- * For what a set's requester may do without asking: at once if it is that connection, then if it is that account or root, else
- * as above. The first two also in a window, so next must not start anything.
+ * For what a set's requester may do without asking: at once if it is that connection, then if it is that account or
+ * root, else as above. The first two also in a window, so next must not start anything.
  */
 void call_authorise_own(Call *c, const Set *s, const char *action, const char *const *details, CallStep next);
 void call_when_quiet(Call *c, CallStep next);
 
 /*
- * A set's verb is about to be given this call as userdata: only its end, or that of all sets, may free the call. The verb
- * calls back exactly once, so nothing else of the call may be under way.
+ * A set's verb is about to be given this call as userdata: only its end, or that of all sets, may free the call. The
+ * verb calls back exactly once, so nothing else of the call may be under way.
  */
 void call_hold(Call *c);
 void calls_refuse(Manager *m); /* frees those that are not held: vssd is stopping */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * OpenCopy: the one moment in which a writer touches the copy of its data. It gets a directory of a detached mount, so that no
+ * OpenCopy: the one moment in which a writer touches the copy of its data. It gets a directory of a detached mount, so
+ * that no
  * ".." leads out of the copy, and works there with its own account's rights (hazards C3).
  */
 #include "daemon/expose.h"
@@ -48,8 +49,9 @@ static bool has_data_on(const SetWriter *w, const Snapshot *snapshot) {
 static Snapshot *find_copy(Set *s, const char *volume) {
         Snapshot *snapshot;
         LIST_FOREACH(snapshot, &s->snapshots, entries)
-                if (streq_null(snapshot->name, volume) || streq_null(snapshot->mount_point, volume) || streq_null(snapshot->volume, volume))
-                        return snapshot;
+        if (streq_null(snapshot->name, volume) || streq_null(snapshot->mount_point, volume) ||
+            streq_null(snapshot->volume, volume))
+                return snapshot;
         return NULL;
 }
 
@@ -68,11 +70,14 @@ static void open_copy_start(Call *c) {
         const SetWriter *w = sender ? find_sender(s, sender) : NULL;
         const Snapshot *snapshot = w ? find_copy(s, o->volume) : NULL;
         if (!w || s->phase != PHASE_POST_SNAPSHOT)
-                call_failf(c, CONDITION_BAD_STATE, "only a writer of the set may do this, and only while it is in PostSnapshot");
+                call_failf(c, CONDITION_BAD_STATE,
+                           "only a writer of the set may do this, and only while it is in PostSnapshot");
         else if (!snapshot || !has_data_on(w, snapshot))
-                call_failf(c, CONDITION_NOT_FOUND, "%s: no volume of this set with data of writer %s", o->volume, w->reference);
+                call_failf(c, CONDITION_NOT_FOUND, "%s: no volume of this set with data of writer %s", o->volume,
+                           w->reference);
         else if (o->dry_run)
-                call_failf(c, CONDITION_NOT_SUPPORTED, "dry_run: there is no descriptor to return; the copy could be opened");
+                call_failf(c, CONDITION_NOT_SUPPORTED,
+                           "dry_run: there is no descriptor to return; the copy could be opened");
         else
                 expose(c, snapshot, &q, opened);
 }

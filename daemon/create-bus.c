@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * CreateSet and Plan: syntax, then who is it, then what do the names mean in that account's eyes, then may it have each of these
- * volumes, and only then a set. Nothing is changed, and no volume opened for anybody, before the last question is answered.
+ * CreateSet and Plan: syntax, then who is it, then what do the names mean in that account's eyes, then may it have each
+ * of these volumes, and only then a set. Nothing is changed, and no volume opened for anybody, before the last question
+ * is answered.
  */
 #include "daemon/create-bus.h"
 #include "daemon/manager-private.h"
@@ -84,8 +85,8 @@ static void authorise_next(Call *c) {
         }
         const char *volume = n > 0 ? k->found->volumes[k->checked]->name : "";
         k->checked++;
-        call_authorise(c, k->plan_only ? VSS_ACTION_INSPECT : VSS_ACTION_CREATE, (const char *const[]) { "volumes", volume, NULL },
-                       authorise_next);
+        call_authorise(c, k->plan_only ? VSS_ACTION_INSPECT : VSS_ACTION_CREATE,
+                       (const char *const[]) { "volumes", volume, NULL }, authorise_next);
 }
 
 static void on_resolved(ProbeResult **result, const Failure *failure, void *userdata) {
@@ -115,13 +116,15 @@ static void resolve(Call *c) {
         }
         for (size_t i = 0; i < o->n_volumes; i++) {
                 if (o->volumes[i].volume[0] != '/') {
-                        call_failf(c, CONDITION_NOT_FOUND, "there is no volume %s: name a mount point, a directory or a device",
+                        call_failf(c, CONDITION_NOT_FOUND,
+                                   "there is no volume %s: name a mount point, a directory or a device",
                                    o->volumes[i].volume);
                         return;
                 }
                 paths[i] = (ProbePath) { .path = o->volumes[i].volume, .is_argument = true };
         }
-        int r = probe_new(c->manager->event, paths, o->n_volumes, o->nested ? PROBE_NESTED : 0, c->caller.uid, on_resolved, c, &c->probe);
+        int r = probe_new(c->manager->event, paths, o->n_volumes, o->nested ? PROBE_NESTED : 0, c->caller.uid,
+                          on_resolved, c, &c->probe);
         if (r < 0)
                 call_failf(c, CONDITION_FAILED, "the volumes cannot be looked at: %s", strerror(-r));
 }

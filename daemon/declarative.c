@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writers that are only a document: every .json file of writers.d. They speak for root, so the files must be root's. A file that cannot be read
- * takes nothing else down with it: it is named in the log, and the writer is not there.
+ * Writers that are only a document: every .json file of writers.d. They speak for root, so the files must be root's. A
+ * file that cannot be read takes nothing else down with it: it is named in the log, and the writer is not there.
  */
 #include "daemon/manager-private.h"
 #include "daemon/owners.h"
@@ -10,8 +10,6 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <syslog.h>
-
-
 
 enum { LIMIT_DECLARATIVE = 256 };
 
@@ -50,19 +48,22 @@ static int load_file(Manager *m, int dir, const char *file) {
         size_t size;
         int r = trusted_file_read(dir, file, LIMIT_METADATA_BYTES, &text, &size);
         if (r < 0)
-                (void) failure_set(&f, CONDITION_INVALID_DOCUMENT, "%s", r == -EPERM ? "it must be root's and writable by nobody else" : strerror(-r));
+                (void) failure_set(&f, CONDITION_INVALID_DOCUMENT, "%s",
+                                   r == -EPERM ? "it must be root's and writable by nobody else" : strerror(-r));
         else if (strlen(text) != size)
                 r = failure_set(&f, CONDITION_INVALID_DOCUMENT, "it contains a NUL byte");
         else
                 r = metadata_parse(text, size, &f, &d);
         if (r >= 0) {
-                if (asprintf(&reference, "%s%s%s", d->name, d->instance && d->instance[0] ? "@" : "", d->instance ? d->instance : "") < 0)
+                if (asprintf(&reference, "%s%s%s", d->name, d->instance && d->instance[0] ? "@" : "",
+                             d->instance ? d->instance : "") < 0)
                         return -ENOMEM;
                 if (manager_find_writer(m, reference))
                         r = failure_set(&f, CONDITION_EXISTS, "there is a writer %s already", reference);
         }
         if (r < 0) {
-                manager_log(m, LOG_WARNING, NULL, "%s/writers.d/%s is not taken: %s", m->settings.configuration_directory, file, f.message);
+                manager_log(m, LOG_WARNING, NULL, "%s/writers.d/%s is not taken: %s",
+                            m->settings.configuration_directory, file, f.message);
                 return 0;
         }
         r = add_declarative(m, text, d);
@@ -88,7 +89,8 @@ int manager_load_declarative(Manager *m) {
                 return 0;
         }
         if (r < 0) {
-                manager_log(m, LOG_WARNING, NULL, "%s is not read: %s", path, r == -EPERM ? "it must be root's and writable by nobody else" : strerror(-r));
+                manager_log(m, LOG_WARNING, NULL, "%s is not read: %s", path,
+                            r == -EPERM ? "it must be root's and writable by nobody else" : strerror(-r));
                 forget_declarative(m);
                 return 0;
         }

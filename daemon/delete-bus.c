@@ -39,7 +39,8 @@ static int choose(Deletion *k, const char *id) {
 }
 
 static bool is_of_volume(const Snapshot *s, const char *volume) {
-        return s->available && (streq_null(s->name, volume) || streq_null(s->mount_point, volume) || streq_null(s->volume, volume));
+        return s->available &&
+               (streq_null(s->name, volume) || streq_null(s->mount_point, volume) || streq_null(s->volume, volume));
 }
 
 static int choose_by_volume(Manager *m, Deletion *k) {
@@ -47,9 +48,9 @@ static int choose_by_volume(Manager *m, Deletion *k) {
         const Set *s;
         int r = 0;
         TAILQ_FOREACH(s, &m->sets, entries)
-                LIST_FOREACH(snapshot, &s->snapshots, entries)
-                        if (r >= 0 && is_of_volume(snapshot, k->volume) && (k->all || k->n == 0))
-                                r = choose(k, snapshot->id);
+        LIST_FOREACH(snapshot, &s->snapshots, entries)
+        if (r >= 0 && is_of_volume(snapshot, k->volume) && (k->all || k->n == 0))
+                r = choose(k, snapshot->id);
         return r;
 }
 
@@ -63,8 +64,8 @@ static int choose_by_id(Manager *m, Deletion *k) {
                         continue;
                 }
                 LIST_FOREACH(snapshot, &s->snapshots, entries)
-                        if (r >= 0)
-                                r = choose(k, snapshot->id);
+                if (r >= 0)
+                        r = choose(k, snapshot->id);
         }
         return r;
 }
@@ -107,7 +108,8 @@ static void delete_next(Call *c) {
         if (k->at < k->n) {
                 const Snapshot *s = manager_find_snapshot(c->manager, k->results[k->at].name);
                 call_authorise(c, VSS_ACTION_DELETE,
-                               (const char *const[]) { "snapshot", k->results[k->at].name, "volumes", s && s->name ? s->name : "", NULL },
+                               (const char *const[]) { "snapshot", k->results[k->at].name, "volumes",
+                                                       s && s->name ? s->name : "", NULL },
                                delete_one);
                 return;
         }
@@ -145,7 +147,8 @@ static int read_deletion(sd_bus_message *m, Deletion *k, Failure *reterr) {
         if (r < 0)
                 return r;
         if (!k->ids == !k->volume || (k->volume && k->oldest == k->all) || (k->ids && (k->oldest || k->all)))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "selector: either ids, or volume with oldest or all");
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "selector: either ids, or volume with oldest or all");
         return 0;
 }
 
@@ -194,13 +197,14 @@ static void lookup_step(Call *c) {
         TAILQ_FOREACH(s, &c->manager->sets, entries) {
                 match_one(&match, k->volume, s->id, true);
                 LIST_FOREACH(snapshot, &s->snapshots, entries)
-                        if (snapshot->available)
-                                match_one(&match, k->volume, snapshot->id, false);
+                if (snapshot->available)
+                        match_one(&match, k->volume, snapshot->id, false);
         }
         if (match.n > 1)
                 call_failf(c, CONDITION_AMBIGUOUS, "%s begins %u ids: %s%s", k->volume, match.n, match.first,
                            match.n > LISTED_MATCHES ? " and others" : "");
-        else if (match.n == 0 || bus_path_encode(match.is_set ? VSS_PATH_SETS : VSS_PATH_SNAPSHOTS, match.id, &path) < 0)
+        else if (match.n == 0 ||
+                 bus_path_encode(match.is_set ? VSS_PATH_SETS : VSS_PATH_SNAPSHOTS, match.id, &path) < 0)
                 call_failf(c, CONDITION_NOT_FOUND, "there is no set or snapshot %s", k->volume);
         else
                 call_reply(c, "so", match.is_set ? VSS_IFACE_SET : VSS_IFACE_SNAPSHOT, path);
@@ -216,7 +220,8 @@ int method_lookup_id(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         if (r >= 0)
                 r = bus_read_options(m, NULL, 0, k, NULL, &f);
         if (r >= 0 && (strlen(k->volume) < PREFIX_MIN || strlen(k->volume) > VSS_ID_LENGTH))
-                r = failure_set(&f, CONDITION_NOT_FOUND, "id: a UUID or at least %d characters of one are needed", PREFIX_MIN);
+                r = failure_set(&f, CONDITION_NOT_FOUND, "id: a UUID or at least %d characters of one are needed",
+                                PREFIX_MIN);
         r = r < 0 ? (f.condition != CONDITION_NONE ? bus_error_set(reterr, &f) : r) : call_new(userdata, m, reterr, &c);
         if (r < 0) {
                 deletion_free(k);

@@ -79,7 +79,8 @@ static void on_device(const struct vss_wire_reply *reply, int fd, const Failure 
         if (failure)
                 call_fail(c, failure);
         /* without asking a file system that may be a process that hangs */
-        else if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0 || !S_ISBLK(st.stx_mode))
+        else if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) < 0 ||
+                 !S_ISBLK(st.stx_mode))
                 call_failf(c, CONDITION_NOT_SUPPORTED, "provider %s gives no block device of this copy", e->provider);
         else if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY && !(e->q.flags & MOUNTER_WRITABLE))
                 call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s opened the copy for writing", e->provider);
@@ -117,7 +118,8 @@ static void ask_provider(Call *c, bool directory) {
         };
         int r = directory ? make_stage(e) : 0;
         if (r < 0) {
-                call_failf(c, CONDITION_FAILED, "no place to mount below %s: %s", c->manager->settings.runtime_directory, strerror(-r));
+                call_failf(c, CONDITION_FAILED, "no place to mount below %s: %s",
+                           c->manager->settings.runtime_directory, strerror(-r));
                 return;
         }
         (void) snprintf(request.set, sizeof(request.set), "%s", e->set);
@@ -126,7 +128,8 @@ static void ask_provider(Call *c, bool directory) {
         r = provider_job_new(c->manager->event, e->provider, &request, -1, c->manager->settings.budgets.provider, NULL,
                              directory ? on_staged : on_device, c, &c->job);
         if (r < 0)
-                call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", e->provider, strerror(-r));
+                call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", e->provider,
+                           strerror(-r));
 }
 
 void expose(Call *c, const Snapshot *s, const struct MounterRequest *q, ExposeDone done) {

@@ -31,8 +31,8 @@ void log_open(void) {
 }
 
 static void log_to_journal(const LogLine *l) {
-        char message[sizeof(l->text) + sizeof("MESSAGE=")], priority[sizeof("PRIORITY=0")], set[sizeof(l->set) + sizeof("VSS_SET=")],
-                phase[sizeof(l->phase) + sizeof("VSS_PHASE=")];
+        char message[sizeof(l->text) + sizeof("MESSAGE=")], priority[sizeof("PRIORITY=0")],
+                set[sizeof(l->set) + sizeof("VSS_SET=")], phase[sizeof(l->phase) + sizeof("VSS_PHASE=")];
         struct iovec iov[4];
         int n = 0;
         (void) snprintf(message, sizeof(message), "MESSAGE=%s", l->text);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Where vssd's lines go: the journal with fields if it started us, else stderr. While file systems are held stderr may be a
- * file on one of them, or a pipe whose reader waits for one, so lines then go into a ring in memory and out afterwards. A line
- * that would block is dropped and counted: vssd never waits for whoever reads its log.
+ * Where vssd's lines go: the journal with fields if it started us, else stderr. While file systems are held stderr may
+ * be a file on one of them, or a pipe whose reader waits for one, so lines then go into a ring in memory and out
+ * afterwards. A line that would block is dropped and counted: vssd never waits for whoever reads its log.
  */
 #include "protocol/base.h"
 #include <stdarg.h>

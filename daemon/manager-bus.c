@@ -9,8 +9,8 @@
 #include "protocol/busutil.h"
 
 /* One word for each thing a client may want to know before it asks for it. */
-static char *const features[] = { (char *) "auto-recovery", (char *) "bound-mounts", (char *) "components", (char *) "declarative-writers",
-                                  (char *) "plan", NULL };
+static char *const features[] = { (char *) "auto-recovery",       (char *) "bound-mounts", (char *) "components",
+                                  (char *) "declarative-writers", (char *) "plan",         NULL };
 
 typedef struct ReloadCall {
         bool dry_run;
@@ -30,7 +30,8 @@ static void reload_step(Call *c) {
         int r;
         if (o->dry_run) {
                 r = settings_init(&copy);
-                r = r < 0 ? failure_set(&f, CONDITION_FAILED, "settings cannot be read: %s", strerror(-r)) : settings_load(&copy, &f);
+                r = r < 0 ? failure_set(&f, CONDITION_FAILED, "settings cannot be read: %s", strerror(-r)) :
+                            settings_load(&copy, &f);
                 settings_done(&copy);
         } else
                 r = manager_reload(c->manager, &f);
@@ -39,7 +40,8 @@ static void reload_step(Call *c) {
                 return;
         }
         if (!o->dry_run)
-                (void) sd_bus_emit_properties_changed(c->manager->bus, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Defaults", "Limits", NULL);
+                (void) sd_bus_emit_properties_changed(c->manager->bus, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Defaults",
+                                                      "Limits", NULL);
         call_reply(c, "");
 }
 
@@ -66,13 +68,13 @@ static int append_running(sd_bus_message *m, const Manager *manager) {
         const Set *s;
         int r = sd_bus_message_open_container(m, 'a', "o");
         TAILQ_FOREACH(s, &manager->sets, entries)
-                if (r >= 0 && (s->state == SET_QUEUED || s->state == SET_RUNNING))
-                        r = sd_bus_message_append(m, "o", s->path);
+        if (r >= 0 && (s->state == SET_QUEUED || s->state == SET_RUNNING))
+                r = sd_bus_message_append(m, "o", s->path);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                        void *userdata, sd_bus_error *reterr) {
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *reterr) {
         const Manager *m = userdata;
         if (streq(property, "Version"))
                 return sd_bus_message_append(reply, "s", VSS_VERSION);
@@ -89,25 +91,30 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("CreateSet", SD_BUS_ARGS("a(sa{sv})", volumes, "a{sv}", options), SD_BUS_RESULT("s", id, "o", set),
-                                method_create_set, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Plan", SD_BUS_ARGS("a(sa{sv})", volumes, "a{sv}", options), SD_BUS_RESULT("s", plan), method_plan,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("CreateSet", SD_BUS_ARGS("a(sa{sv})", volumes, "a{sv}", options),
+                                SD_BUS_RESULT("s", id, "o", set), method_create_set, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Plan", SD_BUS_ARGS("a(sa{sv})", volumes, "a{sv}", options), SD_BUS_RESULT("s", plan),
+                                method_plan, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("RegisterWriter", SD_BUS_ARGS("s", name, "s", instance, "o", writer, "a{sv}", options),
-                                SD_BUS_RESULT("o", entry, "h", lease), method_register_writer, SD_BUS_VTABLE_UNPRIVILEGED),
+                                SD_BUS_RESULT("o", entry, "h", lease), method_register_writer,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("UnregisterWriter", SD_BUS_ARGS("o", entry, "a{sv}", options), SD_BUS_NO_RESULT,
                                 method_unregister_writer, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("LookupVolume", SD_BUS_ARGS("s", path, "a{sv}", options), SD_BUS_RESULT("s", name, "o", volume),
-                                method_lookup_volume, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("LookupId", SD_BUS_ARGS("s", id, "a{sv}", options), SD_BUS_RESULT("s", interface, "o", object),
-                                method_lookup_id, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("DeleteSnapshots", SD_BUS_ARGS("a{sv}", selector, "a{sv}", options), SD_BUS_RESULT("a(sss)", results),
-                                method_delete_snapshots, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_reload, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("LookupVolume", SD_BUS_ARGS("s", path, "a{sv}", options),
+                                SD_BUS_RESULT("s", name, "o", volume), method_lookup_volume,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("LookupId", SD_BUS_ARGS("s", id, "a{sv}", options),
+                                SD_BUS_RESULT("s", interface, "o", object), method_lookup_id,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DeleteSnapshots", SD_BUS_ARGS("a{sv}", selector, "a{sv}", options),
+                                SD_BUS_RESULT("a(sss)", results), method_delete_snapshots, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_reload,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL_WITH_ARGS("SetEnded", SD_BUS_ARGS("o", set, "s", id, "s", state, "a{sv}", details), 0),
         SD_BUS_SIGNAL_WITH_ARGS("SnapshotDropped",
                                 SD_BUS_ARGS("s", id, "s", set_id, "s", volume, "s", reason, "a{sv}", details), 0),
-        SD_BUS_SIGNAL_WITH_ARGS("HoldForced", SD_BUS_ARGS("s", set_id, "as", volumes, "t", held_usec, "a{sv}", details), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("HoldForced", SD_BUS_ARGS("s", set_id, "as", volumes, "t", held_usec, "a{sv}", details),
+                                0),
         SD_BUS_PROPERTY("Version", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Features", "as", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Defaults", "a{st}", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What changed is only marked; once per loop turn, when nothing else is to be done, all of it goes out. So the first sight of a
- * new object is complete, ten assignments in a row are one signal, and between first Freeze and last Thaw nothing goes out at
- * all: the post source looks after every turn whether the window has closed.
+ * What changed is only marked; once per loop turn, when nothing else is to be done, all of it goes out. So the first
+ * sight of a new object is complete, ten assignments in a row are one signal, and between first Freeze and last Thaw
+ * nothing goes out at all: the post source looks after every turn whether the window has closed.
  */
 #include "daemon/call.h"
 #include "daemon/log.h"
@@ -13,8 +13,9 @@
 #include "protocol/text.h"
 #include <stdio.h>
 
-static const char *const set_changes[] = { "State", "Phase", "Progress", "Session", "LastError", "Labels", "Consistency", "OneInstant",
-                                           "CreatedAt", "Timing", "Volumes", "Snapshots", "Writers", "QueuedBehind", NULL };
+static const char *const set_changes[] = { "State",   "Phase",       "Progress",   "Session",      "LastError",
+                                           "Labels",  "Consistency", "OneInstant", "CreatedAt",    "Timing",
+                                           "Volumes", "Snapshots",   "Writers",    "QueuedBehind", NULL };
 static const char *const snapshot_changes[] = { "Consistency", "State", "Device", "Path", "Mounts", NULL };
 static const char *const writer_changes[] = { "State", "LastError", "Sessions", NULL };
 
@@ -75,13 +76,15 @@ static void emit_removed(Manager *m) {
         for (char **entry = m->removed; entry && *entry; entry++) {
                 char *path = strchr(*entry, ' ');
                 *path++ = '\0';
-                (void) sd_bus_emit_interfaces_removed(m->bus, path, "org.freedesktop.DBus.Peer", "org.freedesktop.DBus.Introspectable",
+                (void) sd_bus_emit_interfaces_removed(m->bus, path, "org.freedesktop.DBus.Peer",
+                                                      "org.freedesktop.DBus.Introspectable",
                                                       "org.freedesktop.DBus.Properties", *entry, NULL);
         }
         m->removed = strings_free(m->removed);
 }
 
-static void emit_object(Manager *m, const char *path, const char *interface, const char *const *names, bool *added, bool *changed) {
+static void emit_object(Manager *m, const char *path, const char *interface, const char *const *names, bool *added,
+                        bool *changed) {
         if (*added)
                 (void) sd_bus_emit_object_added(m->bus, path);
         else if (*changed)
@@ -100,7 +103,8 @@ static void emit_snapshot(Manager *m, Snapshot *s) {
 static int append_details(sd_bus_message *m, const Set *s) {
         const Failure *f = &s->error;
         int r = sd_bus_message_append(m, "a{sv}", 4, "consistency", "s", consistency_to_string(s->consistency),
-                                      "error_name", "s", f->condition == CONDITION_NONE ? "" : condition_name(f->condition),
+                                      "error_name", "s",
+                                      f->condition == CONDITION_NONE ? "" : condition_name(f->condition),
                                       "error_message", "s", f->message, "retryable", "b", f->retryable);
         return r;
 }
@@ -123,7 +127,7 @@ static void emit_sets(Manager *m) {
         Snapshot *snapshot;
         TAILQ_FOREACH(s, &m->sets, entries) {
                 LIST_FOREACH(snapshot, &s->snapshots, entries)
-                        emit_snapshot(m, snapshot);
+                emit_snapshot(m, snapshot);
                 emit_object(m, s->path, VSS_IFACE_SET, set_changes, &s->added, &s->changed);
                 if (s->ended)
                         emit_ended(m, s);
@@ -139,8 +143,8 @@ static void emit_running(Manager *m) {
         if (!f)
                 return;
         TAILQ_FOREACH(s, &m->sets, entries)
-                if (s->state == SET_QUEUED || s->state == SET_RUNNING)
-                        (void) fprintf(f, "%s ", s->id);
+        if (s->state == SET_QUEUED || s->state == SET_RUNNING)
+                (void) fprintf(f, "%s ", s->id);
         if (fclose(f) != 0 || !now || streq_null(now, m->running_announced))
                 return;
         if (m->running_announced || now[0])
@@ -161,7 +165,7 @@ void manager_changes_flush(Manager *m) {
         m->changes = false;
         emit_removed(m);
         LIST_FOREACH(w, &m->writers, entries)
-                emit_object(m, w->path, VSS_IFACE_WRITER_ENTRY, writer_changes, &w->added, &w->changed);
+        emit_object(m, w->path, VSS_IFACE_WRITER_ENTRY, writer_changes, &w->added, &w->changed);
         emit_sets(m);
         volumes_emit(m->volumes);
         emit_running(m);
@@ -204,8 +208,8 @@ int manager_changes_attach(Manager *m) {
 }
 
 void manager_snapshot_dropped(Manager *m, const Snapshot *snapshot, const char *reason) {
-        (void) sd_bus_emit_signal(m->bus, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "SnapshotDropped", "ssssa{sv}", snapshot->id,
-                                  snapshot->set->id, snapshot->name ? snapshot->name : "", reason, 0);
+        (void) sd_bus_emit_signal(m->bus, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "SnapshotDropped", "ssssa{sv}",
+                                  snapshot->id, snapshot->set->id, snapshot->name ? snapshot->name : "", reason, 0);
 }
 
 void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Leaving. When nothing needs vssd it gives its name back and goes; a call that was on its way to it meanwhile is in our queue
- * before the bus's answer to that, so whoever is still idle when the answer is here has lost nobody's call. The timer runs only
- * while nothing forbids the exit: a vssd that has a writer sleeps without any.
+ * Leaving. When nothing needs vssd it gives its name back and goes; a call that was on its way to it meanwhile is in
+ * our queue before the bus's answer to that, so whoever is still idle when the answer is here has lost nobody's call.
+ * The timer runs only while nothing forbids the exit: a vssd that has a writer sleeps without any.
  */
 #include "daemon/call.h"
 #include "daemon/manager-private.h"
@@ -11,8 +11,8 @@
 #include <systemd/sd-daemon.h>
 
 static bool set_is_moving(const Set *s) {
-        return s->state == SET_QUEUED || s->state == SET_RUNNING || s->state == SET_ABORTING || s->state == SET_COMPLETING ||
-               s->state == SET_DELETING;
+        return s->state == SET_QUEUED || s->state == SET_RUNNING || s->state == SET_ABORTING ||
+               s->state == SET_COMPLETING || s->state == SET_DELETING;
 }
 
 static bool set_needs_us(const Set *s) {
@@ -23,14 +23,15 @@ static bool set_needs_us(const Set *s) {
 static bool manager_is_needed(const Manager *m) {
         const Writer *w;
         const Set *s;
-        if (m->recovery || !m->ready || m->n_busy > 0 || !mounts_is_empty(m->mounts) || !catalogue_is_idle(m->catalogue))
+        if (m->recovery || !m->ready || m->n_busy > 0 || !mounts_is_empty(m->mounts) ||
+            !catalogue_is_idle(m->catalogue))
                 return true;
         LIST_FOREACH(w, &m->writers, entries)
-                if (w->kind == WRITER_KIND_BUS && !w->lost)
-                        return true;
+        if (w->kind == WRITER_KIND_BUS && !w->lost)
+                return true;
         TAILQ_FOREACH(s, &m->sets, entries)
-                if (set_needs_us(s))
-                        return true;
+        if (set_needs_us(s))
+                return true;
         return false;
 }
 
@@ -69,8 +70,8 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
 
 int manager_idle_attach(Manager *m) {
         m->active_at_usec = now_usec();
-        int r = sd_event_add_time(m->event, &m->idle_timer, CLOCK_MONOTONIC, usec_add(m->active_at_usec, m->settings.idle_usec),
-                                  USEC_PER_SEC, on_idle, m);
+        int r = sd_event_add_time(m->event, &m->idle_timer, CLOCK_MONOTONIC,
+                                  usec_add(m->active_at_usec, m->settings.idle_usec), USEC_PER_SEC, on_idle, m);
         return r < 0 ? r : sd_event_source_set_enabled(m->idle_timer, SD_EVENT_OFF);
 }
 
@@ -93,8 +94,8 @@ void manager_stop_check(Manager *m) {
         if (!m->stopping)
                 return;
         TAILQ_FOREACH(s, &m->sets, entries)
-                if (set_is_moving(s) || s->conductor)
-                        return;
+        if (set_is_moving(s) || s->conductor)
+                return;
         if (!m->catalogue || catalogue_is_idle(m->catalogue))
                 (void) sd_event_exit(m->event, 0);
 }
@@ -119,6 +120,7 @@ void manager_stop(Manager *m) {
         m->recovery = recovery_free(m->recovery);
         calls_refuse(m);
         (void) sd_notify(0, "STOPPING=1");
-        if (sd_event_add_time_relative(m->event, &m->stop_timer, CLOCK_MONOTONIC, m->settings.budgets.abort, 0, on_stop_late, m) < 0)
+        if (sd_event_add_time_relative(m->event, &m->stop_timer, CLOCK_MONOTONIC, m->settings.budgets.abort, 0,
+                                       on_stop_late, m) < 0)
                 (void) sd_event_exit(m->event, 0);
 }

@@ -18,7 +18,7 @@ void manager_stop_check(Manager *m); /* leaves the loop once nothing is left to 
 int recovery_start(Manager *m);
 Recovery *recovery_free(Recovery *r);
 void recovery_writer_registered(Manager *m, const Writer *w); /* one that is waited for may be back */
-void writers_note(Manager *m);   /* who is registered, for the next vssd, if this one dies */
+void writers_note(Manager *m); /* who is registered, for the next vssd, if this one dies */
 
 /* writer-register.c */
 void writers_expire(Manager *m); /* lost writers are listed for a while, then go */

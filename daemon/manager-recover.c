@@ -2,11 +2,12 @@
 /*
  * Start-up after the bus is there:
  *
- *   catalogue ──► providers, side by side: LOAD, LIST, ABORT of each set whose copies still carry the mark ──► declarative writers
- *             ──► bus name ──► writers that the vssd before knew, at most two seconds ──► sets may run
+ *   catalogue ──► providers, side by side: LOAD, LIST, ABORT of each set whose copies still carry the mark ──►
+ * declarative writers ──► bus name ──► writers that the vssd before knew, at most two seconds ──► sets may run
  *
- * Only what carries its own "uncommitted" mark is removed; a committed copy that the catalogue does not know is taken in again, and
- * a known one that no provider lists stays known, because its file system may just not be mounted (hazards B4).
+ * Only what carries its own "uncommitted" mark is removed; a committed copy that the catalogue does not know is taken
+ * in again, and a known one that no provider lists stays known, because its file system may just not be mounted
+ * (hazards B4).
  */
 #include "daemon/conductor.h"
 #include "daemon/manager-private.h"
@@ -73,8 +74,8 @@ void writers_note(Manager *m) {
         if (!f)
                 return;
         LIST_FOREACH(w, &m->writers, entries)
-                if (w->kind == WRITER_KIND_BUS && !w->lost)
-                        (void) fprintf(f, "%s\n", w->reference);
+        if (w->kind == WRITER_KIND_BUS && !w->lost)
+                (void) fprintf(f, "%s\n", w->reference);
         if (fclose(f) == 0)
                 (void) rename(next, path);
 }
@@ -97,7 +98,8 @@ static int read_note(Recovery *r) {
 static int on_waited(sd_event_source *source, uint64_t usec, void *userdata) {
         Recovery *r = userdata;
         for (char **reference = r->awaited; reference && *reference; reference++)
-                manager_log(r->manager, LOG_WARNING, NULL, "writer %s was registered with the vssd before and has not come back", *reference);
+                manager_log(r->manager, LOG_WARNING, NULL,
+                            "writer %s was registered with the vssd before and has not come back", *reference);
         r->manager->writers_changed = r->manager->changes = true;
         recovery_over(r);
         return 0;
@@ -122,8 +124,10 @@ static int on_name(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         r->name_slot = sd_bus_slot_unref(r->name_slot);
         if (sd_bus_message_is_method_error(m, NULL)) {
                 const sd_bus_error *e = sd_bus_message_get_error(m);
-                manager_log(r->manager, LOG_ERR, NULL, "the name " VSS_BUS_NAME " cannot be had: %s; is another vssd running, is the bus "
-                            "policy (" VSS_BUS_NAME ".conf) installed?", e->message ? e->message : e->name);
+                manager_log(r->manager, LOG_ERR, NULL,
+                            "the name " VSS_BUS_NAME " cannot be had: %s; is another vssd running, is the bus "
+                            "policy (" VSS_BUS_NAME ".conf) installed?",
+                            e->message ? e->message : e->name);
                 return sd_event_exit(r->manager->event, -EEXIST);
         }
         uint32_t answer = 0;
@@ -133,7 +137,8 @@ static int on_name(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         }
         (void) sd_notify(0, "READY=1");
         manager_log(r->manager, LOG_INFO, NULL, "vss " VSS_VERSION " ready, %u sets known", r->manager->n_sets);
-        int k = sd_event_add_time_relative(r->manager->event, &r->timer, CLOCK_MONOTONIC, r->awaited ? WRITERS_WAIT_USEC : 0, 0, on_waited, r);
+        int k = sd_event_add_time_relative(r->manager->event, &r->timer, CLOCK_MONOTONIC,
+                                           r->awaited ? WRITERS_WAIT_USEC : 0, 0, on_waited, r);
         if (k < 0)
                 recovery_fail(r, k, "no timer");
         return 0;
@@ -149,8 +154,9 @@ static void request_name(Recovery *r) {
         mounts_adopt(m->mounts);
         manager_changes_flush(m);
         /* do not queue behind another vssd: two of them must not even be able to take turns */
-        k = sd_bus_call_method_async(m->bus, &r->name_slot, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
-                                     "RequestName", on_name, r, "su", VSS_BUS_NAME, (uint32_t) 4);
+        k = sd_bus_call_method_async(m->bus, &r->name_slot, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                     "org.freedesktop.DBus", "RequestName", on_name, r, "su", VSS_BUS_NAME,
+                                     (uint32_t) 4);
         if (k < 0)
                 recovery_fail(r, k, "the bus name cannot be requested");
 }
@@ -183,7 +189,9 @@ static int start_providers(Recovery *r) {
 static void on_loaded(int result, void *userdata) {
         Recovery *r = userdata;
         if (result < 0) {
-                recovery_fail(r, result, result == -EBUSY ? "another vssd uses this state directory" : "the catalogue cannot be read");
+                recovery_fail(r, result,
+                              result == -EBUSY ? "another vssd uses this state directory" :
+                                                 "the catalogue cannot be read");
                 return;
         }
         int k = start_providers(r);
@@ -199,8 +207,10 @@ static void on_record(const char *id, const char *text, int result, void *userda
         if (result >= 0)
                 result = id_is_valid(id) ? set_load(r->manager, id, text, &s) : -EBADMSG;
         if (result < 0)
-                manager_log(r->manager, LOG_ERR, NULL, "record %s of the catalogue is not taken: %s; copies it described are taken in "
-                            "again from their providers", id, strerror(-result));
+                manager_log(r->manager, LOG_ERR, NULL,
+                            "record %s of the catalogue is not taken: %s; copies it described are taken in "
+                            "again from their providers",
+                            id, strerror(-result));
 }
 
 int recovery_start(Manager *m) {

@@ -78,8 +78,8 @@ Manager *manager_free(Manager *m) {
 Set *manager_find_set(Manager *m, const char *id) {
         Set *s;
         TAILQ_FOREACH(s, &m->sets, entries)
-                if (streq(s->id, id))
-                        return s;
+        if (streq(s->id, id))
+                return s;
         return NULL;
 }
 
@@ -87,9 +87,9 @@ Snapshot *manager_find_snapshot(Manager *m, const char *id) {
         Set *s;
         Snapshot *snapshot;
         TAILQ_FOREACH(s, &m->sets, entries)
-                LIST_FOREACH(snapshot, &s->snapshots, entries)
-                        if (streq(snapshot->id, id))
-                                return snapshot;
+        LIST_FOREACH(snapshot, &s->snapshots, entries)
+        if (streq(snapshot->id, id))
+                return snapshot;
         return NULL;
 }
 
@@ -97,11 +97,11 @@ Snapshot *manager_find_snapshot(Manager *m, const char *id) {
 Writer *manager_find_writer(Manager *m, const char *reference) {
         Writer *w, *lost = NULL;
         LIST_FOREACH(w, &m->writers, entries)
-                if (streq(w->reference, reference)) {
-                        if (!w->lost)
-                                return w;
-                        lost = w;
-                }
+        if (streq(w->reference, reference)) {
+                if (!w->lost)
+                        return w;
+                lost = w;
+        }
         return lost;
 }
 
@@ -110,8 +110,8 @@ ProviderEntry *manager_find_provider(Manager *m, const char *name) {
         if (strncmp(name, "fault:", 6) == 0)
                 name += 6;
         LIST_FOREACH(p, &m->providers, entries)
-                if (streq(p->name, name))
-                        return p;
+        if (streq(p->name, name))
+                return p;
         return NULL;
 }
 
@@ -175,7 +175,9 @@ static int manager_attach_signals(Manager *m) {
         static const struct {
                 int signal;
                 sd_event_signal_handler_t handler;
-        } table[] = { { SIGTERM, on_terminate }, { SIGINT, on_terminate }, { SIGHUP, on_hangup }, { SIGCHLD, on_child } };
+        } table[] = {
+                { SIGTERM, on_terminate }, { SIGINT, on_terminate }, { SIGHUP, on_hangup }, { SIGCHLD, on_child }
+        };
         sigset_t mask;
         (void) sigemptyset(&mask);
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
@@ -195,7 +197,8 @@ static int manager_attach_signals(Manager *m) {
         return 0;
 }
 
-/* One descriptor per writer, one per volume, five per child: the soft limit of 1024 is for programs that use select(). */
+/* One descriptor per writer, one per volume, five per child: the soft limit of 1024 is for programs that use select().
+ */
 static void raise_descriptor_limit(void) {
         struct rlimit l;
         if (getrlimit(RLIMIT_NOFILE, &l) >= 0) {
@@ -215,8 +218,10 @@ static int manager_make_directories(const Settings *s) {
         for (size_t i = 0; i < ELEMENTSOF(all); i++) {
                 int r = make_directory(all[i]);
                 if (r < 0) {
-                        log_line(LOG_ERR, NULL, NULL, "%s cannot be made: %s; make its parent, or set STATE_DIRECTORY, "
-                                 "RUNTIME_DIRECTORY and LOGS_DIRECTORY", all[i], strerror(-r));
+                        log_line(LOG_ERR, NULL, NULL,
+                                 "%s cannot be made: %s; make its parent, or set STATE_DIRECTORY, "
+                                 "RUNTIME_DIRECTORY and LOGS_DIRECTORY",
+                                 all[i], strerror(-r));
                         return r;
                 }
         }
@@ -224,8 +229,8 @@ static int manager_make_directories(const Settings *s) {
 }
 
 /*
- * The system bus; DBUS_SYSTEM_BUS_ADDRESS moves it. A service that dbus-daemon itself activates gets a clean environment in which
- * only DBUS_STARTER_ADDRESS says which bus wanted it.
+ * The system bus; DBUS_SYSTEM_BUS_ADDRESS moves it. A service that dbus-daemon itself activates gets a clean
+ * environment in which only DBUS_STARTER_ADDRESS says which bus wanted it.
  */
 static int manager_connect(Manager *m) {
         const char *starter = getenv("DBUS_STARTER_ADDRESS");
@@ -245,8 +250,10 @@ static int manager_connect(Manager *m) {
         if (r >= 0)
                 r = sd_bus_attach_event(m->bus, m->event, SD_EVENT_PRIORITY_NORMAL);
         if (r < 0)
-                log_line(LOG_ERR, NULL, NULL, "the system bus cannot be reached: %s; is dbus-daemon running, is "
-                         "DBUS_SYSTEM_BUS_ADDRESS right?", strerror(-r));
+                log_line(LOG_ERR, NULL, NULL,
+                         "the system bus cannot be reached: %s; is dbus-daemon running, is "
+                         "DBUS_SYSTEM_BUS_ADDRESS right?",
+                         strerror(-r));
         return r;
 }
 
@@ -286,7 +293,8 @@ int manager_start(Manager *m) {
         /* First of all: what a dead vssd left frozen may be the file system that any later step needs (hazards A9). */
         int r = guard_release_leftovers(m->settings.runtime_directory);
         if (r < 0)
-                log_line(LOG_ERR, NULL, NULL, "what an earlier vssd may have left frozen could not be released: %s; look at %s/held",
+                log_line(LOG_ERR, NULL, NULL,
+                         "what an earlier vssd may have left frozen could not be released: %s; look at %s/held",
                          strerror(-r), m->settings.runtime_directory);
         r = settings_load(&m->settings, &f);
         if (r < 0) {
@@ -317,6 +325,6 @@ int manager_run(Manager *m) {
         Set *s;
         m->stopping = true;
         TAILQ_FOREACH(s, &m->sets, entries) /* also when the bus went: nothing of ours stays held */
-                set_stop(s);
+        set_stop(s);
         return r;
 }

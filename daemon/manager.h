@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The one owner of everything in vssd: bus, event loop, writers, providers, sets, catalogue. There is one Manager per process
- * and it is created first and freed last.
+ * The one owner of everything in vssd: bus, event loop, writers, providers, sets, catalogue. There is one Manager per
+ * process and it is created first and freed last.
  */
 #include "daemon/authority.h"
 #include "daemon/catalogue.h"
@@ -45,8 +45,8 @@ struct Manager {
         LIST_HEAD(, ProviderEntry) providers;
         TAILQ_HEAD(, Set) sets; /* oldest first */
         unsigned n_sets;
-        Set *window;            /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */
-        unsigned n_busy;        /* calls, jobs and children that forbid the idle exit */
+        Set *window;     /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */
+        unsigned n_busy; /* calls, jobs and children that forbid the idle exit */
         sd_event_source *idle_timer, *stop_timer, *change_source, *post_source;
         uint64_t active_at_usec; /* last method call: the idle exit counts from here */
         bool changes;            /* some object's changed, added or ended flag is set */
@@ -54,19 +54,20 @@ struct Manager {
         char **removed;          /* "INTERFACE PATH" to announce as gone */
         char *running_announced; /* RunningSets and Authorization as last announced */
         const char *authorization_announced;
-        bool releasing;          /* idle exit: the name is on its way back to the bus */
-        bool ready;             /* catalogue loaded, leftovers dealt with: sets may run */
+        bool releasing; /* idle exit: the name is on its way back to the bus */
+        bool ready;     /* catalogue loaded, leftovers dealt with: sets may run */
         bool stopping;
         unsigned calls_in_flight; /* writer calls, at most LIMIT_CALLS_IN_FLIGHT */
 };
 
 int manager_new(Manager **ret);
 int manager_start(Manager *m); /* leftovers, bus, vtables; the rest of start-up runs from the loop: manager-recover.c */
-void manager_stop(Manager *m); /* SIGTERM: set_stop() on all sets, then out of the loop, at the latest after the abort budget */
+void manager_stop(
+        Manager *m); /* SIGTERM: set_stop() on all sets, then out of the loop, at the latest after the abort budget */
 int manager_reload(Manager *m, Failure *reterr); /* settings, writers.d; unchanged on failure */
 Manager *manager_free(Manager *m);
 DEFINE_CLEANUP(Manager *, manager_free);
-int manager_run(Manager *m);   /* until SIGTERM or idle */
+int manager_run(Manager *m); /* until SIGTERM or idle */
 
 Set *manager_find_set(Manager *m, const char *id);
 Snapshot *manager_find_snapshot(Manager *m, const char *id);
@@ -78,12 +79,12 @@ void manager_busy(Manager *m);
 void manager_idle(Manager *m);
 
 /* Gathers property changes of one loop turn; emitted at idle priority, held back while a window is open. */
-void manager_set_changed(Manager *m, Set *s);          /* all E properties of a set */
+void manager_set_changed(Manager *m, Set *s); /* all E properties of a set */
 void manager_snapshot_changed(Manager *m, Snapshot *s);
 void manager_writer_changed(Manager *m, Writer *w);
 /* ObjectManager announcements, queued likewise. */
 void manager_set_added(Manager *m, Set *s);
-void manager_set_removed(Manager *m, const Set *s);    /* before set_free() */
+void manager_set_removed(Manager *m, const Set *s); /* before set_free() */
 void manager_snapshot_added(Manager *m, Snapshot *s);
 void manager_snapshot_removed(Manager *m, const char *id);
 /* Signal SetEnded. */
@@ -92,5 +93,7 @@ void manager_set_ended(Manager *m, Set *s);
 void manager_snapshot_dropped(Manager *m, const Snapshot *snapshot, const char *reason);
 void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec);
 
-/* Logging: one line to stderr (journal prefix levels) with set, writer, phase as fields; in the window into a memory ring. */
-void manager_log(Manager *m, int priority, const char *set, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Logging: one line to stderr (journal prefix levels) with set, writer, phase as fields; in the window into a memory
+ * ring. */
+void manager_log(Manager *m, int priority, const char *set, const char *format, ...)
+        __attribute__((format(printf, 4, 5)));

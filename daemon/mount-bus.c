@@ -11,9 +11,11 @@ static void mounted(Call *c, const struct MounterReply *reply, int fd) {
         const SnapshotCall *o = c->state;
         const char *sender = sd_bus_message_get_sender(c->message);
         (void) close_fd(fd);
-        int r = mounts_add(c->manager->mounts, c->id, reply->path, reply->mount_id, o->bound ? sender : NULL, isempty(o->text));
+        int r = mounts_add(c->manager->mounts, c->id, reply->path, reply->mount_id, o->bound ? sender : NULL,
+                           isempty(o->text));
         if (r < 0)
-                call_failf(c, CONDITION_FAILED, "%s is mounted, but cannot be remembered: %s; unmount it yourself", reply->path, strerror(-r));
+                call_failf(c, CONDITION_FAILED, "%s is mounted, but cannot be remembered: %s; unmount it yourself",
+                           reply->path, strerror(-r));
         else if (!manager_find_snapshot(c->manager, c->id)) { /* deleted meanwhile */
                 mounts_drop(c->manager->mounts, c->id, NULL);
                 call_failf(c, CONDITION_NOT_FOUND, "snapshot %s is gone", c->id);
@@ -65,7 +67,9 @@ int method_mount(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         if (!isempty(o->text) && !path_is_clean(o->text))
                 call_failf(c, CONDITION_INVALID_ARGUMENT, "directory: an absolute path without . and .. is needed");
         else
-                call_authorise(c, VSS_ACTION_EXPOSE, (const char *const[]) { "snapshot", s->id, "set", s->set->id, "volumes", volume_name(s), NULL },
+                call_authorise(c, VSS_ACTION_EXPOSE,
+                               (const char *const[]) { "snapshot", s->id, "set", s->set->id, "volumes", volume_name(s),
+                                                       NULL },
                                mount_step);
         return 1;
 }
@@ -123,7 +127,8 @@ int method_unmount(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         int r = snapshot_call_new(s, m, true, options, ELEMENTSOF(options), reterr, &c);
         if (r < 0)
                 return r;
-        call_authorise(c, VSS_ACTION_EXPOSE, (const char *const[]) { "snapshot", s->id, "set", s->set->id, "volumes", volume_name(s), NULL },
+        call_authorise(c, VSS_ACTION_EXPOSE,
+                       (const char *const[]) { "snapshot", s->id, "set", s->set->id, "volumes", volume_name(s), NULL },
                        unmount_step);
         return 1;
 }
@@ -157,7 +162,9 @@ int method_open(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         if (!streq(o->text, "mount") && !streq(o->text, "directory") && !streq(o->text, "device"))
                 call_failf(c, CONDITION_INVALID_ARGUMENT, "what: %s is not mount, directory or device", o->text);
         else
-                call_authorise(c, VSS_ACTION_EXPOSE, (const char *const[]) { "snapshot", s->id, "set", s->set->id, "volumes", volume_name(s), NULL },
+                call_authorise(c, VSS_ACTION_EXPOSE,
+                               (const char *const[]) { "snapshot", s->id, "set", s->set->id, "volumes", volume_name(s),
+                                                       NULL },
                                open_step);
         return 1;
 }

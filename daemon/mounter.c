@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss-mount. A copy is handed in as a descriptor and becomes a detached mount, nosuid and nodev, before anybody can see it; the
- * place for it is looked up with the caller's file system rights and held as a descriptor too, so that nothing the caller renames
- * or links meanwhile changes what is mounted where. A caller other than root may only cover a directory of its own. Unmounting
- * goes by the parent's descriptor and the mount id: a mount point cannot be renamed or removed, so between look and act it stays.
+ * vss-mount. A copy is handed in as a descriptor and becomes a detached mount, nosuid and nodev, before anybody can see
+ * it; the place for it is looked up with the caller's file system rights and held as a descriptor too, so that nothing
+ * the caller renames or links meanwhile changes what is mounted where. A caller other than root may only cover a
+ * directory of its own. Unmounting goes by the parent's descriptor and the mount id: a mount point cannot be renamed or
+ * removed, so between look and act it stays.
  */
 #include "daemon/mounter.h"
 #include <fcntl.h>
@@ -55,18 +56,21 @@ static int mount_device(const struct MounterRequest *q, int device, struct Mount
         if (r >= 0)
                 r = fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
         if (r < 0)
-                return fail(reply, errno, "the copy's %s file system cannot be mounted: %s", q->fs_type, strerror(errno));
+                return fail(reply, errno, "the copy's %s file system cannot be mounted: %s", q->fs_type,
+                            strerror(errno));
         int fd = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
         return fd < 0 ? fail(reply, errno, "fsmount: %s", strerror(errno)) : fd;
 }
 
 /* From its place in the tree into our hand. */
 static int take_staged(const struct MounterRequest *q, struct MounterReply *reply) {
-        _cleanup_close_ int tree = open_tree(AT_FDCWD, q->staged, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+        _cleanup_close_ int tree = open_tree(AT_FDCWD, q->staged,
+                                             OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
         if (tree < 0)
                 return fail(reply, errno, "the copy at %s cannot be taken: %s", q->staged, strerror(errno));
         if (umount2(q->staged, UMOUNT_NOFOLLOW | MNT_DETACH) < 0)
-                return fail(reply, errno, "the provider has not mounted the copy at %s: %s", q->staged, strerror(errno));
+                return fail(reply, errno, "the provider has not mounted the copy at %s: %s", q->staged,
+                            strerror(errno));
         (void) rmdir(q->staged);
         return TAKE_FD(tree);
 }
@@ -117,7 +121,8 @@ static int open_place_at(const struct MounterRequest *q, int parent, const char 
         if (fstat(place, &st) < 0)
                 return fail(reply, errno, "%s: %s", q->path, strerror(errno));
         if (q->uid != 0 && st.st_uid != q->uid)
-                return fail(reply, EACCES, "%s belongs to uid %u: mount on a directory of your own", q->path, (unsigned) st.st_uid);
+                return fail(reply, EACCES, "%s belongs to uid %u: mount on a directory of your own", q->path,
+                            (unsigned) st.st_uid);
         return TAKE_FD(place);
 }
 
@@ -176,7 +181,8 @@ static int do_unmount(const struct MounterRequest *q, struct MounterReply *reply
         (void) snprintf(path, sizeof(path), "%s", q->path);
         if (split_path(path, &parent, &name) < 0)
                 return fail(reply, EINVAL, "%s: not a mount point", q->path);
-        _cleanup_close_ int fd = open_with(AT_FDCWD, parent, O_PATH | O_DIRECTORY, RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
+        _cleanup_close_ int fd = open_with(AT_FDCWD, parent, O_PATH | O_DIRECTORY,
+                                           RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);
         if (fd < 0 || mount_id_of(fd, name, AT_SYMLINK_NOFOLLOW, &id) < 0 || (q->mount_id != 0 && id != q->mount_id))
                 return 0; /* somebody else has unmounted it */
         if (fchdir(fd) < 0)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The wire between vssd and vss-mount, a process that does one thing with the mount table and exits. Paths of callers are
- * resolved there, with the caller's rights and by descriptor, because they can hang and can be swapped while we look
- * (hazards C3); vssd itself never touches them. One request, with the descriptor of the copy's device if
- * it has one, one reply, for OPEN with a descriptor.
+ * The wire between vssd and vss-mount, a process that does one thing with the mount table and exits. Paths of callers
+ * are resolved there, with the caller's rights and by descriptor, because they can hang and can be swapped while we
+ * look (hazards C3); vssd itself never touches them. One request, with the descriptor of the copy's device if it has
+ * one, one reply, for OPEN with a descriptor.
  */
 #include "daemon/child.h"
 #include "protocol/vocabulary.h"
@@ -16,12 +16,12 @@ enum MounterOp {
 };
 
 enum {
-        MOUNTER_DEVICE = 1 << 0,    /* the descriptor is a block device with fs_type on it */
+        MOUNTER_DEVICE = 1 << 0, /* the descriptor is a block device with fs_type on it */
         MOUNTER_WRITABLE = 1 << 1,
         MOUNTER_NOEXEC = 1 << 2,
         MOUNTER_LAZY = 1 << 3,
         MOUNTER_DIRECTORY = 1 << 4,
-        MOUNTER_OURS = 1 << 5,      /* path is below the runtime directory: make its parents, remove it afterwards */
+        MOUNTER_OURS = 1 << 5, /* path is below the runtime directory: make its parents, remove it afterwards */
 };
 
 struct MounterRequest {
@@ -29,7 +29,8 @@ struct MounterRequest {
         uint32_t uid, reserved;
         uint64_t mount_id;
         char fs_type[32], path[LIMIT_PATH_BYTES];
-        char staged[LIMIT_PATH_BYTES]; /* where the provider mounted the copy for us; taken away. "": the descriptor is it */
+        char staged[LIMIT_PATH_BYTES]; /* where the provider mounted the copy for us; taken away. "": the descriptor is
+                                          it */
 };
 
 struct MounterReply {

@@ -35,7 +35,8 @@ MountJob *mount_job_free(MountJob *j) {
         return NULL;
 }
 
-static void mount_job_finish(MountJob *j, const struct MounterReply *reply, int fd, Condition condition, const char *text) {
+static void mount_job_finish(MountJob *j, const struct MounterReply *reply, int fd, Condition condition,
+                             const char *text) {
         Failure f = {};
         j->io = sd_event_source_disable_unref(j->io);
         j->timer = sd_event_source_disable_unref(j->timer);
@@ -55,11 +56,15 @@ static Condition condition_of_reply(const struct MounterReply *reply) {
         switch (-reply->result) {
         case EINVAL:
                 return CONDITION_INVALID_ARGUMENT;
-        case ENOTDIR: case ELOOP: case ENOENT:
+        case ENOTDIR:
+        case ELOOP:
+        case ENOENT:
                 return CONDITION_NOT_FOUND;
-        case EACCES: case EPERM:
+        case EACCES:
+        case EPERM:
                 return CONDITION_NOT_AUTHORIZED;
-        case EOPNOTSUPP: case ENODEV:
+        case EOPNOTSUPP:
+        case ENODEV:
                 return CONDITION_NOT_SUPPORTED;
         case EBUSY:
                 return CONDITION_BUSY;
@@ -93,7 +98,8 @@ static int on_late(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-int mount_job_new(Manager *m, const struct MounterRequest *request, int fd, MountDone done, void *userdata, MountJob **ret) {
+int mount_job_new(Manager *m, const struct MounterRequest *request, int fd, MountDone done, void *userdata,
+                  MountJob **ret) {
         char path[LIMIT_PATH_BYTES];
         MountJob *j = calloc(1, sizeof(*j));
         if (!j)
@@ -107,7 +113,8 @@ int mount_job_new(Manager *m, const struct MounterRequest *request, int fd, Moun
         if (r >= 0)
                 r = sd_event_add_io(m->event, &j->io, j->child.socket, EPOLLIN, on_reply, j);
         if (r >= 0)
-                r = sd_event_add_time_relative(m->event, &j->timer, CLOCK_MONOTONIC, m->settings.budgets.provider, 0, on_late, j);
+                r = sd_event_add_time_relative(m->event, &j->timer, CLOCK_MONOTONIC, m->settings.budgets.provider, 0,
+                                               on_late, j);
         if (r < 0) {
                 mount_job_free(j);
                 return r;
@@ -164,7 +171,7 @@ static void mounts_write(const Mounts *b) {
         if (!f)
                 return;
         LIST_FOREACH(e, &b->list, entries)
-                (void) fprintf(f, "%s %llu %d %s\n", e->snapshot, (unsigned long long) e->mount_id, e->ours, e->path);
+        (void) fprintf(f, "%s %llu %d %s\n", e->snapshot, (unsigned long long) e->mount_id, e->ours, e->path);
         if (fclose(f) == 0)
                 (void) rename(next, b->note);
 }
@@ -177,12 +184,13 @@ static void mounts_publish(Mounts *b, const char *snapshot) {
                 return;
         s->mounts = strings_free(s->mounts);
         LIST_FOREACH(e, &b->list, entries)
-                if (streq(e->snapshot, snapshot))
-                        (void) strings_append(&s->mounts, e->path);
+        if (streq(e->snapshot, snapshot))
+                (void) strings_append(&s->mounts, e->path);
         manager_snapshot_changed(b->manager, s);
 }
 
-static int mounts_insert(Mounts *b, const char *snapshot, const char *path, uint64_t mount_id, const char *bound_to, bool ours) {
+static int mounts_insert(Mounts *b, const char *snapshot, const char *path, uint64_t mount_id, const char *bound_to,
+                         bool ours) {
         if (b->n >= LIMIT_MOUNTS)
                 return -EDQUOT;
         MountEntry *e = calloc(1, sizeof(*e));
@@ -229,8 +237,8 @@ void mounts_remove(Mounts *b, MountEntry *e) {
 MountEntry *mounts_find(Mounts *b, const char *snapshot, const char *path) {
         MountEntry *e;
         LIST_FOREACH(e, &b->list, entries)
-                if (streq(e->snapshot, snapshot) && (!path || streq(e->path, path)))
-                        return e;
+        if (streq(e->snapshot, snapshot) && (!path || streq(e->path, path)))
+                return e;
         return NULL;
 }
 
@@ -246,8 +254,8 @@ void mounts_request_unmount(const MountEntry *e, bool lazy, struct MounterReques
 void mounts_drop(Mounts *b, const char *snapshot, const char *bound_to) {
         MountEntry *e;
         LIST_FOREACH(e, &b->list, entries)
-                if ((!snapshot || streq(e->snapshot, snapshot)) && (!bound_to || streq_null(e->bound_to, bound_to)))
-                        b->doomed = e->doomed = true;
+        if ((!snapshot || streq(e->snapshot, snapshot)) && (!bound_to || streq_null(e->bound_to, bound_to)))
+                b->doomed = e->doomed = true;
         if (!b->manager->window)
                 mounts_settle(b);
 }
@@ -305,8 +313,8 @@ void mounts_adopt(Mounts *b) {
                 char snapshot[VSS_ID_LENGTH + 1];
                 int ours, at = 0;
                 line[strcspn(line, "\n")] = '\0';
-                if (sscanf(line, "%36s %llu %d %n", snapshot, &mount_id, &ours, &at) < 3 || at == 0 || !id_is_valid(snapshot) ||
-                    !is_mounted(line + at, mount_id))
+                if (sscanf(line, "%36s %llu %d %n", snapshot, &mount_id, &ours, &at) < 3 || at == 0 ||
+                    !id_is_valid(snapshot) || !is_mounted(line + at, mount_id))
                         continue;
                 (void) mounts_insert(b, snapshot, line + at, mount_id, NULL, ours);
         }
@@ -314,9 +322,9 @@ void mounts_adopt(Mounts *b) {
                 (void) fclose(f);
         MountEntry *e;
         LIST_FOREACH(e, &b->list, entries)
-                if (manager_find_snapshot(b->manager, e->snapshot))
-                        mounts_publish(b, e->snapshot);
-                else
-                        b->doomed = e->doomed = true;
+        if (manager_find_snapshot(b->manager, e->snapshot))
+                mounts_publish(b, e->snapshot);
+        else
+                b->doomed = e->doomed = true;
         mounts_settle(b);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * What vssd has mounted for callers. The list is kept on tmpfs as well, because mounts outlive vssd. A mount may be bound to
- * its caller's connection; all mounts of a copy go when the copy goes.
+ * What vssd has mounted for callers. The list is kept on tmpfs as well, because mounts outlive vssd. A mount may be
+ * bound to its caller's connection; all mounts of a copy go when the copy goes.
  */
 #include "daemon/manager.h"
 #include "daemon/mounter.h"
@@ -11,7 +11,8 @@ typedef struct MountJob MountJob;
 /* Exactly once unless freed before. fd is the callback's (-EBADF: none). reply NULL with a failure. */
 typedef void (*MountDone)(const struct MounterReply *reply, int fd, const Failure *failure, void *userdata);
 /* One vss-mount process; fd is duplicated. */
-int mount_job_new(Manager *m, const struct MounterRequest *request, int fd, MountDone done, void *userdata, MountJob **ret);
+int mount_job_new(Manager *m, const struct MounterRequest *request, int fd, MountDone done, void *userdata,
+                  MountJob **ret);
 MountJob *mount_job_free(MountJob *j);
 
 enum { LIMIT_MOUNTS = 4096 };
@@ -21,8 +22,8 @@ typedef struct MountEntry {
         char snapshot[VSS_ID_LENGTH + 1];
         char *path, *bound_to; /* bound_to: unique name of the caller, NULL: stays */
         uint64_t mount_id;
-        bool ours;             /* below the runtime directory */
-        bool doomed;           /* to be detached once no window is open */
+        bool ours;   /* below the runtime directory */
+        bool doomed; /* to be detached once no window is open */
 } MountEntry;
 
 int mounts_new(Manager *m, Mounts **ret);

@@ -40,7 +40,8 @@ static int read_component(sd_bus_message *m, SetComponentOption *c, Failure *ret
         if (r >= 0)
                 r = bus_read_field(m, "s", &c->path, reterr);
         if (r >= 0 && !component_path_is_valid(c->path))
-                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option components: %s is not a component path", c->path);
+                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option components: %s is not a component path",
+                                c->path);
         return r < 0 ? r : bus_read_options(m, options, ELEMENTSOF(options), c, NULL, reterr);
 }
 
@@ -50,7 +51,8 @@ static int read_components(sd_bus_message *m, void *field, Failure *reterr) {
         int r = sd_bus_message_enter_container(m, 'a', "(ssa{sv})");
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "ssa{sv}")) > 0) {
                 if (o->n_components >= LIMIT_COMPONENTS)
-                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "option components: more than %d", LIMIT_COMPONENTS);
+                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "option components: more than %d",
+                                           LIMIT_COMPONENTS);
                 SetComponentOption *list = reallocarray(o->components, o->n_components + 1, sizeof(*list));
                 if (!list)
                         return -ENOMEM;
@@ -70,8 +72,8 @@ static int read_timeout(const char *name, uint64_t value, RawOptions *raw, Failu
                 if (streq(known, name)) {
                         if (value < min || value > max)
                                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
-                                                   "option timeouts: %s must lie between %llu and %llu microseconds", name,
-                                                   (unsigned long long) min, (unsigned long long) max);
+                                                   "option timeouts: %s must lie between %llu and %llu microseconds",
+                                                   name, (unsigned long long) min, (unsigned long long) max);
                         raw->timeouts[i] = value;
                         return 0;
                 }
@@ -126,7 +128,8 @@ static int take_words(RawOptions *raw, Failure *reterr) {
         int on_failure = raw->require && require < CONSISTENCY_APPLICATION ? ON_FAILURE_DEGRADE : ON_FAILURE_ABORT;
         int closure = o->n_components > 0 ? CLOSURE_EXTEND : CLOSURE_STRICT;
         if (r >= 0)
-                r = read_word("on_writer_failure", raw->on_writer_failure, on_writer_failure_from_string, &on_failure, reterr);
+                r = read_word("on_writer_failure", raw->on_writer_failure, on_writer_failure_from_string, &on_failure,
+                              reterr);
         if (r >= 0)
                 r = read_word("closure", raw->closure, closure_from_string, &closure, reterr);
         if (r >= 0)
@@ -138,10 +141,11 @@ static int take_words(RawOptions *raw, Failure *reterr) {
         if (session == SESSION_ENDED)
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option session: ended is not one of its words");
         if (lifetime == LIFETIME_AUTO_RELEASE && session != SESSION_BOUND)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option lifetime: auto-release needs session bound");
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "option lifetime: auto-release needs session bound");
         if (raw->auto_recovery && !streq(raw->auto_recovery, "writers") && !streq(raw->auto_recovery, "none"))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option auto_recovery: %s is neither writers nor none",
-                                   raw->auto_recovery);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "option auto_recovery: %s is neither writers nor none", raw->auto_recovery);
         o->backup_type = (BackupType) type;
         o->require = (Consistency) require;
         o->on_writer_failure = (OnWriterFailure) on_failure;
@@ -157,7 +161,8 @@ static int check_references(const char *key, char *const *list, Failure *reterr)
         for (; list && *list; list++) {
                 _cleanup_free_ char *name = NULL, *instance = NULL;
                 if (writer_reference_parse(*list, &name, &instance) < 0)
-                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option %s: %s is not NAME or NAME@INSTANCE", key, *list);
+                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                           "option %s: %s is not NAME or NAME@INSTANCE", key, *list);
         }
         return 0;
 }
@@ -166,9 +171,11 @@ static int check_provider(Manager *m, const char *name, Failure *reterr) {
         if (!name || !name[0])
                 return 0;
         if (!provider_name_is_valid(name))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option provider: %s is not the name of a provider", name);
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "option provider: %s is not the name of a provider", name);
         if (!manager_find_provider(m, name))
-                return failure_set(reterr, CONDITION_NOT_FOUND, "there is no provider %s (vssctl providers lists them)", name);
+                return failure_set(reterr, CONDITION_NOT_FOUND, "there is no provider %s (vssctl providers lists them)",
+                                   name);
         return 0;
 }
 
@@ -193,8 +200,10 @@ static int read_volume(sd_bus_message *m, SetVolumeOption *ret, Failure *reterr)
                 r = read_word("require", raw.require, consistency_from_string, &require, reterr);
         if (r >= 0 && isempty(raw.o.volume))
                 r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "volumes: an empty name");
-        if (r >= 0 && raw.o.mode && !streq(raw.o.mode, "copy") && !streq(raw.o.mode, "redirect") && !streq(raw.o.mode, "clone"))
-                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option mode: %s is not copy, redirect or clone", raw.o.mode);
+        if (r >= 0 && raw.o.mode && !streq(raw.o.mode, "copy") && !streq(raw.o.mode, "redirect") &&
+            !streq(raw.o.mode, "clone"))
+                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option mode: %s is not copy, redirect or clone",
+                                raw.o.mode);
         raw.o.require = (Consistency) require;
         free(raw.require);
         *ret = raw.o;
@@ -226,7 +235,8 @@ static int check_options(Manager *m, const SetOptions *o, Failure *reterr) {
         if (r >= 0)
                 r = check_references("require_writers", o->require_writers, reterr);
         if (r >= 0 && o->n_volumes == 0 && o->n_components == 0)
-                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "volumes: neither a volume nor a component is named");
+                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                "volumes: neither a volume nor a component is named");
         if (r >= 0)
                 r = check_provider(m, o->provider, reterr);
         for (size_t i = 0; r >= 0 && i < o->n_volumes; i++)
@@ -248,37 +258,7 @@ int set_options_read(Manager *manager, sd_bus_message *m, SetOptions *ret, bool 
         *ret_dry_run = raw.dry_run;
         raw_done(&raw);
         if (r < 0 && reterr->condition == CONDITION_NONE)
-                (void) failure_set(reterr, CONDITION_INVALID_ARGUMENT, "the arguments cannot be read: %s", strerror(-r));
+                (void) failure_set(reterr, CONDITION_INVALID_ARGUMENT, "the arguments cannot be read: %s",
+                                   strerror(-r));
         return r;
-}
-
-int defaults_append(sd_bus_message *m, const Budgets *b) {
-        uint64_t min, max;
-        const char *name;
-        int r = sd_bus_message_open_container(m, 'a', "{st}");
-        for (size_t i = 0; r >= 0 && (name = budget_name(i, &min, &max)); i++)
-                r = sd_bus_message_append(m, "{st}", name, ((const uint64_t *) b)[i]);
-        return r < 0 ? r : sd_bus_message_close_container(m);
-}
-
-int limits_append(sd_bus_message *m, const Settings *s) {
-        const struct {
-                const char *name;
-                uint64_t value;
-        } table[] = {
-                { "volumes", LIMIT_VOLUMES }, { "writers", s->writers_max }, { "writers_per_uid", LIMIT_WRITERS_PER_UID },
-                { "metadata_bytes", LIMIT_METADATA_BYTES }, { "metadata_bytes_per_uid", LIMIT_METADATA_BYTES_PER_UID },
-                { "manifest_bytes", LIMIT_MANIFEST_BYTES }, { "components", LIMIT_COMPONENTS }, { "file_sets", LIMIT_FILE_SETS },
-                { "labels", LIMIT_LABELS }, { "sets_running", LIMIT_SETS_RUNNING }, { "sets", s->sets_max },
-                { "set_records", LIMIT_SET_RECORDS }, { "waiters", LIMIT_WAITERS }, { "window_max", s->window_max_usec },
-                { "session_max", s->session_max_usec }, { "freeze_timeout_min", BUDGET_MIN_FREEZE_USEC },
-        };
-        uint64_t min, max;
-        const char *name;
-        int r = sd_bus_message_open_container(m, 'a', "{st}");
-        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(table); i++)
-                r = sd_bus_message_append(m, "{st}", table[i].name, table[i].value);
-        for (size_t i = 0; r >= 0 && (name = budget_name(i, &min, &max)); i++)
-                r = sd_bus_message_append(m, "{st}", name, max);
-        return r < 0 ? r : sd_bus_message_close_container(m);
 }

@@ -105,7 +105,8 @@ static int owners_read_file(Owners *o, int dir, const char *file) {
         const char *suffix = strrchr(file, '.');
         size_t size;
         uid_t uid;
-        if (!suffix || !streq(suffix, ".conf") || !(name = strndup(file, (size_t) (suffix - file))) || !writer_name_is_valid(name))
+        if (!suffix || !streq(suffix, ".conf") || !(name = strndup(file, (size_t) (suffix - file))) ||
+            !writer_name_is_valid(name))
                 return 0;
         int r = trusted_file_read(dir, file, LIMIT_OWNER_FILE_BYTES, &text, &size);
         if (r >= 0)

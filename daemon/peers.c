@@ -33,8 +33,8 @@ int peers_new(Manager *m, Peers **ret) {
 static Peer *peer_find(Peers *p, const char *name) {
         Peer *peer;
         LIST_FOREACH(peer, &p->list, entries)
-                if (streq(peer->name, name))
-                        return peer;
+        if (streq(peer->name, name))
+                return peer;
         return NULL;
 }
 
@@ -90,7 +90,8 @@ static int peers_match(Peers *p, const char *name, sd_bus_slot **ret) {
         char rule[320];
         (void) snprintf(rule, sizeof(rule),
                         "type='signal',sender='" DBUS_NAME "',path='" DBUS_PATH "',interface='" DBUS_NAME
-                        "',member='NameOwnerChanged'%s%s%s,arg2=''", name ? ",arg0='" : "", name ? name : "", name ? "'" : "");
+                        "',member='NameOwnerChanged'%s%s%s,arg2=''",
+                        name ? ",arg0='" : "", name ? name : "", name ? "'" : "");
         return sd_bus_add_match_async(p->manager->bus, ret, rule, on_name_owner_changed, NULL, p);
 }
 
@@ -112,8 +113,8 @@ static int peer_new(Peers *p, const char *name, Peer **ret) {
                 p->n_unmatched++;
         /* Behind the match on the same connection: either this answer or the signal tells. */
         if (r >= 0)
-                r = sd_bus_call_method_async(p->manager->bus, &peer->question, DBUS_NAME, DBUS_PATH, DBUS_NAME, "NameHasOwner",
-                                             on_has_owner, peer, "s", name);
+                r = sd_bus_call_method_async(p->manager->bus, &peer->question, DBUS_NAME, DBUS_PATH, DBUS_NAME,
+                                             "NameHasOwner", on_has_owner, peer, "s", name);
         if (r < 0) {
                 peer_free(peer);
                 return r;

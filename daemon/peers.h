@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Connections whose end vssd has to notice: writers, and callers with mounts that are bound to them. A match per connection
- * keeps vssd asleep while strangers come and go, but dbus-daemon allows 512 per connection; beyond PEER_MATCHES_MAX one match
- * on every disconnect takes over.
+ * Connections whose end vssd has to notice: writers, and callers with mounts that are bound to them. A match per
+ * connection keeps vssd asleep while strangers come and go, but dbus-daemon allows 512 per connection; beyond
+ * PEER_MATCHES_MAX one match on every disconnect takes over.
  */
 #include "daemon/manager.h"
 

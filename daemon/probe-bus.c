@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * ProviderEntry.Probe and Volume.Probe: the volume is resolved with the caller's rights, then each provider in question is asked,
- * one after the other, each in a process of its own.
+ * ProviderEntry.Probe and Volume.Probe: the volume is resolved with the caller's rights, then each provider in question
+ * is asked, one after the other, each in a process of its own.
  */
 #include "daemon/manager-private.h"
 #include "daemon/volumes-bus.h"
@@ -40,8 +40,8 @@ static int reply_one(sd_bus_message *m, const Probed *p) {
         bool supported = p->failure.condition == CONDITION_NONE;
         int r = sd_bus_message_open_container(m, 'a', "{sv}");
         if (r >= 0)
-                r = sd_bus_message_append(m, "{sv}{sv}{sv}", "supported", "b", supported, "message", "s", p->failure.message,
-                                          "free_bytes", "t", p->free_bytes);
+                r = sd_bus_message_append(m, "{sv}{sv}{sv}", "supported", "b", supported, "message", "s",
+                                          p->failure.message, "free_bytes", "t", p->free_bytes);
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'e', "sv");
         if (r >= 0)
@@ -93,10 +93,10 @@ static int append_writers(sd_bus_message *m, Manager *manager, const Volume *v, 
         const Writer *w;
         int r = sd_bus_message_open_container(m, 'a', "s");
         LIST_FOREACH(w, &manager->writers, entries)
-                if (r >= 0 && writer_is_on(w, v)) {
-                        r = sd_bus_message_append(m, "s", w->reference);
-                        *ret_any = true;
-                }
+        if (r >= 0 && writer_is_on(w, v)) {
+                r = sd_bus_message_append(m, "s", w->reference);
+                *ret_any = true;
+        }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
@@ -129,9 +129,13 @@ static int reply_all(sd_bus_message *m, Manager *manager, const ProbeCall *k) {
         if (r >= 0)
                 r = close_entry(m);
         bool held = best && (k->volume->can_hold || best->capabilities & VSS_CAP_FREEZES_ITSELF);
-        Consistency level = !best ? CONSISTENCY_NONE : any ? CONSISTENCY_APPLICATION : held ? CONSISTENCY_FILESYSTEM : CONSISTENCY_CRASH;
+        Consistency level = !best ? CONSISTENCY_NONE :
+                            any   ? CONSISTENCY_APPLICATION :
+                            held  ? CONSISTENCY_FILESYSTEM :
+                                    CONSISTENCY_CRASH;
         if (r >= 0)
-                r = sd_bus_message_append(m, "{sv}{sv}", "provider", "s", best ? best->name : "", "level", "s", consistency_to_string(level));
+                r = sd_bus_message_append(m, "{sv}{sv}", "provider", "s", best ? best->name : "", "level", "s",
+                                          consistency_to_string(level));
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
@@ -174,10 +178,11 @@ static void ask_next(Call *c) {
         }
         provider_fill_volume(&request, k->volume);
         request.op = VSS_WIRE_PROBE;
-        int r = provider_job_new(c->manager->event, k->list[k->at].name, &request, k->volume->root_fd, c->manager->settings.budgets.provider,
-                                 NULL, on_probed, c, &c->job);
+        int r = provider_job_new(c->manager->event, k->list[k->at].name, &request, k->volume->root_fd,
+                                 c->manager->settings.budgets.provider, NULL, on_probed, c, &c->job);
         if (r < 0)
-                call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", k->list[k->at].name, strerror(-r));
+                call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", k->list[k->at].name,
+                           strerror(-r));
 }
 
 static void on_volume(ProbeResult **result, const Failure *failure, void *userdata) {
@@ -256,7 +261,7 @@ int method_probe_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr)
                 return bus_error_setf(reterr, CONDITION_NOT_FOUND, "the volume is gone");
         }
         LIST_FOREACH(p, &manager->providers, entries)
-                if (p->ready)
-                        add_provider(k, p);
+        if (p->ready)
+                add_provider(k, p);
         return start(manager, m, k, reterr);
 }

@@ -53,7 +53,8 @@ static void complain(ProviderRecovery *p, const char *what, const Failure *f) {
         manager_log(p->manager, LOG_WARNING, NULL, "provider %s %s: %s", p->entry->name, what, f->message);
 }
 
-static void start_job(ProviderRecovery *p, struct vss_wire_request *request, uint64_t budget_usec, ProviderItem item, ProviderDone done) {
+static void start_job(ProviderRecovery *p, struct vss_wire_request *request, uint64_t budget_usec, ProviderItem item,
+                      ProviderDone done) {
         Failure f = {};
         int r = provider_job_new(p->manager->event, p->entry->name, request, -1, budget_usec, item, done, p, &p->job);
         if (r >= 0)
@@ -70,8 +71,9 @@ static json_object *text(const char *s) {
 /* A record as vssd itself would have written it, as far as the copy says anything about its set. */
 static json_object *describe(const ProviderRecovery *p, const struct vss_wire_reply *item) {
         char started[40];
-        json_object *o = json_object_new_object(), *record = json_object_new_object(), *private = json_object_new_object(),
-                    *snapshots = json_object_new_array(), *writers = json_object_new_array();
+        json_object *o = json_object_new_object(), *record = json_object_new_object(),
+                    *private = json_object_new_object(), *snapshots = json_object_new_array(),
+                    *writers = json_object_new_array();
         (void) format_timestamp(item->created_at, started, sizeof(started));
         json_object_object_add(record, "schema", json_object_new_int(1));
         json_object_object_add(record, "kind", text("set-record"));
@@ -114,11 +116,12 @@ static void take_in(ProviderRecovery *p) {
                 int r = set_load(p->manager, item->set, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN), &s);
                 (void) json_object_put(o);
                 if (r < 0) {
-                        manager_log(p->manager, LOG_WARNING, NULL, "copy %s of provider %s cannot be taken in: %s", item->id, p->entry->name,
-                                    strerror(-r));
+                        manager_log(p->manager, LOG_WARNING, NULL, "copy %s of provider %s cannot be taken in: %s",
+                                    item->id, p->entry->name, strerror(-r));
                         continue;
                 }
-                manager_log(p->manager, LOG_NOTICE, s->id, "%s: the catalogue did not know this copy of provider %s, it is taken in again",
+                manager_log(p->manager, LOG_NOTICE, s->id,
+                            "%s: the catalogue did not know this copy of provider %s, it is taken in again",
                             item->volume, p->entry->name);
                 set_store(s);
         }
@@ -131,8 +134,8 @@ static void on_aborted(const struct vss_wire_reply *reply, int fd, const Failure
         if (failure)
                 complain(p, "could not remove uncommitted copies", failure);
         else
-                manager_log(p->manager, LOG_NOTICE, NULL, "uncommitted copies of set %s by provider %s are removed", p->pending[p->at],
-                            p->entry->name);
+                manager_log(p->manager, LOG_NOTICE, NULL, "uncommitted copies of set %s by provider %s are removed",
+                            p->pending[p->at], p->entry->name);
         p->at++;
         abort_next(p);
 }

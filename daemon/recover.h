@@ -16,7 +16,8 @@ struct ProviderRecovery {
         size_t at;
 };
 
-int provider_recovery_new(Manager *m, Recovery *r, const char *name, ProviderRecovery **ret); /* puts the entry into the manager's list */
+int provider_recovery_new(Manager *m, Recovery *r, const char *name,
+                          ProviderRecovery **ret); /* puts the entry into the manager's list */
 void provider_recovery_start(ProviderRecovery *p);
 void provider_recovery_free(ProviderRecovery *p); /* leaves the recovery's list */
 void recovery_provider_done(Recovery *r);

@@ -17,7 +17,8 @@ int results_append(sd_bus_message *m, const SetResult *results, size_t n) {
         for (size_t i = 0; r >= 0 && i < n; i++) {
                 const Failure *f = &results[i].failure;
                 r = sd_bus_message_append(m, "(sss)", results[i].name,
-                                          f->condition == CONDITION_NONE ? "" : condition_name(f->condition), f->message);
+                                          f->condition == CONDITION_NONE ? "" : condition_name(f->condition),
+                                          f->message);
         }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }

@@ -7,18 +7,6 @@
 #include "protocol/busutil.h"
 #include "protocol/text.h"
 
-typedef struct SetCallOptions {
-        bool dry_run, force;
-        char *reason, *until;
-} SetCallOptions;
-
-typedef struct Completion { /* state of a Complete call */
-        bool success;
-        SetMark *marks;
-        size_t n_marks;
-        SetCallOptions options;
-} Completion;
-
 static void options_free(void *p) {
         SetCallOptions *o = p;
         free(o->reason);
@@ -34,7 +22,8 @@ static const BusOption delete_options[] = {
 static const BusOption wait_options[] = { { "until", "s", offsetof(SetCallOptions, until), NULL } };
 
 /* A call about this set with its options read; m stands before them. */
-static int set_call_new(Set *s, sd_bus_message *m, const BusOption *options, size_t n, sd_bus_error *reterr, Call **ret) {
+static int set_call_new(Set *s, sd_bus_message *m, const BusOption *options, size_t n, sd_bus_error *reterr,
+                        Call **ret) {
         Failure f = {};
         SetCallOptions *o = calloc(1, sizeof(*o));
         if (!o)
@@ -75,7 +64,8 @@ static int method_wait(sd_bus_message *m, void *userdata, sd_bus_error *reterr) 
                 return r;
         const SetCallOptions *o = c->state;
         if (o->until && !streq(o->until, "created") && !streq(o->until, "completed"))
-                call_failf(c, CONDITION_INVALID_ARGUMENT, "option until: %s is neither created nor completed", o->until);
+                call_failf(c, CONDITION_INVALID_ARGUMENT, "option until: %s is neither created nor completed",
+                           o->until);
         else
                 call_authorise(c, VSS_ACTION_INSPECT, (const char *const[]) { "set", c->id, NULL }, wait_step);
         return 1;
@@ -133,90 +123,6 @@ static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *reterr
         return 1;
 }
 
-static void completion_free(void *p) {
-        Completion *k = p;
-        for (size_t i = 0; i < k->n_marks; i++) {
-                free(k->marks[i].writer);
-                free(k->marks[i].path);
-                free(k->marks[i].message);
-        }
-        free(k->marks);
-        free(k->options.reason);
-        free(k);
-}
-
-static void complete_now(Call *c) {
-        const Completion *k = c->state;
-        Failure f = {};
-        Set *s = call_set(c);
-        if (!s)
-                return;
-        if (k->options.dry_run)
-                call_reply(c, "a(sss)", 0);
-        else if (call_hold(c), set_complete(s, k->success, k->marks, k->n_marks, call_results_done, c, &f) < 0)
-                call_fail(c, &f);
-}
-
-static void complete_step(Call *c) {
-        call_when_quiet(c, complete_now);
-}
-
-static int read_mark(sd_bus_message *m, Completion *k, Failure *reterr) {
-        static const BusOption options[] = {
-                { "succeeded", "b", offsetof(SetMark, succeeded), NULL },
-                { "message", "s", offsetof(SetMark, message), NULL },
-        };
-        SetMark *marks = reallocarray(k->marks, k->n_marks + 1, sizeof(*marks));
-        if (!marks)
-                return -ENOMEM;
-        k->marks = marks;
-        SetMark *mark = k->marks + k->n_marks++;
-        *mark = (SetMark) { .succeeded = k->success };
-        int r = bus_read_field(m, "s", &mark->writer, reterr);
-        if (r >= 0)
-                r = bus_read_field(m, "s", &mark->path, reterr);
-        return r < 0 ? r : bus_read_options(m, options, ELEMENTSOF(options), mark, NULL, reterr);
-}
-
-static int read_completion(sd_bus_message *m, Completion *k, Failure *reterr) {
-        int r = bus_read_field(m, "b", &k->success, reterr);
-        if (r >= 0)
-                r = sd_bus_message_enter_container(m, 'a', "(ssa{sv})");
-        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "ssa{sv}")) > 0) {
-                if (k->n_marks >= LIMIT_COMPONENTS)
-                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "more than %d components", LIMIT_COMPONENTS);
-                r = read_mark(m, k, reterr);
-                if (r >= 0)
-                        r = sd_bus_message_exit_container(m);
-        }
-        if (r >= 0)
-                r = sd_bus_message_exit_container(m);
-        return r < 0 ? r : bus_read_options(m, common_options, ELEMENTSOF(common_options), &k->options, NULL, reterr);
-}
-
-static int method_complete(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
-        Set *s = userdata;
-        Failure f = {};
-        Call *c;
-        Completion *k = calloc(1, sizeof(*k));
-        if (!k)
-                return -ENOMEM;
-        int r = read_completion(m, k, &f);
-        if (r < 0)
-                r = f.condition != CONDITION_NONE ? bus_error_set(reterr, &f) : r;
-        else
-                r = call_new(s->manager, m, reterr, &c);
-        if (r < 0) {
-                completion_free(k);
-                return r;
-        }
-        c->state = k;
-        c->state_free = completion_free;
-        memcpy(c->id, s->id, sizeof(s->id));
-        call_authorise_own(c, s, VSS_ACTION_DELETE, (const char *const[]) { "set", s->id, NULL }, complete_step);
-        return 1;
-}
-
 static void manifest_step(Call *c) {
         _cleanup_free_ char *text = NULL;
         _cleanup_close_ int fd = -EBADF;
@@ -227,7 +133,8 @@ static void manifest_step(Call *c) {
         if (r >= 0)
                 r = bus_document_new("vss-manifest", text, strlen(text), &fd);
         if (r < 0)
-                call_failf(c, CONDITION_BAD_STATE, "set %s is %s and has no manifest", s->id, set_state_to_string(s->state));
+                call_failf(c, CONDITION_BAD_STATE, "set %s is %s and has no manifest", s->id,
+                           set_state_to_string(s->state));
         else
                 call_reply(c, "h", fd);
 }
@@ -263,19 +170,20 @@ static int method_get_record(sd_bus_message *m, void *userdata, sd_bus_error *re
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("Wait", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", state, "a{sv}", result), method_wait,
+        SD_BUS_METHOD_WITH_ARGS("Wait", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", state, "a{sv}", result),
+                                method_wait, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Cancel", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_cancel,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Cancel", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Complete", SD_BUS_ARGS("b", success, "a(ssa{sv})", components, "a{sv}", options),
                                 SD_BUS_RESULT("a(sss)", results), method_complete, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Delete", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("a(sss)", results), method_delete,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("GetManifest", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("h", manifest), method_get_manifest,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("GetRecord", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", record), method_get_record,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("OpenCopy", SD_BUS_ARGS("s", volume, "a{sv}", options), SD_BUS_RESULT("h", directory), method_open_copy,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Delete", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("a(sss)", results),
+                                method_delete, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetManifest", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("h", manifest),
+                                method_get_manifest, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetRecord", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", record),
+                                method_get_record, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("OpenCopy", SD_BUS_ARGS("s", volume, "a{sv}", options), SD_BUS_RESULT("h", directory),
+                                method_open_copy, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Id", "s", set_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Requester", "s", set_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("OwnerUid", "u", set_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -298,7 +206,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *reterr) {
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                sd_bus_error *reterr) {
         _cleanup_free_ char *id = NULL;
         Set *s = bus_path_decode(VSS_PATH_SETS, path, &id) > 0 ? manager_find_set(userdata, id) : NULL;
         if (s)

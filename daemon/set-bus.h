@@ -3,6 +3,12 @@
 /* The halves of org.vssd.Vss1.SnapshotSet: verbs, properties, and the way into a copy that is still being finished. */
 #include "daemon/manager.h"
 
-int set_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata,
-                 sd_bus_error *reterr);
+typedef struct SetCallOptions {
+        bool dry_run, force;
+        char *reason, *until;
+} SetCallOptions;
+
+int method_complete(sd_bus_message *m, void *userdata, sd_bus_error *reterr);
+int set_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+                 void *userdata, sd_bus_error *reterr);
 int method_open_copy(sd_bus_message *m, void *userdata, sd_bus_error *reterr);

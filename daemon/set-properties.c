@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What a set shows. Every local user reads it without being asked for a right, so no document and no file list is here. */
+/* What a set shows. Every local user reads it without being asked for a right, so no document and no file list is here.
+ */
 #include "daemon/conductor.h"
 #include "daemon/results-bus.h"
 #include "daemon/set-bus.h"
@@ -18,9 +19,9 @@ static int append_labels(sd_bus_message *m, char *const *labels) {
 }
 
 static int append_timing(sd_bus_message *m, const SetTiming *t) {
-        return sd_bus_message_append(m, "a{st}", 6, "total_usec", t->total_usec, "queue_usec", t->queue_usec, "prepare_usec",
-                                     t->prepare_usec, "freeze_usec", t->freeze_usec, "hold_usec", t->hold_usec, "commit_usec",
-                                     t->commit_usec);
+        return sd_bus_message_append(m, "a{st}", 6, "total_usec", t->total_usec, "queue_usec", t->queue_usec,
+                                     "prepare_usec", t->prepare_usec, "freeze_usec", t->freeze_usec, "hold_usec",
+                                     t->hold_usec, "commit_usec", t->commit_usec);
 }
 
 static int append_volumes(sd_bus_message *m, const Set *s) {
@@ -58,7 +59,8 @@ static int append_queued_behind(sd_bus_message *m, const Set *s) {
         const Set *other = s->state == SET_QUEUED ? turns_blocked_by((Set *) (uintptr_t) s) : NULL;
         int r = sd_bus_message_open_container(m, 'a', "(os)");
         if (r >= 0 && other)
-                r = sd_bus_message_append(m, "(os)", other->path, other->options.requester ? other->options.requester : "");
+                r = sd_bus_message_append(m, "(os)", other->path,
+                                          other->options.requester ? other->options.requester : "");
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
@@ -122,18 +124,31 @@ static int get_timing(sd_bus_message *m, const Set *s) {
         return append_timing(m, &s->timing);
 }
 
-int set_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply, void *userdata,
-                 sd_bus_error *reterr) {
+int set_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+                 void *userdata, sd_bus_error *reterr) {
         static const struct {
                 const char *name;
                 int (*get)(sd_bus_message *m, const Set *s);
         } table[] = {
-                { "Id", get_id }, { "Requester", get_requester }, { "OwnerUid", get_owner_uid }, { "BackupType", get_backup_type },
-                { "Lifetime", get_lifetime }, { "State", get_state }, { "Phase", get_phase }, { "Progress", get_progress },
-                { "Session", get_session }, { "LastError", get_last_error }, { "Labels", get_labels },
-                { "Consistency", get_consistency }, { "OneInstant", get_one_instant }, { "CreatedAt", get_created_at },
-                { "Timing", get_timing }, { "Volumes", append_volumes }, { "Snapshots", append_snapshots },
-                { "Writers", append_writers }, { "QueuedBehind", append_queued_behind },
+                { "Id", get_id },
+                { "Requester", get_requester },
+                { "OwnerUid", get_owner_uid },
+                { "BackupType", get_backup_type },
+                { "Lifetime", get_lifetime },
+                { "State", get_state },
+                { "Phase", get_phase },
+                { "Progress", get_progress },
+                { "Session", get_session },
+                { "LastError", get_last_error },
+                { "Labels", get_labels },
+                { "Consistency", get_consistency },
+                { "OneInstant", get_one_instant },
+                { "CreatedAt", get_created_at },
+                { "Timing", get_timing },
+                { "Volumes", append_volumes },
+                { "Snapshots", append_snapshots },
+                { "Writers", append_writers },
+                { "QueuedBehind", append_queued_behind },
         };
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 if (streq(property, table[i].name))

@@ -16,7 +16,8 @@ static void options_free(void *p) {
 }
 
 /* takes_text: one string stands before the options. */
-int snapshot_call_new(Snapshot *s, sd_bus_message *m, bool takes_text, const BusOption *options, size_t n, sd_bus_error *reterr, Call **ret) {
+int snapshot_call_new(Snapshot *s, sd_bus_message *m, bool takes_text, const BusOption *options, size_t n,
+                      sd_bus_error *reterr, Call **ret) {
         Failure f = {};
         SnapshotCall *o = calloc(1, sizeof(*o));
         if (!o)
@@ -93,10 +94,10 @@ static int append_volume_path(sd_bus_message *m, const Snapshot *s) {
 }
 
 static int append_state(sd_bus_message *m, const Snapshot *s) {
-        const char *state = s->damaged                       ? "damaged"
-                            : s->set->state == SET_DELETING  ? "deleting"
-                            : s->set->state == SET_RUNNING   ? "recovering"
-                                                             : "available";
+        const char *state = s->damaged                    ? "damaged" :
+                            s->set->state == SET_DELETING ? "deleting" :
+                            s->set->state == SET_RUNNING  ? "recovering" :
+                                                            "available";
         return sd_bus_message_append(m, "s", state);
 }
 
@@ -104,8 +105,13 @@ static int get_text(sd_bus_message *m, const char *property, const Snapshot *s) 
         const struct {
                 const char *name, *value;
         } table[] = {
-                { "Id", s->id }, { "VolumeName", s->name }, { "Provider", s->provider }, { "ChangeToken", s->token },
-                { "Consistency", consistency_to_string(s->consistency) }, { "Device", s->device }, { "Path", s->path },
+                { "Id", s->id },
+                { "VolumeName", s->name },
+                { "Provider", s->provider },
+                { "ChangeToken", s->token },
+                { "Consistency", consistency_to_string(s->consistency) },
+                { "Device", s->device },
+                { "Path", s->path },
         };
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 if (streq(property, table[i].name))
@@ -113,8 +119,8 @@ static int get_text(sd_bus_message *m, const char *property, const Snapshot *s) 
         return -ENOENT;
 }
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                        void *userdata, sd_bus_error *reterr) {
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *reterr) {
         const Snapshot *s = userdata;
         if (streq(property, "Set"))
                 return sd_bus_message_append(reply, "o", s->set->path);
@@ -133,13 +139,14 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("Mount", SD_BUS_ARGS("s", directory, "a{sv}", options), SD_BUS_RESULT("s", path), method_mount,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Mount", SD_BUS_ARGS("s", directory, "a{sv}", options), SD_BUS_RESULT("s", path),
+                                method_mount, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Unmount", SD_BUS_ARGS("s", path, "a{sv}", options), SD_BUS_NO_RESULT, method_unmount,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Open", SD_BUS_ARGS("s", what, "a{sv}", options), SD_BUS_RESULT("h", fd), method_open,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("Delete", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_delete, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Delete", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_delete,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Id", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Set", "o", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Volume", "o", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -156,7 +163,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *reterr) {
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                sd_bus_error *reterr) {
         _cleanup_free_ char *id = NULL;
         Snapshot *s = bus_path_decode(VSS_PATH_SNAPSHOTS, path, &id) > 0 ? manager_find_snapshot(userdata, id) : NULL;
         if (!s || !s->available)
@@ -171,14 +179,14 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
         Snapshot *snapshot;
         Set *s;
         TAILQ_FOREACH(s, &m->sets, entries)
-                LIST_FOREACH(snapshot, &s->snapshots, entries) {
-                        _cleanup_free_ char *path = NULL;
-                        int r = !snapshot->available ? 0 : bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
-                        if (r >= 0 && path)
-                                r = strings_append(&paths, path);
-                        if (r < 0)
-                                return r;
-                }
+        LIST_FOREACH(snapshot, &s->snapshots, entries) {
+                _cleanup_free_ char *path = NULL;
+                int r = !snapshot->available ? 0 : bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
+                if (r >= 0 && path)
+                        r = strings_append(&paths, path);
+                if (r < 0)
+                        return r;
+        }
         *ret = TAKE_PTR(paths);
         return 0;
 }

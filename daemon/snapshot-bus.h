@@ -9,7 +9,8 @@ typedef struct SnapshotCall { /* state of a call */
         char *reason, *text;
 } SnapshotCall;
 
-int snapshot_call_new(Snapshot *s, sd_bus_message *m, bool takes_text, const BusOption *options, size_t n, sd_bus_error *reterr, Call **ret);
+int snapshot_call_new(Snapshot *s, sd_bus_message *m, bool takes_text, const BusOption *options, size_t n,
+                      sd_bus_error *reterr, Call **ret);
 int method_mount(sd_bus_message *m, void *userdata, sd_bus_error *reterr);
 int method_unmount(sd_bus_message *m, void *userdata, sd_bus_error *reterr);
 int method_open(sd_bus_message *m, void *userdata, sd_bus_error *reterr);

@@ -57,7 +57,8 @@ int method_lookup_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr
         if (r >= 0)
                 r = bus_read_options(m, NULL, 0, l, NULL, &f);
         if (r >= 0 && (l->path[0] != '/' || strlen(l->path) >= LIMIT_PATH_BYTES))
-                r = failure_set(&f, CONDITION_INVALID_ARGUMENT, "path: an absolute path below %d bytes is needed", LIMIT_PATH_BYTES);
+                r = failure_set(&f, CONDITION_INVALID_ARGUMENT, "path: an absolute path below %d bytes is needed",
+                                LIMIT_PATH_BYTES);
         if (r < 0)
                 r = f.condition != CONDITION_NONE ? bus_error_set(reterr, &f) : r;
         else
@@ -92,8 +93,9 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         if (sd_bus_message_is_method_call(m, NULL, NULL) <= 0)
                 return 0;
         manager->active_at_usec = now_usec();
-        if (sd_bus_message_is_method_call(m, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects") <= 0 || manager->window ||
-            manager->recovery || volumes_are_fresh(manager->volumes) || call_new(manager, m, NULL, &c) < 0)
+        if (sd_bus_message_is_method_call(m, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects") <= 0 ||
+            manager->window || manager->recovery || volumes_are_fresh(manager->volumes) ||
+            call_new(manager, m, NULL, &c) < 0)
                 return 0;
         c->state = c;
         c->state_free = forget_refresh;
@@ -109,19 +111,19 @@ static int append_snapshots(sd_bus_message *m, Manager *manager, const Volume *v
         const Set *s;
         int r = sd_bus_message_open_container(m, 'a', "o");
         TAILQ_FOREACH(s, &manager->sets, entries)
-                LIST_FOREACH(snapshot, &s->snapshots, entries) {
-                        _cleanup_free_ char *path = NULL;
-                        if (r < 0 || !snapshot->available || !streq_null(snapshot->name, v->name))
-                                continue;
-                        r = bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
-                        if (r >= 0)
-                                r = sd_bus_message_append(m, "o", path);
-                }
+        LIST_FOREACH(snapshot, &s->snapshots, entries) {
+                _cleanup_free_ char *path = NULL;
+                if (r < 0 || !snapshot->available || !streq_null(snapshot->name, v->name))
+                        continue;
+                r = bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
+                if (r >= 0)
+                        r = sd_bus_message_append(m, "o", path);
+        }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                        void *userdata, sd_bus_error *reterr) {
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *reterr) {
         Manager *m = userdata;
         const VolumeEntry *e = volumes_find(m->volumes, path);
         if (!e)
@@ -130,8 +132,8 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
         const struct {
                 const char *name, *value;
         } table[] = {
-                { "Name", v->name }, { "Kind", volume_kind_to_string(v->kind) }, { "Device", v->device },
-                { "FileSystem", v->fs_type }, { "FileSystemUuid", v->fs_uuid }, { "State", "ok" },
+                { "Name", v->name },          { "Kind", volume_kind_to_string(v->kind) }, { "Device", v->device },
+                { "FileSystem", v->fs_type }, { "FileSystemUuid", v->fs_uuid },           { "State", "ok" },
         };
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 if (streq(property, table[i].name))
@@ -145,8 +147,8 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("Probe", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("a{sv}", result), method_probe_volume,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Probe", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("a{sv}", result),
+                                method_probe_volume, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Name", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Kind", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("MountPoints", "as", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -159,7 +161,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *reterr) {
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                sd_bus_error *reterr) {
         Manager *m = userdata;
         if (!volumes_find(m->volumes, path))
                 return 0;

@@ -8,6 +8,7 @@ typedef struct ProviderNode { /* what a call on a ProviderEntry object is about 
         ProviderEntry *entry;
 } ProviderNode;
 
-int method_lookup_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr);  /* userdata: Manager */
-int method_probe_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr);   /* userdata: Manager; the path says which */
+int method_lookup_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr); /* userdata: Manager */
+int method_probe_volume(sd_bus_message *m, void *userdata,
+                        sd_bus_error *reterr); /* userdata: Manager; the path says which */
 int method_probe_provider(sd_bus_message *m, void *userdata, sd_bus_error *reterr); /* userdata: ProviderNode */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Volumes as they were seen last, for the objects of the bus. vssd does not follow the mount table (a busy host would wake it all
- * day): the list is made anew when somebody asks for it and it is older than VOLUMES_FRESH_USEC. No descriptor of a volume is
- * kept, so nobody's umount fails because of us.
+ * Volumes as they were seen last, for the objects of the bus. vssd does not follow the mount table (a busy host would
+ * wake it all day): the list is made anew when somebody asks for it and it is older than VOLUMES_FRESH_USEC. No
+ * descriptor of a volume is kept, so nobody's umount fails because of us.
  */
 #include "daemon/manager.h"
 

@@ -28,7 +28,9 @@ typedef struct RegistrationWords {
 
 static int word(const char *key, const char *s, int (*from_string)(const char *), int fallback, Failure *reterr) {
         int r = s ? from_string(s) : fallback;
-        return r >= 0 ? r : failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option %s: %s is not one of its words", key, s);
+        return r >= 0 ?
+                       r :
+                       failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option %s: %s is not one of its words", key, s);
 }
 
 static int take_words(const RegistrationWords *words, Registration *g, Failure *reterr) {
@@ -54,11 +56,14 @@ static int check_registration(const Registration *g, Failure *reterr) {
         if (!writer_name_is_valid(g->name))
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "name: a writer name is [a-z][a-z0-9-]{0,62}");
         if (!writer_instance_is_valid(g->instance))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "instance: an instance is [A-Za-z0-9._+-]{0,127}");
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "instance: an instance is [A-Za-z0-9._+-]{0,127}");
         if (g->freeze_timeout_usec < BUDGET_MIN_FREEZE_USEC)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option freeze_timeout_usec: at least 3 s are needed");
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "option freeze_timeout_usec: at least 3 s are needed");
         if (g->api != WRITER_API)
-                return failure_set(reterr, CONDITION_NOT_SUPPORTED, "option api: this vssd speaks version %d only", WRITER_API);
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED, "option api: this vssd speaks version %d only",
+                                   WRITER_API);
         return 0;
 }
 
@@ -111,7 +116,8 @@ static void register_step(Call *c) {
         Writer *w;
         int lease = -EBADF;
         if (g->dry_run) {
-                call_failf(c, CONDITION_NOT_SUPPORTED, "dry_run: there is nothing to return; the arguments and rights are in order");
+                call_failf(c, CONDITION_NOT_SUPPORTED,
+                           "dry_run: there is nothing to return; the arguments and rights are in order");
                 return;
         }
         if (writer_register(c->manager, g, &c->caller, sd_bus_message_get_sender(c->message), &f, &w, &lease) < 0)
@@ -140,16 +146,16 @@ int method_register_writer(sd_bus_message *m, void *userdata, sd_bus_error *rete
         }
         c->state = g;
         c->state_free = registration_free;
-        call_authorise(c, VSS_ACTION_REGISTER_WRITER, (const char *const[]) { "writer", g->name, "instance", g->instance, NULL },
-                       register_step);
+        call_authorise(c, VSS_ACTION_REGISTER_WRITER,
+                       (const char *const[]) { "writer", g->name, "instance", g->instance, NULL }, register_step);
         return 1;
 }
 
 static Writer *find_by_path(Manager *m, const char *path) {
         Writer *w;
         LIST_FOREACH(w, &m->writers, entries)
-                if (streq(w->path, path))
-                        return w;
+        if (streq(w->path, path))
+                return w;
         return NULL;
 }
 
@@ -168,7 +174,8 @@ int method_unregister_writer(sd_bus_message *m, void *userdata, sd_bus_error *re
         if (!w || w->lost)
                 return bus_error_setf(reterr, CONDITION_NOT_FOUND, "no writer is registered at %s", path);
         if (!streq_null(w->bus_name, sd_bus_message_get_sender(m)))
-                return bus_error_setf(reterr, CONDITION_NOT_AUTHORIZED, "writer %s was registered by another connection", w->reference);
+                return bus_error_setf(reterr, CONDITION_NOT_AUTHORIZED,
+                                      "writer %s was registered by another connection", w->reference);
         if (!o.dry_run)
                 writer_unregister(w);
         return sd_bus_reply_method_return(m, "");

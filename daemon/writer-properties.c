@@ -24,10 +24,16 @@ static int get_text(sd_bus_message *m, const char *property, const Writer *w) {
         const struct {
                 const char *name, *value;
         } table[] = {
-                { "Name", w->name }, { "Instance", w->instance }, { "Id", w->id },
-                { "Kind", w->kind == WRITER_KIND_BUS ? "bus" : "declarative" }, { "Version", w->version },
-                { "Level", level_to_string(w->level) }, { "Usage", usage_to_string(w->usage) }, { "Source", source_to_string(w->source) },
-                { "BusName", w->bus_name }, { "State", writer_state_to_string(w->state) },
+                { "Name", w->name },
+                { "Instance", w->instance },
+                { "Id", w->id },
+                { "Kind", w->kind == WRITER_KIND_BUS ? "bus" : "declarative" },
+                { "Version", w->version },
+                { "Level", level_to_string(w->level) },
+                { "Usage", usage_to_string(w->usage) },
+                { "Source", source_to_string(w->source) },
+                { "BusName", w->bus_name },
+                { "State", writer_state_to_string(w->state) },
         };
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 if (streq(property, table[i].name))
@@ -35,8 +41,8 @@ static int get_text(sd_bus_message *m, const char *property, const Writer *w) {
         return -ENOENT;
 }
 
-static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                        void *userdata, sd_bus_error *reterr) {
+static int get_property(sd_bus *bus, const char *path, const char *interface, const char *property,
+                        sd_bus_message *reply, void *userdata, sd_bus_error *reterr) {
         const Writer *w = userdata;
         if (streq(property, "Uid"))
                 return sd_bus_message_append(reply, "u", (uint32_t) w->uid);
@@ -55,8 +61,8 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("GetMetadata", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", metadata), method_get_metadata,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetMetadata", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", metadata),
+                                method_get_metadata, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Name", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Instance", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Id", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -76,14 +82,15 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *reterr) {
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                sd_bus_error *reterr) {
         Manager *m = userdata;
         Writer *w;
         LIST_FOREACH(w, &m->writers, entries)
-                if (streq(w->path, path)) {
-                        *ret = w;
-                        return 1;
-                }
+        if (streq(w->path, path)) {
+                *ret = w;
+                return 1;
+        }
         return 0;
 }
 

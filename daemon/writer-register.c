@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who is a writer. A name that writers.d gives to an account is that account's; any other account that polkit lets in is a
- * foreign writer, listed as uid:NAME, so that it can neither pass for another nor veto (hazards C2). A writer's entry outlives its
- * connection for ten minutes, so that people can see what was there; how many there can be is bounded per account and in all.
+ * Who is a writer. A name that writers.d gives to an account is that account's; any other account that polkit lets in
+ * is a foreign writer, listed as uid:NAME, so that it can neither pass for another nor veto (hazards C2). A writer's
+ * entry outlives its connection for ten minutes, so that people can see what was there; how many there can be is
+ * bounded per account and in all.
  */
 #include "daemon/writer-register.h"
 #include "daemon/manager-private.h"
@@ -24,8 +25,9 @@ int id_new(char ret[VSS_ID_LENGTH + 1]) {
                 return -EIO;
         b[6] = (uint8_t) ((b[6] & 0x0f) | 0x40);
         b[8] = (uint8_t) ((b[8] & 0x3f) | 0x80);
-        (void) snprintf(ret, VSS_ID_LENGTH + 1, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
-                        b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+        (void) snprintf(ret, VSS_ID_LENGTH + 1, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+                        b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
+                        b[15]);
         return 0;
 }
 
@@ -82,9 +84,9 @@ void writers_expire(Manager *m) {
 static void forget_oldest_lost(Manager *m, uid_t uid) {
         Writer *w, *oldest = NULL;
         LIST_FOREACH(w, &m->writers, entries)
-                if (w->lost && w->lost_at_usec > 0 && (uid == (uid_t) -1 || w->uid == uid) &&
-                    (!oldest || w->lost_at_usec < oldest->lost_at_usec))
-                        oldest = w;
+        if (w->lost && w->lost_at_usec > 0 && (uid == (uid_t) -1 || w->uid == uid) &&
+            (!oldest || w->lost_at_usec < oldest->lost_at_usec))
+                oldest = w;
         if (oldest)
                 writer_unlist(m, oldest);
 }
@@ -93,20 +95,21 @@ static unsigned count_writers(const Manager *m, uid_t uid, bool lost_too) {
         const Writer *w;
         unsigned n = 0;
         LIST_FOREACH(w, &m->writers, entries)
-                n += w->kind == WRITER_KIND_BUS && (lost_too || !w->lost) && (uid == (uid_t) -1 || w->uid == uid);
+        n += w->kind == WRITER_KIND_BUS && (lost_too || !w->lost) && (uid == (uid_t) -1 || w->uid == uid);
         return n;
 }
 
 static int check_limits(Manager *m, uid_t uid, Failure *reterr) {
         if (count_writers(m, (uid_t) -1, false) >= m->settings.writers_max)
-                return failure_set(reterr, CONDITION_LIMIT_REACHED, "%u writers are registered already", m->settings.writers_max);
+                return failure_set(reterr, CONDITION_LIMIT_REACHED, "%u writers are registered already",
+                                   m->settings.writers_max);
         if (count_writers(m, (uid_t) -1, true) >= m->settings.writers_max)
                 forget_oldest_lost(m, (uid_t) -1);
         if (uid == 0)
                 return 0;
         if (count_writers(m, uid, false) >= LIMIT_WRITERS_PER_UID)
-                return failure_set(reterr, CONDITION_LIMIT_REACHED, "uid %u has registered %d writers already", (unsigned) uid,
-                                   LIMIT_WRITERS_PER_UID);
+                return failure_set(reterr, CONDITION_LIMIT_REACHED, "uid %u has registered %d writers already",
+                                   (unsigned) uid, LIMIT_WRITERS_PER_UID);
         if (count_writers(m, uid, true) >= LIMIT_WRITERS_PER_UID)
                 forget_oldest_lost(m, uid);
         return 0;
@@ -116,11 +119,19 @@ Writer *writer_new(Manager *m, WriterKind kind, const char *name, const char *in
         Writer *w = calloc(1, sizeof(*w));
         if (!w)
                 return NULL;
-        *w = (Writer) { .manager = m, .n_ref = 1, .kind = kind, .lease_fd = -EBADF, .state = WRITER_STABLE, .level = LEVEL_FRONT_END, .usage = USAGE_OTHER, .source = SOURCE_OTHER };
+        *w = (Writer) { .manager = m,
+                        .n_ref = 1,
+                        .kind = kind,
+                        .lease_fd = -EBADF,
+                        .state = WRITER_STABLE,
+                        .level = LEVEL_FRONT_END,
+                        .usage = USAGE_OTHER,
+                        .source = SOURCE_OTHER };
         TAILQ_INIT(&w->calls);
         w->name = strdup(name);
         w->instance = strdup(instance);
-        if (!w->name || !w->instance || id_new(w->id) < 0 || writer_reference_format(name, instance, &w->reference) < 0 ||
+        if (!w->name || !w->instance || id_new(w->id) < 0 ||
+            writer_reference_format(name, instance, &w->reference) < 0 ||
             bus_path_encode_writer(name, instance, &w->path) < 0)
                 return writer_unref(w);
         return w;
@@ -163,8 +174,8 @@ static bool is_foreign(const Manager *m, const char *name, uid_t uid) {
         return uid != 0 && (authority_writer_owner(m->authority, name, &owner) < 0 || owner != uid);
 }
 
-int writer_register(Manager *m, Registration *g, const AuthorityCaller *caller, const char *sender, Failure *reterr, Writer **ret,
-                    int *ret_lease) {
+int writer_register(Manager *m, Registration *g, const AuthorityCaller *caller, const char *sender, Failure *reterr,
+                    Writer **ret, int *ret_lease) {
         _cleanup_(writer_unrefp) Writer *w = NULL;
         _cleanup_close_ int lease = -EBADF;
         char name[96];
@@ -190,13 +201,15 @@ int writer_register(Manager *m, Registration *g, const AuthorityCaller *caller, 
         if (r >= 0)
                 r = peers_watch(m->peers, sender);
         if (r < 0)
-                return failure_set(reterr, CONDITION_FAILED, "writer %s cannot be registered: %s", w->reference, strerror(-r));
+                return failure_set(reterr, CONDITION_FAILED, "writer %s cannot be registered: %s", w->reference,
+                                   strerror(-r));
         if (same)
                 writer_unlist(m, same);
         *ret = TAKE_PTR(w);
         *ret_lease = TAKE_FD(lease);
         writer_list(*ret);
-        manager_log(m, LOG_INFO, NULL, "writer %s registered by %s (uid %u)", (*ret)->reference, sender, (unsigned) caller->uid);
+        manager_log(m, LOG_INFO, NULL, "writer %s registered by %s (uid %u)", (*ret)->reference, sender,
+                    (unsigned) caller->uid);
         recovery_writer_registered(m, *ret);
         return 0;
 }
@@ -215,8 +228,8 @@ static bool uid_may_store(const Writer *w, size_t size) {
         if (w->uid == 0)
                 return true;
         LIST_FOREACH(other, &w->manager->writers, entries)
-                if (other != w && other->uid == w->uid && other->metadata_text)
-                        size += strlen(other->metadata_text);
+        if (other != w && other->uid == w->uid && other->metadata_text)
+                size += strlen(other->metadata_text);
         return size <= LIMIT_METADATA_BYTES_PER_UID;
 }
 
@@ -227,9 +240,11 @@ int writer_take_metadata(Writer *w, sd_bus_message *reply, Failure *reterr) {
         const char *own_name = w->foreign ? strchr(w->name, ':') + 1 : w->name;
         int r = reply ? sd_bus_message_read(reply, "s", &text) : -EBADMSG;
         if (r < 0)
-                r = failure_set(reterr, CONDITION_INVALID_DOCUMENT, "writer %s answered identify with something that is not a document", w->reference);
+                r = failure_set(reterr, CONDITION_INVALID_DOCUMENT,
+                                "writer %s answered identify with something that is not a document", w->reference);
         else if (strlen(text) > LIMIT_METADATA_BYTES || !uid_may_store(w, strlen(text)))
-                r = failure_set(reterr, CONDITION_LIMIT_REACHED, "writer %s: its documents are larger than %d bytes", w->reference, LIMIT_METADATA_BYTES);
+                r = failure_set(reterr, CONDITION_LIMIT_REACHED, "writer %s: its documents are larger than %d bytes",
+                                w->reference, LIMIT_METADATA_BYTES);
         else
                 r = metadata_parse(text, strlen(text), reterr, &d);
         if (r >= 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vssd on a private bus, asked wrongly, too often and by several at once. No file system is frozen and no provider makes a copy:
- * what is tested is what stands between the bus and the work. CK_FORK=no is set below: buses do not survive a fork.
+ * vssd on a private bus, asked wrongly, too often and by several at once. No file system is frozen and no provider
+ * makes a copy: what is tested is what stands between the bus and the work. CK_FORK=no is set below: buses do not
+ * survive a fork.
  */
 #include "protocol/busutil.h"
 #include "protocol/text.h"
@@ -28,8 +29,8 @@ static void set_directory(const char *variable, const char *name) {
 static bool vssd_answers(void *userdata) {
         sd_bus_message *reply = NULL;
         int owned = 0;
-        if (sd_bus_call_method(bus, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameHasOwner", NULL,
-                               &reply, "s", VSS_BUS_NAME) >= 0)
+        if (sd_bus_call_method(bus, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                               "NameHasOwner", NULL, &reply, "s", VSS_BUS_NAME) >= 0)
                 (void) sd_bus_message_read(reply, "b", &owned);
         (void) sd_bus_message_unref(reply);
         return owned;
@@ -73,9 +74,10 @@ static void expect_error(sd_bus_message *m, Condition c, const char *text) {
         sd_bus_message *reply = NULL;
         int r = sd_bus_call(sd_bus_message_get_bus(m), m, 10 * USEC_PER_SEC, &e, &reply);
         ck_assert_msg(r < 0, "%s was answered well", sd_bus_message_get_member(m));
-        ck_assert_msg(streq_null(e.name, condition_name(c)), "%s: %s (%s), expected %s", sd_bus_message_get_member(m), e.name, e.message,
-                      condition_name(c));
-        ck_assert_msg(strstr(e.message, text), "%s: \"%s\" does not say \"%s\"", sd_bus_message_get_member(m), e.message, text);
+        ck_assert_msg(streq_null(e.name, condition_name(c)), "%s: %s (%s), expected %s", sd_bus_message_get_member(m),
+                      e.name, e.message, condition_name(c));
+        ck_assert_msg(strstr(e.message, text), "%s: \"%s\" does not say \"%s\"", sd_bus_message_get_member(m),
+                      e.message, text);
         sd_bus_error_free(&e);
         (void) sd_bus_message_unref(m);
 }
@@ -172,7 +174,9 @@ static const struct {
 
 START_TEST(value_that_makes_no_sense_is_refused_by_name) {
         sd_bus_message *m = manager_call("CreateSet");
-        ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, wrong[_i].volume, 0, 1, wrong[_i].key, wrong[_i].type, wrong[_i].value), 0);
+        ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, wrong[_i].volume, 0, 1, wrong[_i].key,
+                                               wrong[_i].type, wrong[_i].value),
+                         0);
         expect_error(m, wrong[_i].condition, wrong[_i].text);
 }
 END_TEST
@@ -188,10 +192,14 @@ START_TEST(create_set_has_no_dry_run) {
         ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 1, "colour", "s", "red", 0), 0);
         expect_error(m, CONDITION_INVALID_ARGUMENT, "colour");
         m = manager_call("CreateSet");
-        ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 0, 1, "timeouts", "a{st}", 1, "hold", (uint64_t) 1), 0);
+        ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 0, 1, "timeouts", "a{st}", 1, "hold",
+                                               (uint64_t) 1),
+                         0);
         expect_error(m, CONDITION_INVALID_ARGUMENT, "hold");
         m = manager_call("CreateSet");
-        ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 0, 1, "timeouts", "a{st}", 1, "nap", (uint64_t) 1000000), 0);
+        ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 0, 1, "timeouts", "a{st}", 1, "nap",
+                                               (uint64_t) 1000000),
+                         0);
         expect_error(m, CONDITION_INVALID_ARGUMENT, "nap");
 }
 END_TEST
@@ -209,7 +217,9 @@ END_TEST
 
 static sd_bus_message *registration(sd_bus *who, const char *name, const char *instance) {
         sd_bus_message *m = NULL;
-        ck_assert_int_ge(sd_bus_message_new_method_call(who, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "RegisterWriter"), 0);
+        ck_assert_int_ge(sd_bus_message_new_method_call(who, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER,
+                                                        "RegisterWriter"),
+                         0);
         ck_assert_int_ge(sd_bus_message_append(m, "ssoa{sv}", name, instance, "/writer", 0), 0);
         return m;
 }
@@ -243,8 +253,8 @@ static bool lease_is_over(void *userdata) {
 START_TEST(name_that_is_no_writers_name_is_refused) {
         static const struct {
                 const char *name, *instance, *text;
-        } bad[] = { { "Upper", "", "name" }, { "", "", "name" }, { "a_b", "", "name" }, { "../x", "", "name" }, { "a", "x/y", "instance" },
-                    { "1000:a", "", "name" } };
+        } bad[] = { { "Upper", "", "name" }, { "", "", "name" },         { "a_b", "", "name" },
+                    { "../x", "", "name" },  { "a", "x/y", "instance" }, { "1000:a", "", "name" } };
         for (size_t i = 0; i < ELEMENTSOF(bad); i++)
                 expect_error(registration(bus, bad[i].name, bad[i].instance), CONDITION_INVALID_ARGUMENT, bad[i].text);
 }
@@ -323,8 +333,9 @@ START_TEST(writers_that_come_and_go_are_bounded) {
                 (void) sd_bus_flush_close_unref(other);
         }
         sd_bus_message *reply = NULL;
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_PATH_WRITERS "/gone", "org.freedesktop.DBus.Introspectable", "Introspect",
-                                            NULL, &reply, NULL), 0);
+        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_PATH_WRITERS "/gone",
+                                            "org.freedesktop.DBus.Introspectable", "Introspect", NULL, &reply, NULL),
+                         0);
         const char *xml;
         unsigned n = 0;
         ck_assert_int_ge(sd_bus_message_read(reply, "s", &xml), 0);
@@ -366,12 +377,14 @@ START_TEST(calls_of_one_connection_are_bounded) {
 END_TEST
 
 START_TEST(bare_prefixes_are_no_objects) {
-        static const char *const prefixes[] = { VSS_PATH_SETS, VSS_PATH_SNAPSHOTS, VSS_PATH_WRITERS, VSS_PATH_PROVIDERS, VSS_PATH_VOLUMES };
+        static const char *const prefixes[] = { VSS_PATH_SETS, VSS_PATH_SNAPSHOTS, VSS_PATH_WRITERS, VSS_PATH_PROVIDERS,
+                                                VSS_PATH_VOLUMES };
         sd_bus_message *reply = NULL;
         const char *path;
         bool provider = false, volume = false;
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", NULL,
-                                            &reply, NULL), 0);
+        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, "org.freedesktop.DBus.ObjectManager",
+                                            "GetManagedObjects", NULL, &reply, NULL),
+                         0);
         ck_assert_int_ge(sd_bus_message_enter_container(reply, 'a', "{oa{sa{sv}}}"), 0);
         while (sd_bus_message_enter_container(reply, 'e', "oa{sa{sv}}") > 0) {
                 ck_assert_int_ge(sd_bus_message_read(reply, "o", &path), 0);
@@ -457,7 +470,9 @@ START_TEST(reload_takes_good_files_and_refuses_bad_ones) {
         sd_bus_error_free(&e);
         (void) sd_bus_message_unref(m);
         file_write(path, "[Timeouts]\nhold=5\n");
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL, "a{sv}", 0), 0);
+        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL,
+                                            "a{sv}", 0),
+                         0);
 }
 END_TEST
 
@@ -468,16 +483,22 @@ START_TEST(declarative_writers_are_roots_and_well_formed) {
         (void) snprintf(path, sizeof(path), "%s/etc/writers.d", directory);
         (void) mkdir(path, 0755);
         (void) snprintf(path, sizeof(path), "%s/etc/writers.d/good.json", directory);
-        file_write(path, "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"good\",\"version\":\"1\",\"level\":\"system\",\"usage\":"
-                         "\"other\",\"source\":\"other\"},\"components\":[]}");
+        file_write(
+                path,
+                "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"good\",\"version\":\"1\",\"level\":\"system\",\"usage\":"
+                "\"other\",\"source\":\"other\"},\"components\":[]}");
         (void) snprintf(path, sizeof(path), "%s/etc/writers.d/bad.json", directory);
         file_write(path, "{\"schema\":1,");
         (void) snprintf(path, sizeof(path), "%s/etc/writers.d/theirs.json", directory);
-        file_write(path, "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"theirs\",\"version\":\"1\",\"level\":\"system\",\"usage\":"
-                         "\"other\",\"source\":\"other\"},\"components\":[]}");
+        file_write(
+                path,
+                "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"theirs\",\"version\":\"1\",\"level\":\"system\",\"usage\":"
+                "\"other\",\"source\":\"other\"},\"components\":[]}");
         ck_assert_int_eq(chown(path, 65534, 65534), 0);
         ck_assert_int_eq(stat(path, &st), 0);
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL, "a{sv}", 0), 0);
+        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL,
+                                            "a{sv}", 0),
+                         0);
         m = call_new(VSS_PATH_WRITERS "/good/_", VSS_IFACE_WRITER_ENTRY, "GetMetadata");
         ck_assert_int_ge(sd_bus_message_append(m, "a{sv}", 0), 0);
         ck_assert_int_ge(sd_bus_call(bus, m, 5 * USEC_PER_SEC, NULL, NULL), 0);
