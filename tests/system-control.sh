@@ -36,7 +36,7 @@ take_set() {
 note "without the writer: looking for a copy that is torn between the two commits"
 broken=0
 for ((i = 1; i <= 200; i++)); do
-        if ! take_set crash --no-writers; then
+        if ! take_set filesystem --no-writers; then
                 broken=1
                 break
         fi
