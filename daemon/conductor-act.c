@@ -57,7 +57,7 @@ static void on_writer_answer(Writer *w, Outcome outcome, const Failure *failure,
         trace_end(&sw->events, e.now_usec, outcome);
         if (cw->call == EVENT_THAW)
                 sw->freeze_usec = e.now_usec - c->sequence_writers[cw->index].freeze_sent_usec;
-        if (e.outcome != OUTCOME_OK && cw->call != EVENT_ABORT)
+        if (e.outcome != OUTCOME_OK && (cw->call != EVENT_ABORT || sw->failure.condition == CONDITION_NONE))
                 sw->state = writer_state_failed(cw->call);
         else if (sw->failure.condition == CONDITION_NONE) /* a failure stays visible until the next session */
                 sw->state = writer_state_after(cw->call);

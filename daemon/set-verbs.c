@@ -115,7 +115,10 @@ static void on_answer(Writer *w, Outcome outcome, const Failure *failure, sd_bus
         SetWriter *sw = &v->set->writers[vw->index];
 
         trace_end(&sw->events, now_usec(), outcome);
-        sw->state = outcome == OUTCOME_OK ? writer_state_after(vw->event) : writer_state_failed(vw->event);
+        if (outcome != OUTCOME_OK)
+                sw->state = writer_state_failed(vw->event);
+        else if (sw->failure.condition == CONDITION_NONE) /* a failure stays visible until the next session */
+                sw->state = writer_state_after(vw->event);
         writer_set_session(w, v->set->id, sw->state, outcome == OUTCOME_OK ? NULL : failure);
         if (outcome != OUTCOME_OK)
                 sw->failure = *failure;

@@ -290,7 +290,7 @@ void writer_end_session(Writer *w, const char *set) {
         w->n_sessions--;
         if (w->n_sessions > 0)
                 w->state = w->sessions[w->n_sessions - 1].state;
-        else if (w->state < WRITER_FAILED_AT_IDENTIFY)
+        else if (w->state != WRITER_UNKNOWN && w->state < WRITER_FAILED_AT_IDENTIFY)
                 w->state = WRITER_STABLE;
         manager_writer_changed(w->manager, w);
 }
