@@ -160,7 +160,10 @@ static int take_words(RawOptions *raw, Failure *reterr) {
 static int check_references(const char *key, char *const *list, Failure *reterr) {
         for (; list && *list; list++) {
                 _cleanup_free_ char *name = NULL, *instance = NULL;
-                if (writer_reference_parse(*list, &name, &instance) < 0)
+                /* UID:NAME is how a foreign writer is listed */
+                const char *digits_end = *list + strspn(*list, "0123456789");
+                const char *own = digits_end > *list && *digits_end == ':' ? digits_end + 1 : *list;
+                if (writer_reference_parse(own, &name, &instance) < 0)
                         return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
                                            "option %s: %s is not NAME or NAME@INSTANCE", key, *list);
         }

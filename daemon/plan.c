@@ -116,7 +116,7 @@ static int take_document(Planner *p, Candidate *c, const char *text) {
         r = metadata_parse(text, size, &c->failure, &c->metadata);
         if (r < 0)
                 return r;
-        r = metadata_check_identity(c->metadata, w->name, w->instance, &c->failure);
+        r = metadata_check_identity(c->metadata, writer_own_name(w), w->instance, &c->failure);
         if (r < 0)
                 return r;
         c->text = strdup(text);

@@ -237,7 +237,6 @@ int writer_take_metadata(Writer *w, sd_bus_message *reply, Failure *reterr) {
         _cleanup_(metadata_freep) Metadata *d = NULL;
         _cleanup_free_ char *copy = NULL;
         const char *text = NULL;
-        const char *own_name = w->foreign ? strchr(w->name, ':') + 1 : w->name;
         int r = reply ? sd_bus_message_read(reply, "s", &text) : -EBADMSG;
         if (r < 0)
                 r = failure_set(reterr, CONDITION_INVALID_DOCUMENT,
@@ -248,7 +247,7 @@ int writer_take_metadata(Writer *w, sd_bus_message *reply, Failure *reterr) {
         else
                 r = metadata_parse(text, strlen(text), reterr, &d);
         if (r >= 0)
-                r = metadata_check_identity(d, own_name, w->instance, reterr);
+                r = metadata_check_identity(d, writer_own_name(w), w->instance, reterr);
         if (r < 0) {
                 w->state = WRITER_FAILED_AT_IDENTIFY;
                 w->last_error = *reterr;

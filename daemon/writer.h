@@ -57,6 +57,11 @@ struct Writer {
         char frozen_for[VSS_ID_LENGTH + 1]; /* between Freeze sent and Thaw/Abort answered: the set; else "" */
 };
 
+/* The name it gave itself; a foreign one is listed as UID:NAME. */
+static inline const char *writer_own_name(const Writer *w) {
+        return w->foreign ? strchr(w->name, ':') + 1 : w->name;
+}
+
 Writer *writer_ref(Writer *w);
 Writer *writer_unref(Writer *w);
 DEFINE_CLEANUP(Writer *, writer_unref);
