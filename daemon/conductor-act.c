@@ -7,6 +7,7 @@
 #include "daemon/manager.h"
 #include "protocol/text.h"
 #include "providers/vss-provider.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <systemd/sd-id128.h>
@@ -222,6 +223,7 @@ static void on_abort_job(const struct vss_wire_reply *reply, int fd, const Failu
                 if (provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.provider, NULL, on_abort_job, p, &p->job) >= 0)
                         return;
         }
+        p->abort_failed = failure && p->op == SEQ_ABORT;
         provider_answer(p, failure ? OUTCOME_FAILED : OUTCOME_OK, failure);
 }
 
@@ -274,10 +276,14 @@ static void act_kill_provider(Conductor *c, const SequenceAction *a) {
         p->in_flight = p->listing = false;
         if (p->job) {
                 p->job = provider_job_free(p->job);
+                p->abort_failed = true;
                 return;
         }
-        if (p->host)
-                host_kill(p->host);
+        if (!p->host)
+                return;
+        if (p->stuck < 0)
+                p->stuck = fcntl(p->host->process->child.pidfd, F_DUPFD_CLOEXEC, 3);
+        host_kill(p->host);
 }
 
 /* Guard */

@@ -8,10 +8,22 @@
 #include "daemon/manager.h"
 #include "protocol/text.h"
 #include "providers/vss-provider.h"
+#include <poll.h>
 #include <stdio.h>
 #include <systemd/sd-id128.h>
 
 static void begin_planning(Conductor *c);
+
+/* A killed process that is in the kernel goes when it likes; what it makes there is nobody's. */
+static void leave_strays(Conductor *c) {
+        for (unsigned i = 0; i < c->n_providers && !c->sequence.created; i++) {
+                ConductorProvider *p = &c->providers[i];
+                struct pollfd fd = { .fd = p->stuck, .events = POLLIN };
+                bool alive = p->stuck >= 0 && poll(&fd, 1, 0) == 0;
+                if (alive || p->abort_failed)
+                        strays_add(c->manager, c->set, p->name, p->volumes, alive ? TAKE_FD(p->stuck) : -EBADF);
+        }
+}
 
 static int on_end(sd_event_source *source, void *userdata) {
         Conductor *c = userdata;
@@ -20,6 +32,8 @@ static int on_end(sd_event_source *source, void *userdata) {
 
         s->error = c->sequence.finished && c->sequence.created ? (Failure) { 0 } : s->error;
         turns_close_window(c);
+        leave_strays(c);
+        s->forced = c->sequence.forced;
         s->conductor = NULL;
         trace_end(&s->phases, now_usec(), c->sequence.created ? OUTCOME_OK : OUTCOME_FAILED);
         set_creation_over(s, c->sequence.created);
@@ -205,6 +219,7 @@ static int take_providers(Conductor *c) {
                 PlanProvider *p = &c->plan.providers[i];
                 c->providers[i] = (ConductorProvider) {
                         .conductor = c, .index = i, .name = TAKE_PTR(p->name), .host = TAKE_PTR(p->host), .volumes = p->volumes,
+                        .stuck = -EBADF,
                         .request = calloc(1, sizeof(struct vss_wire_request)),
                 };
                 c->n_providers++;
@@ -453,6 +468,7 @@ Conductor *conductor_free(Conductor *c) {
         for (unsigned i = 0; i < c->n_providers; i++) {
                 host_free(c->providers[i].host);
                 provider_job_free(c->providers[i].job);
+                (void) close_fd(c->providers[i].stuck);
                 free(c->providers[i].name);
                 free(c->providers[i].request);
         }

@@ -29,6 +29,8 @@ typedef struct ConductorProvider {
         SequenceProviderOp op; /* in flight */
         bool in_flight, listing;
         uint64_t volumes;      /* bit per snapshot of the set */
+        int stuck;             /* pidfd of a host that was killed; -EBADF: none */
+        bool abort_failed;
         unsigned next;         /* begin_prepare, remove: snapshot whose turn it is */
         uint64_t deadline_usec;
         struct vss_wire_request *request; /* allocated before the window */
@@ -86,6 +88,9 @@ void conductor_adopt_host(ConductorProvider *p); /* from the planner: its answer
 void conductor_settle(Conductor *c);             /* levels and timing, before the record is written */
 bool conductor_level_reached(const Conductor *c, Failure *reterr);
 Snapshot *set_snapshot_at(Set *s, unsigned index);
+
+/* progress.c: listens to the writers' Progress signals */
+int progress_watch(Manager *m);
 
 /* session.c */
 int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec, const char *reason,

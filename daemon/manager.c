@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/conductor.h"
 #include "daemon/call.h"
 #include "daemon/guard.h"
 #include "daemon/log.h"
@@ -57,6 +58,7 @@ Manager *manager_free(Manager *m) {
         }
         while (!LIST_EMPTY(&m->providers))
                 provider_entry_free(LIST_FIRST(&m->providers));
+        strays_free(m);
         peers_free(m->peers);
         mounts_free(m->mounts);
         volumes_free(m->volumes);
@@ -313,6 +315,8 @@ int manager_start(Manager *m) {
                 r = manager_make_parts(m);
         if (r >= 0)
                 r = manager_attach_objects(m);
+        if (r >= 0)
+                r = progress_watch(m);
         if (r >= 0)
                 r = recovery_start(m);
         if (r < 0)

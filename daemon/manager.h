@@ -8,6 +8,7 @@
 #include "daemon/catalogue.h"
 #include "daemon/set.h"
 #include "daemon/settings.h"
+#include "daemon/strays.h"
 #include "daemon/volume.h"
 #include "daemon/writer.h"
 #include <systemd/sd-bus.h>
@@ -43,6 +44,7 @@ struct Manager {
         LIST_HEAD(, Writer) writers;
         unsigned n_writers;
         LIST_HEAD(, ProviderEntry) providers;
+        LIST_HEAD(, Stray) strays; /* strays.c */
         TAILQ_HEAD(, Set) sets; /* oldest first */
         unsigned n_sets;
         Set *window;     /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */

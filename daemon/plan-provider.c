@@ -300,10 +300,11 @@ static void ask_next_provider(Planner *p) {
 void plan_providers(Planner *p) {
         for (size_t i = 0; i < p->result.n_volumes; i++) {
                 const Volume *v = p->result.volumes[i].volume;
+                Failure f;
+                int r = v->why_not ? failure_set(&f, CONDITION_NOT_SUPPORTED, "%s cannot be snapshotted: %s", v->name, v->why_not)
+                                   : strays_check(p->manager, v, &f);
                 p->result.volumes[i].provider = UNASSIGNED;
-                if (v->why_not) {
-                        Failure f;
-                        (void) failure_set(&f, CONDITION_NOT_SUPPORTED, "%s cannot be snapshotted: %s", v->name, v->why_not);
+                if (r < 0) {
                         plan_finish(p, &f);
                         return;
                 }
