@@ -35,6 +35,20 @@ expect_equal frozen "$(cd "$live" && "$program" run "$live" -- cat file)" "what 
 (cd "$live/only" && expect_exit 125 "$program" run "$live" -- true 2>"$err")
 grep -q 'current directory' "$err" || die "a directory that the copy lacks is not named"
 
+note "a copy of / becomes the root directory, with everything that is mounted below"
+mkdir "$VSS_TEST_DIR/root"
+mount --bind / "$VSS_TEST_DIR/root"
+cleanup_fn umount "$VSS_TEST_DIR/root"
+stop_process "$WRITER_PID" || :
+FAKE_COPY=$VSS_TEST_DIR/root start_writer "$VSS_BUILD/tests/fake-manager"
+root_mount() { awk '$5 == "/" {id = $1} END {print id}' /proc/self/mountinfo; }
+"$program" run / -- bash -c "test -e /proc/self/status && test -e /dev/null && cat $live/file $live/sub/file && \
+        awk '\$5 == \"/\" {id = \$1} END {print id}' /proc/self/mountinfo" >"$out"
+expect_equal "live below" "$(head -n 2 "$out" | tr '\n' ' ' | sed 's/ $//')" "mounts below /"
+[ "$(tail -n 1 "$out")" != "$(root_mount)" ] || die "the command's root is the live one"
+stop_process "$WRITER_PID" || :
+start_writer "$VSS_BUILD/tests/fake-manager"
+
 note "BackupComplete by its success, then the set goes"
 completes=$(calls Complete) deletes=$(calls Delete)
 expect_exit 0 "$program" run "$live" -- true
@@ -107,8 +121,8 @@ wait_until 5 sh -c '[ "$(pgrep -cx sleep)" = 2 ]'
 kill -KILL $pid
 wait $pid 2>/dev/null || :
 for _ in {1..200}; do
+        connections=$(names) # first: what is left after that is left too late
         left=$(pgrep -cx sleep || :)
-        connections=$(names)
         [ "$left" != 0 ] || [ "$connections" != "$count" ] || break
         [ "$left" = 0 ] || [ "$connections" -gt "$count" ] || die "the connection closed while $left readers were left"
         sleep 0.02
