@@ -45,6 +45,7 @@ int context_connect(Context *c) {
         if (vss_requester_open("vssctl", &c->requester) < 0)
                 return context_fail_requester(c);
         (void) sd_bus_set_allow_interactive_authorization(c->requester->bus, !c->no_ask_password);
+        agent_start(c);
         if (c->timeout_usec != USEC_INFINITY) {
                 uint64_t usec = MAX_OF(c->timeout_usec, 1u);
                 c->requester->call_usec = MIN_OF(usec, REQUESTER_CALL_USEC);

@@ -4,6 +4,10 @@
  * and commands are local matters. "--" stands before the host, so that a name can never be an option of ssh.
  */
 #include "client/verbs.h"
+#include <signal.h>
+#include <sys/wait.h>
+
+enum { SSH_FAILED = 255 }; /* what ssh ends with when it is ssh that failed */
 
 /* One word for the shell on the other side. */
 static int append_quoted(char **line, const char *word) {
@@ -33,6 +37,23 @@ static size_t host_words(char **argv, size_t i) {
         return strncmp(word, "-H", 2) == 0 ? 1 : 0;
 }
 
+/* An interrupt is for the other side, which gets it through ssh. */
+static int ssh_run(const char *const *argv, int *ret_status) {
+        void (*interrupt)(int) = signal(SIGINT, SIG_IGN);
+        pid_t pid = fork();
+        if (pid == 0) {
+                (void) signal(SIGINT, interrupt);
+                (void) execvp("ssh", (char **) (uintptr_t) argv);
+                (void) fprintf(stderr, "vssctl: cannot start ssh: %s\n", strerror(errno));
+                _exit(SSH_FAILED);
+        }
+        while (pid > 0 && waitpid(pid, ret_status, 0) < 0)
+                if (errno != EINTR)
+                        return -errno;
+        (void) signal(SIGINT, interrupt);
+        return pid < 0 ? -errno : 0;
+}
+
 int host_exec(Context *c) {
         _cleanup_free_ char *line = strdup("vssctl");
         bool behind = false;
@@ -52,7 +73,15 @@ int host_exec(Context *c) {
         argv[n++] = given_value(c, "host");
         argv[n++] = line ? line : "vssctl";
         argv[n] = NULL;
-        (void) execvp("ssh", (char **) (uintptr_t) argv);
-        return context_fail(c, CONDITION_UNAVAILABLE, "cannot start ssh to reach %s: %s", given_value(c, "host"),
-                            strerror(errno));
+        int status = 0;
+        if (ssh_run(argv, &status) < 0)
+                return context_fail(c, CONDITION_UNAVAILABLE, "cannot start ssh to reach %s: %s",
+                                    given_value(c, "host"), strerror(errno));
+        c->exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        c->printed = c->exit_status != SSH_FAILED; /* the other vssctl wrote the document */
+        if (c->exit_status != SSH_FAILED || streq(c->verb->name, "run"))
+                return 0;
+        c->exit_status = -1;
+        return context_fail(c, CONDITION_UNAVAILABLE, "ssh cannot reach %s, or cannot find vssctl there",
+                            given_value(c, "host"));
 }

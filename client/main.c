@@ -111,6 +111,7 @@ int main(int argc, char **argv) {
                 return 2;
         int r = dispatch(&c, argv);
         int status = finish(&c, r);
+        agent_stop(&c);
         c.requester = vss_requester_close(c.requester);
         json_object_put(c.document);
         free(c.given);

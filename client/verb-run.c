@@ -70,6 +70,7 @@ static int run_command(Context *c, struct vss_set *s, int *ret_status) {
         int status = 0, exec_error = 0, r = add_copies(c, s, &mounts);
         if (r < 0)
                 return r;
+        agent_stop(c); /* supervise() ends every child */
         /* With --json standard output belongs to the document. */
         r = supervise(c->command, enter, &setup, c->json ? STDERR_FILENO : -EBADF, &status, &exec_error, message,
                       sizeof(message));

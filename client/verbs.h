@@ -51,7 +51,7 @@ struct Context {
         struct vss_requester *requester;
         json_object *document; /* printed by main() with --json */
         FILE *out;             /* stdout or the pager */
-        int pager_pid, pager_fd;
+        int pager_pid, agent_pid;
         Condition condition; /* of the error; CONDITION_NONE: none */
         bool retryable, usage, printed;
         char error_name[REQUESTER_ERROR_NAME_BYTES];
@@ -84,6 +84,10 @@ int parse_seconds(const char *value, uint64_t *ret_usec);
 /* "W:PATH", where W may be NAME, NAME@INSTANCE or UID:NAME: the colon that ends W, or NULL. */
 const char *writer_reference_end(const char *value);
 int volume_to_bus(const char *argument, char **ret); /* absolute if it was a relative path; bytes escaped */
+
+/* agent.c: asks for passwords on our terminal, where that makes sense */
+void agent_start(Context *c);
+void agent_stop(Context *c);
 
 /* call.c: negative with the error set */
 int context_fail(Context *c, Condition condition, const char *format, ...) _printf_(3, 4);

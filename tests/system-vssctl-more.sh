@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # vssctl timeline, monitor, report, --host and the completion, against a service that answers as told (fake-manager.c).
 . "$(dirname "$0")/functions.sh"
-requires busctl jq xmllint tar
+requires busctl jq xmllint tar script setpriv
 start_bus
 start_writer "$VSS_BUILD/tests/fake-manager"
 program=$VSS_BUILD/client/vssctl
@@ -87,6 +87,35 @@ PATH=$PWD/bin:$PATH "$program" status --host=-oProxyCommand=evil </dev/null
 expect_equal $'--\n-oProxyCommand=evil' "$(head -n 2 ssh.words)" "a host that looks like an option"
 PATH=$PWD/bin:$PATH "$program" run /a -H h -- ls -H x </dev/null
 expect_equal $'vssctl\nrun\n/a\n--\nls\n-H\nx' "$(cat ssh.command)" "a command with an option like ours"
+printf '#!/bin/bash\nexit $SSH_STATUS\n' >bin/ssh
+SSH_STATUS=8 PATH=$PWD/bin:$PATH expect_exit 8 "$program" status -H h 2>"$err"
+[ ! -s "$err" ] || die "a second line about an error of the other side"
+SSH_STATUS=255 PATH=$PWD/bin:$PATH expect_exit 13 "$program" --json status -H h >"$out" 2>"$err"
+expect_equal org.vssd.Vss1.Error.Unavailable "$(json .error.name <"$out")" "error of an unreachable host"
+SSH_STATUS=255 PATH=$PWD/bin:$PATH expect_exit 255 "$program" run /a -H h -- false
+
+note "a password is asked for on a terminal, by an agent that is ready before the call, and only there"
+cat >bin/pkttyagent <<-'END'
+	#!/bin/bash
+	echo "$*" >"$AGENT_SEEN"
+	sleep 0.2
+	echo ready >>"$AGENT_SEEN"
+	eval "exec $2>&-"
+	exec sleep 100
+END
+chmod 755 bin bin/pkttyagent
+mkdir -m 777 world
+export AGENT_SEEN=$PWD/world/agent
+in_terminal() { PATH=$PWD/bin:$PATH run_as nobody script -qec "$1" /dev/null >"$out" 2>&1 </dev/null; }
+in_terminal "$program delete nightly --dry-run"
+expect_equal ready "$(tail -n 1 "$AGENT_SEEN")" "the agent"
+grep -q -- '--fallback' "$AGENT_SEEN" || die "the agent would replace a better one"
+! pgrep -x sleep >/dev/null || die "the agent outlives vssctl"
+rm "$AGENT_SEEN"
+in_terminal "$program --no-pager sets"
+in_terminal "$program delete nightly --dry-run --no-ask-password"
+run_as nobody env PATH="$PWD/bin:$PATH" "$program" delete nightly --dry-run </dev/null >/dev/null
+[ ! -e "$AGENT_SEEN" ] || die "an agent was started for nothing"
 
 note "completion"
 # shellcheck source=/dev/null
