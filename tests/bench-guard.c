@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-enum { RUNS = 9 };
+enum { RUNS = 25 };
 
 /* The assertions of guard-world.c work only inside a test. */
 static void must(bool ok, const char *what) {
