@@ -6,7 +6,7 @@
  */
 #include "protocol/busutil.h"
 #include "protocol/text.h"
-#include "tests/support.h"
+#include "tests/vssd-fixture.h"
 #include <check.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,82 +14,14 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-static PrivateBus *bus_daemon;
-static sd_bus *bus;
-static char *directory;
-static pid_t vssd;
-
-static void set_directory(const char *variable, const char *name) {
-        char path[4096];
-        (void) snprintf(path, sizeof(path), "%s/%s", directory, name);
-        (void) mkdir(path, 0755);
-        ck_assert_int_eq(setenv(variable, path, 1), 0);
-}
-
-static bool vssd_answers(void *userdata) {
-        sd_bus_message *reply = NULL;
-        int owned = 0;
-        if (sd_bus_call_method(bus, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
-                               "NameHasOwner", NULL, &reply, "s", VSS_BUS_NAME) >= 0)
-                (void) sd_bus_message_read(reply, "b", &owned);
-        (void) sd_bus_message_unref(reply);
-        return owned;
-}
-
-static pid_t start_vssd(void) {
-        char program[4096];
-        (void) snprintf(program, sizeof(program), "%s/daemon/vssd", getenv("VSS_BUILD"));
-        return start_command((char *[]) { program, NULL }, NULL);
-}
-
-static void start_vssd_and_wait(void) {
-        vssd = start_vssd();
-        if (!wait_until(vssd_answers, NULL, 20 * USEC_PER_SEC))
-                test_die("vssd did not take its name");
-}
+static TestVssd v;
 
 static void setup(void) {
-        bus_daemon = private_bus_new();
-        directory = temp_dir_new();
-        set_directory("STATE_DIRECTORY", "state");
-        set_directory("RUNTIME_DIRECTORY", "run");
-        set_directory("CONFIGURATION_DIRECTORY", "etc");
-        set_directory("LOGS_DIRECTORY", "log");
-        bus = private_bus_connect(bus_daemon);
-        start_vssd_and_wait();
+        vssd_setup(&v);
 }
 
 static void teardown(void) {
-        if (vssd > 0)
-                ck_assert_int_eq(stop_command(vssd, 10 * USEC_PER_SEC), 0);
-        vssd = 0;
-        bus = sd_bus_flush_close_unref(bus);
-        bus_daemon = private_bus_free(bus_daemon);
-        directory = temp_dir_free(directory);
-}
-
-/* Sends; the error must be ours, of this name, and say this. */
-static void expect_error(sd_bus_message *m, Condition c, const char *text) {
-        sd_bus_error e = SD_BUS_ERROR_NULL;
-        sd_bus_message *reply = NULL;
-        int r = sd_bus_call(sd_bus_message_get_bus(m), m, 10 * USEC_PER_SEC, &e, &reply);
-        ck_assert_msg(r < 0, "%s was answered well", sd_bus_message_get_member(m));
-        ck_assert_msg(streq_null(e.name, condition_name(c)), "%s: %s (%s), expected %s", sd_bus_message_get_member(m),
-                      e.name, e.message, condition_name(c));
-        ck_assert_msg(strstr(e.message, text), "%s: \"%s\" does not say \"%s\"", sd_bus_message_get_member(m),
-                      e.message, text);
-        sd_bus_error_free(&e);
-        (void) sd_bus_message_unref(m);
-}
-
-static sd_bus_message *call_new(const char *path, const char *interface, const char *member) {
-        sd_bus_message *m = NULL;
-        ck_assert_int_ge(sd_bus_message_new_method_call(bus, &m, VSS_BUS_NAME, path, interface, member), 0);
-        return m;
-}
-
-static sd_bus_message *manager_call(const char *member) {
-        return call_new(VSS_ROOT_PATH, VSS_IFACE_MANAGER, member);
+        vssd_teardown(&v);
 }
 
 /* Every method of every interface that needs no set, up to its options. */
@@ -109,7 +41,7 @@ static const Method methods[] = {
 };
 
 static sd_bus_message *method_begin(const Method *method) {
-        sd_bus_message *m = call_new(method->path, method->interface, method->member);
+        sd_bus_message *m = vssd_call(&v, method->path, method->interface, method->member);
         int r = 0;
         if (streq(method->member, "CreateSet") || streq(method->member, "Plan"))
                 r = sd_bus_message_append(m, "a(sa{sv})", 1, "/", 0);
@@ -173,7 +105,7 @@ static const struct {
 };
 
 START_TEST(value_that_makes_no_sense_is_refused_by_name) {
-        sd_bus_message *m = manager_call("CreateSet");
+        sd_bus_message *m = manager_call(&v, "CreateSet");
         ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, wrong[_i].volume, 0, 1, wrong[_i].key,
                                                wrong[_i].type, wrong[_i].value),
                          0);
@@ -182,21 +114,21 @@ START_TEST(value_that_makes_no_sense_is_refused_by_name) {
 END_TEST
 
 START_TEST(create_set_has_no_dry_run) {
-        sd_bus_message *m = manager_call("CreateSet");
+        sd_bus_message *m = manager_call(&v, "CreateSet");
         ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 0, 1, "dry_run", "b", 1), 0);
         expect_error(m, CONDITION_INVALID_ARGUMENT, "dry_run");
-        m = manager_call("CreateSet");
+        m = manager_call(&v, "CreateSet");
         ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 0, 0), 0);
         expect_error(m, CONDITION_INVALID_ARGUMENT, "neither a volume nor a component");
-        m = manager_call("CreateSet");
+        m = manager_call(&v, "CreateSet");
         ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 1, "colour", "s", "red", 0), 0);
         expect_error(m, CONDITION_INVALID_ARGUMENT, "colour");
-        m = manager_call("CreateSet");
+        m = manager_call(&v, "CreateSet");
         ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 0, 1, "timeouts", "a{st}", 1, "hold",
                                                (uint64_t) 1),
                          0);
         expect_error(m, CONDITION_INVALID_ARGUMENT, "hold");
-        m = manager_call("CreateSet");
+        m = manager_call(&v, "CreateSet");
         ck_assert_int_ge(sd_bus_message_append(m, "a(sa{sv})a{sv}", 1, "/", 0, 1, "timeouts", "a{st}", 1, "nap",
                                                (uint64_t) 1000000),
                          0);
@@ -205,7 +137,7 @@ START_TEST(create_set_has_no_dry_run) {
 END_TEST
 
 START_TEST(more_volumes_than_a_set_may_have_are_refused) {
-        sd_bus_message *m = manager_call("CreateSet");
+        sd_bus_message *m = manager_call(&v, "CreateSet");
         ck_assert_int_ge(sd_bus_message_open_container(m, 'a', "(sa{sv})"), 0);
         for (int i = 0; i <= LIMIT_VOLUMES; i++)
                 ck_assert_int_ge(sd_bus_message_append(m, "(sa{sv})", "/", 0), 0);
@@ -214,32 +146,6 @@ START_TEST(more_volumes_than_a_set_may_have_are_refused) {
         expect_error(m, CONDITION_LIMIT_REACHED, "64");
 }
 END_TEST
-
-static sd_bus_message *registration(sd_bus *who, const char *name, const char *instance) {
-        sd_bus_message *m = NULL;
-        ck_assert_int_ge(sd_bus_message_new_method_call(who, &m, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER,
-                                                        "RegisterWriter"),
-                         0);
-        ck_assert_int_ge(sd_bus_message_append(m, "ssoa{sv}", name, instance, "/writer", 0), 0);
-        return m;
-}
-
-/* The lease is the caller's. */
-static int register_writer(sd_bus *who, const char *name, const char *instance, char **ret_entry) {
-        sd_bus_error e = SD_BUS_ERROR_NULL;
-        sd_bus_message *m = registration(who, name, instance), *reply = NULL;
-        const char *entry;
-        int lease, r = sd_bus_call(who, m, 10 * USEC_PER_SEC, &e, &reply);
-        ck_assert_msg(r >= 0, "%s@%s: %s", name, instance, e.message);
-        ck_assert_int_ge(sd_bus_message_read(reply, "oh", &entry, &lease), 0);
-        lease = fcntl(lease, F_DUPFD_CLOEXEC, 3);
-        ck_assert_int_ge(lease, 0);
-        if (ret_entry)
-                *ret_entry = strdup(entry);
-        (void) sd_bus_message_unref(m);
-        (void) sd_bus_message_unref(reply);
-        return lease;
-}
 
 static bool at_end(int fd) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -256,67 +162,55 @@ START_TEST(name_that_is_no_writers_name_is_refused) {
         } bad[] = { { "Upper", "", "name" }, { "", "", "name" },         { "a_b", "", "name" },
                     { "../x", "", "name" },  { "a", "x/y", "instance" }, { "1000:a", "", "name" } };
         for (size_t i = 0; i < ELEMENTSOF(bad); i++)
-                expect_error(registration(bus, bad[i].name, bad[i].instance), CONDITION_INVALID_ARGUMENT, bad[i].text);
+                expect_error(registration(v.bus, bad[i].name, bad[i].instance), CONDITION_INVALID_ARGUMENT,
+                             bad[i].text);
 }
 END_TEST
 
 START_TEST(second_writer_of_one_name_is_refused_until_the_first_is_gone) {
-        sd_bus *other = private_bus_connect(bus_daemon);
+        sd_bus *other = private_bus_connect(v.daemon);
         char *entry = NULL;
         int lease = register_writer(other, "twin", "x", &entry);
         ck_assert(!at_end(lease));
-        expect_error(registration(bus, "twin", "x"), CONDITION_EXISTS, "twin@x");
-        sd_bus_message *m = manager_call("UnregisterWriter");
+        expect_error(registration(v.bus, "twin", "x"), CONDITION_EXISTS, "twin@x");
+        sd_bus_message *m = manager_call(&v, "UnregisterWriter");
         ck_assert_int_ge(sd_bus_message_append(m, "oa{sv}", entry, 0), 0);
         expect_error(m, CONDITION_NOT_AUTHORIZED, "another connection");
         (void) sd_bus_flush_close_unref(other);
         ck_assert(wait_until(lease_is_over, &lease, 5 * USEC_PER_SEC));
         (void) close_fd(lease);
-        (void) close_fd(register_writer(bus, "twin", "x", NULL));
+        (void) close_fd(register_writer(v.bus, "twin", "x", NULL));
         free(entry);
 }
 END_TEST
 
 START_TEST(lease_ends_when_vssd_dies) {
-        int lease = register_writer(bus, "leased", "", NULL);
+        int lease = register_writer(v.bus, "leased", "", NULL);
         ck_assert(!at_end(lease));
-        ck_assert_int_eq(kill(vssd, SIGKILL), 0);
+        ck_assert_int_eq(kill(v.pid, SIGKILL), 0);
         ck_assert(wait_until(lease_is_over, &lease, 5 * USEC_PER_SEC));
         (void) close_fd(lease);
-        ck_assert(wait_command(vssd, 5 * USEC_PER_SEC, NULL));
-        start_vssd_and_wait();
+        ck_assert(wait_command(v.pid, 5 * USEC_PER_SEC, NULL));
+        vssd_start_and_wait(&v);
 }
 END_TEST
 
-static long resident_kib(pid_t pid) {
-        char path[64], line[256];
-        long kib = 0;
-        (void) snprintf(path, sizeof(path), "/proc/%d/status", (int) pid);
-        FILE *f = fopen(path, "re");
-        ck_assert_ptr_nonnull(f);
-        while (fgets(line, sizeof(line), f))
-                if (sscanf(line, "VmRSS: %ld", &kib) == 1)
-                        break;
-        (void) fclose(f);
-        return kib;
-}
-
 START_TEST(thousands_of_registrations_are_bounded) {
-        long before = resident_kib(vssd);
+        long before = vssd_resident_kib(&v);
         int *leases = calloc(LIMIT_WRITERS, sizeof(*leases));
         char instance[32];
         for (int i = 0; i < LIMIT_WRITERS; i++) {
                 (void) snprintf(instance, sizeof(instance), "%d", i);
-                leases[i] = register_writer(bus, "many", instance, NULL);
+                leases[i] = register_writer(v.bus, "many", instance, NULL);
         }
         for (int i = 0; i < 2000; i++) {
                 (void) snprintf(instance, sizeof(instance), "x%d", i);
-                expect_error(registration(bus, "many", instance), CONDITION_LIMIT_REACHED, "registered");
+                expect_error(registration(v.bus, "many", instance), CONDITION_LIMIT_REACHED, "registered");
         }
         for (int i = 0; i < LIMIT_WRITERS; i++)
                 (void) close_fd(leases[i]);
         free(leases);
-        long grown = resident_kib(vssd) - before;
+        long grown = vssd_resident_kib(&v) - before;
         ck_assert_msg(grown <= 16 * 1024, "vssd grew by %ld KiB", grown);
 }
 END_TEST
@@ -325,7 +219,7 @@ END_TEST
 START_TEST(writers_that_come_and_go_are_bounded) {
         char instance[32];
         for (int i = 0; i < 40; i++) {
-                sd_bus *other = private_bus_connect(bus_daemon);
+                sd_bus *other = private_bus_connect(v.daemon);
                 for (int j = 0; j < 50; j++) {
                         (void) snprintf(instance, sizeof(instance), "%d", i * 50 + j);
                         (void) close_fd(register_writer(other, "gone", instance, NULL));
@@ -333,7 +227,7 @@ START_TEST(writers_that_come_and_go_are_bounded) {
                 (void) sd_bus_flush_close_unref(other);
         }
         sd_bus_message *reply = NULL;
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_PATH_WRITERS "/gone",
+        ck_assert_int_ge(sd_bus_call_method(v.bus, VSS_BUS_NAME, VSS_PATH_WRITERS "/gone",
                                             "org.freedesktop.DBus.Introspectable", "Introspect", NULL, &reply, NULL),
                          0);
         const char *xml;
@@ -358,17 +252,17 @@ START_TEST(calls_of_one_connection_are_bounded) {
         unsigned counts[2] = { 0, 0 };
         enum { CALLS = 120 };
         for (int i = 0; i < CALLS; i++) {
-                sd_bus_message *m = manager_call("LookupVolume");
+                sd_bus_message *m = manager_call(&v, "LookupVolume");
                 ck_assert_int_ge(sd_bus_message_append(m, "sa{sv}", "/", 0), 0);
-                ck_assert_int_ge(sd_bus_call_async(bus, NULL, m, count_reply, counts, 20 * USEC_PER_SEC), 0);
+                ck_assert_int_ge(sd_bus_call_async(v.bus, NULL, m, count_reply, counts, 20 * USEC_PER_SEC), 0);
                 (void) sd_bus_message_unref(m);
         }
         uint64_t end = now_usec() + 20 * USEC_PER_SEC;
         while (counts[0] + counts[1] < CALLS && now_usec() < end) {
-                int r = sd_bus_process(bus, NULL);
+                int r = sd_bus_process(v.bus, NULL);
                 ck_assert_int_ge(r, 0);
                 if (r == 0)
-                        (void) sd_bus_wait(bus, 100 * USEC_PER_MSEC);
+                        (void) sd_bus_wait(v.bus, 100 * USEC_PER_MSEC);
         }
         ck_assert_uint_eq(counts[0] + counts[1], CALLS);
         ck_assert_uint_ge(counts[0], 64);
@@ -382,7 +276,7 @@ START_TEST(bare_prefixes_are_no_objects) {
         sd_bus_message *reply = NULL;
         const char *path;
         bool provider = false, volume = false;
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, "org.freedesktop.DBus.ObjectManager",
+        ck_assert_int_ge(sd_bus_call_method(v.bus, VSS_BUS_NAME, VSS_ROOT_PATH, "org.freedesktop.DBus.ObjectManager",
                                             "GetManagedObjects", NULL, &reply, NULL),
                          0);
         ck_assert_int_ge(sd_bus_message_enter_container(reply, 'a', "{oa{sa{sv}}}"), 0);
@@ -402,17 +296,17 @@ START_TEST(bare_prefixes_are_no_objects) {
 END_TEST
 
 START_TEST(object_that_is_not_there_is_not_found) {
-        sd_bus_message *m = call_new(VSS_PATH_SETS "/_31234", VSS_IFACE_SET, "Wait");
+        sd_bus_message *m = vssd_call(&v, VSS_PATH_SETS "/_31234", VSS_IFACE_SET, "Wait");
         sd_bus_error e = SD_BUS_ERROR_NULL;
         ck_assert_int_ge(sd_bus_message_append(m, "a{sv}", 0), 0);
-        ck_assert_int_lt(sd_bus_call(bus, m, 5 * USEC_PER_SEC, &e, NULL), 0);
+        ck_assert_int_lt(sd_bus_call(v.bus, m, 5 * USEC_PER_SEC, &e, NULL), 0);
         ck_assert_int_eq(condition_from_name(e.name), CONDITION_NOT_FOUND);
         sd_bus_error_free(&e);
         (void) sd_bus_message_unref(m);
-        m = manager_call("LookupId");
+        m = manager_call(&v, "LookupId");
         ck_assert_int_ge(sd_bus_message_append(m, "sa{sv}", "01234567", 0), 0);
         expect_error(m, CONDITION_NOT_FOUND, "01234567");
-        m = manager_call("LookupId");
+        m = manager_call(&v, "LookupId");
         ck_assert_int_ge(sd_bus_message_append(m, "sa{sv}", "0", 0), 0);
         expect_error(m, CONDITION_NOT_FOUND, "4");
 }
@@ -420,57 +314,57 @@ END_TEST
 
 START_TEST(second_vssd_is_refused) {
         int status;
-        pid_t second = start_vssd(); /* same state directory */
+        pid_t second = vssd_start(); /* same state directory */
         ck_assert(wait_command(second, 15 * USEC_PER_SEC, &status));
         ck_assert(WIFEXITED(status) && WEXITSTATUS(status) != 0);
-        set_directory("STATE_DIRECTORY", "state2"); /* same bus only */
-        set_directory("RUNTIME_DIRECTORY", "run2");
-        second = start_vssd();
+        vssd_set_directory(&v, "STATE_DIRECTORY", "state2"); /* same bus only */
+        vssd_set_directory(&v, "RUNTIME_DIRECTORY", "run2");
+        second = vssd_start();
         ck_assert(wait_command(second, 15 * USEC_PER_SEC, &status));
         ck_assert(WIFEXITED(status) && WEXITSTATUS(status) != 0);
-        ck_assert(vssd_answers(NULL));
-        ck_assert(!wait_command(vssd, 0, NULL));
+        ck_assert(vssd_answers(&v));
+        ck_assert(!wait_command(v.pid, 0, NULL));
 }
 END_TEST
 
 static void restart_with_idle(const char *seconds) {
         char path[4096], text[128];
-        ck_assert_int_eq(stop_command(vssd, 10 * USEC_PER_SEC), 0);
-        (void) snprintf(path, sizeof(path), "%s/etc/vssd.conf", directory);
+        ck_assert_int_eq(stop_command(v.pid, 10 * USEC_PER_SEC), 0);
+        (void) snprintf(path, sizeof(path), "%s/etc/vssd.conf", v.directory);
         (void) snprintf(text, sizeof(text), "[Daemon]\nidle=%s\n", seconds);
         file_write(path, text);
-        start_vssd_and_wait();
+        vssd_start_and_wait(&v);
 }
 
 START_TEST(idle_vssd_leaves_and_one_with_a_writer_stays) {
         int status;
         restart_with_idle("0.5");
-        ck_assert(wait_command(vssd, 10 * USEC_PER_SEC, &status));
+        ck_assert(wait_command(v.pid, 10 * USEC_PER_SEC, &status));
         ck_assert_int_eq(status, 0);
-        start_vssd_and_wait();
-        int lease = register_writer(bus, "stays", "", NULL);
-        ck_assert(!wait_command(vssd, 2 * USEC_PER_SEC, NULL));
+        vssd_start_and_wait(&v);
+        int lease = register_writer(v.bus, "stays", "", NULL);
+        ck_assert(!wait_command(v.pid, 2 * USEC_PER_SEC, NULL));
         (void) close_fd(lease);
-        bus = sd_bus_flush_close_unref(bus); /* the writer goes */
-        ck_assert(wait_command(vssd, 10 * USEC_PER_SEC, &status));
+        v.bus = sd_bus_flush_close_unref(v.bus); /* the writer goes */
+        ck_assert(wait_command(v.pid, 10 * USEC_PER_SEC, &status));
         ck_assert_int_eq(status, 0);
-        vssd = 0;
+        v.pid = 0;
 }
 END_TEST
 
 START_TEST(reload_takes_good_files_and_refuses_bad_ones) {
         char path[4096];
-        (void) snprintf(path, sizeof(path), "%s/etc/vssd.conf", directory);
+        (void) snprintf(path, sizeof(path), "%s/etc/vssd.conf", v.directory);
         file_write(path, "[Timeouts]\nhold=banana\n");
-        sd_bus_message *m = manager_call("Reload");
+        sd_bus_message *m = manager_call(&v, "Reload");
         ck_assert_int_ge(sd_bus_message_append(m, "a{sv}", 0), 0);
         sd_bus_error e = SD_BUS_ERROR_NULL;
-        ck_assert_int_lt(sd_bus_call(bus, m, 5 * USEC_PER_SEC, &e, NULL), 0);
+        ck_assert_int_lt(sd_bus_call(v.bus, m, 5 * USEC_PER_SEC, &e, NULL), 0);
         ck_assert_msg(strstr(e.message, "vssd.conf:2"), "%s", e.message);
         sd_bus_error_free(&e);
         (void) sd_bus_message_unref(m);
         file_write(path, "[Timeouts]\nhold=5\n");
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL,
+        ck_assert_int_ge(sd_bus_call_method(v.bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL,
                                             "a{sv}", 0),
                          0);
 }
@@ -480,34 +374,34 @@ START_TEST(declarative_writers_are_roots_and_well_formed) {
         char path[4096];
         struct stat st;
         sd_bus_message *m;
-        (void) snprintf(path, sizeof(path), "%s/etc/writers.d", directory);
+        (void) snprintf(path, sizeof(path), "%s/etc/writers.d", v.directory);
         (void) mkdir(path, 0755);
-        (void) snprintf(path, sizeof(path), "%s/etc/writers.d/good.json", directory);
+        (void) snprintf(path, sizeof(path), "%s/etc/writers.d/good.json", v.directory);
         file_write(
                 path,
                 "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"good\",\"version\":\"1\",\"level\":\"system\",\"usage\":"
                 "\"other\",\"source\":\"other\"},\"components\":[]}");
-        (void) snprintf(path, sizeof(path), "%s/etc/writers.d/bad.json", directory);
+        (void) snprintf(path, sizeof(path), "%s/etc/writers.d/bad.json", v.directory);
         file_write(path, "{\"schema\":1,");
-        (void) snprintf(path, sizeof(path), "%s/etc/writers.d/theirs.json", directory);
+        (void) snprintf(path, sizeof(path), "%s/etc/writers.d/theirs.json", v.directory);
         file_write(
                 path,
                 "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"theirs\",\"version\":\"1\",\"level\":\"system\",\"usage\":"
                 "\"other\",\"source\":\"other\"},\"components\":[]}");
         ck_assert_int_eq(chown(path, 65534, 65534), 0);
         ck_assert_int_eq(stat(path, &st), 0);
-        ck_assert_int_ge(sd_bus_call_method(bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL,
+        ck_assert_int_ge(sd_bus_call_method(v.bus, VSS_BUS_NAME, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "Reload", NULL, NULL,
                                             "a{sv}", 0),
                          0);
-        m = call_new(VSS_PATH_WRITERS "/good/_", VSS_IFACE_WRITER_ENTRY, "GetMetadata");
+        m = vssd_call(&v, VSS_PATH_WRITERS "/good/_", VSS_IFACE_WRITER_ENTRY, "GetMetadata");
         ck_assert_int_ge(sd_bus_message_append(m, "a{sv}", 0), 0);
-        ck_assert_int_ge(sd_bus_call(bus, m, 5 * USEC_PER_SEC, NULL, NULL), 0);
+        ck_assert_int_ge(sd_bus_call(v.bus, m, 5 * USEC_PER_SEC, NULL, NULL), 0);
         (void) sd_bus_message_unref(m);
-        m = call_new(VSS_PATH_WRITERS "/theirs/_", VSS_IFACE_WRITER_ENTRY, "GetMetadata");
+        m = vssd_call(&v, VSS_PATH_WRITERS "/theirs/_", VSS_IFACE_WRITER_ENTRY, "GetMetadata");
         ck_assert_int_ge(sd_bus_message_append(m, "a{sv}", 0), 0);
-        ck_assert_int_lt(sd_bus_call(bus, m, 5 * USEC_PER_SEC, NULL, NULL), 0);
+        ck_assert_int_lt(sd_bus_call(v.bus, m, 5 * USEC_PER_SEC, NULL, NULL), 0);
         (void) sd_bus_message_unref(m);
-        expect_error(registration(bus, "good", ""), CONDITION_EXISTS, "good");
+        expect_error(registration(v.bus, "good", ""), CONDITION_EXISTS, "good");
 }
 END_TEST
 
