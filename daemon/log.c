@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/log.h"
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -8,7 +9,7 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
-enum { LOG_TEXT_BYTES = 800, LOG_KEPT_LINES = 128 };
+enum { LOG_TEXT_BYTES = 800, LOG_KEPT_LINES = 128, LOG_FILE_BYTES = 4 * 1024 * 1024, LOG_PATH_BYTES = 4096 };
 
 typedef struct LogLine {
         int priority;
@@ -28,6 +29,19 @@ void log_open(void) {
         const char *stream = getenv("JOURNAL_STREAM");
         log_state.journal = stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 && fstat(STDERR_FILENO, &st) >= 0 &&
                             st.st_dev == dev && st.st_ino == ino;
+}
+
+void log_to_directory(const char *directory) {
+        char path[LOG_PATH_BYTES], old[LOG_PATH_BYTES + 4];
+        struct stat st;
+        if (log_state.journal || snprintf(path, sizeof(path), "%s/vssd.log", directory) >= (int) sizeof(path))
+                return;
+        (void) snprintf(old, sizeof(old), "%s.old", path);
+        if (lstat(path, &st) >= 0 && st.st_size > LOG_FILE_BYTES)
+                (void) rename(path, old);
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd >= 0)
+                (void) dup2(fd, STDERR_FILENO);
 }
 
 static void log_to_journal(const LogLine *l) {

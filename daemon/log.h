@@ -9,6 +9,8 @@
 #include <stdarg.h>
 
 void log_open(void);
+/* For a vssd that dbus-daemon started, whose stderr nobody reads: DIRECTORY/vssd.log, one old one kept. */
+void log_to_directory(const char *directory);
 /* set and phase may be NULL. */
 void log_line(int priority, const char *set, const char *phase, const char *format, ...) _printf_(4, 5);
 void log_linev(int priority, const char *set, const char *phase, const char *format, va_list ap) _printf_(4, 0);

@@ -68,5 +68,5 @@ int main(int argc, char *argv[]) {
                 log_line(LOG_ERR, NULL, NULL, "must be run as root");
                 return condition_exit_code(CONDITION_NOT_AUTHORIZED);
         }
-        return run() < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        return run() != 0 ? EXIT_FAILURE : EXIT_SUCCESS; /* positive: the bus went away */
 }

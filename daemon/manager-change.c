@@ -109,9 +109,29 @@ static int append_details(sd_bus_message *m, const Set *s) {
         return r;
 }
 
+static void emit_hold_forced(Manager *m, const Set *s, uint64_t held_usec) {
+        sd_bus_message *signal = NULL;
+        int r = sd_bus_message_new_signal(m->bus, &signal, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "HoldForced");
+        if (r >= 0)
+                r = sd_bus_message_append(signal, "s", s->id);
+        if (r >= 0)
+                r = sd_bus_message_open_container(signal, 'a', "s");
+        for (size_t i = 0; r >= 0 && i < s->n_volumes; i++)
+                r = sd_bus_message_append(signal, "s", s->volumes[i]->name);
+        if (r >= 0)
+                r = sd_bus_message_close_container(signal);
+        if (r >= 0)
+                r = sd_bus_message_append(signal, "ta{sv}", held_usec, 0);
+        if (r >= 0)
+                (void) sd_bus_send(m->bus, signal, NULL);
+        (void) sd_bus_message_unref(signal);
+}
+
 static void emit_ended(Manager *m, Set *s) {
         sd_bus_message *signal = NULL;
         s->ended = false;
+        if (s->forced)
+                emit_hold_forced(m, s, s->timing.hold_usec);
         int r = sd_bus_message_new_signal(m->bus, &signal, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "SetEnded");
         if (r >= 0)
                 r = sd_bus_message_append(signal, "oss", s->path, s->id, set_state_to_string(s->state));
@@ -189,6 +209,8 @@ static int on_post(sd_event_source *source, void *userdata) {
                 mounts_settle(m->mounts);
                 calls_resume(m);
                 emit_authorization(m);
+                if (m->reload_wanted)
+                        manager_reload_on_signal(m);
                 if (m->changes)
                         (void) sd_event_source_set_enabled(m->change_source, SD_EVENT_ONESHOT);
         }
@@ -210,22 +232,4 @@ int manager_changes_attach(Manager *m) {
 void manager_snapshot_dropped(Manager *m, const Snapshot *snapshot, const char *reason) {
         (void) sd_bus_emit_signal(m->bus, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "SnapshotDropped", "ssssa{sv}",
                                   snapshot->id, snapshot->set->id, snapshot->name ? snapshot->name : "", reason, 0);
-}
-
-void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec) {
-        sd_bus_message *signal = NULL;
-        int r = sd_bus_message_new_signal(m->bus, &signal, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "HoldForced");
-        if (r >= 0)
-                r = sd_bus_message_append(signal, "s", s->id);
-        if (r >= 0)
-                r = sd_bus_message_open_container(signal, 'a', "s");
-        for (size_t i = 0; r >= 0 && i < s->n_volumes; i++)
-                r = sd_bus_message_append(signal, "s", s->volumes[i]->name);
-        if (r >= 0)
-                r = sd_bus_message_close_container(signal);
-        if (r >= 0)
-                r = sd_bus_message_append(signal, "ta{sv}", held_usec, 0);
-        if (r >= 0)
-                (void) sd_bus_send(m->bus, signal, NULL);
-        (void) sd_bus_message_unref(signal);
 }

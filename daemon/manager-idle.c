@@ -48,6 +48,7 @@ static int on_released(sd_bus_message *reply, void *userdata, sd_bus_error *rete
         Manager *m = userdata;
         m->releasing = false;
         if (!manager_is_needed(m) && now_usec() >= usec_add(m->active_at_usec, m->settings.idle_usec)) {
+                (void) sd_notify(0, "STOPPING=1");
                 manager_log(m, LOG_INFO, NULL, "idle, leaving");
                 return sd_event_exit(m->event, 0);
         }
@@ -63,7 +64,6 @@ static int on_idle(sd_event_source *source, uint64_t usec, void *userdata) {
                 (void) sd_event_source_set_time(source, due);
                 return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
         }
-        (void) sd_notify(0, "STOPPING=1");
         m->releasing = sd_bus_release_name_async(m->bus, NULL, VSS_BUS_NAME, on_released, m) >= 0;
         return 0;
 }

@@ -3,6 +3,9 @@
 /* What the parts of manager*.c say to each other. */
 #include "daemon/manager.h"
 
+/* manager.c */
+void manager_reload_on_signal(Manager *m);
+
 /* manager-change.c */
 int manager_changes_attach(Manager *m);
 void manager_changes_flush(Manager *m);

@@ -156,13 +156,19 @@ static int on_terminate(sd_event_source *source, const struct signalfd_siginfo *
         return 0;
 }
 
+void manager_reload_on_signal(Manager *m) {
+        Failure f = {};
+        m->reload_wanted = false;
+        if (manager_reload(m, &f) < 0)
+                manager_log(m, LOG_ERR, NULL, "reload failed, everything stays as it was: %s", f.message);
+        else
+                manager_log(m, LOG_INFO, NULL, "configuration reloaded");
+}
+
+/* The post source does it, when no window is open. */
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
         Manager *m = userdata;
-        Failure f = {};
-        if (m->window || m->recovery)
-                manager_log(m, LOG_WARNING, NULL, "reload skipped: a set is in its window, send SIGHUP again later");
-        else if (manager_reload(m, &f) < 0)
-                manager_log(m, LOG_ERR, NULL, "reload failed, everything stays as it was: %s", f.message);
+        m->reload_wanted = m->recovery == NULL; /* start-up reads everything anyway */
         return 0;
 }
 
@@ -304,6 +310,8 @@ int manager_start(Manager *m) {
                 return r;
         }
         r = manager_make_directories(&m->settings);
+        if (r >= 0 && getenv("DBUS_STARTER_ADDRESS"))
+                log_to_directory(m->settings.logs_directory);
         if (r >= 0)
                 r = manager_attach_signals(m);
         if (r >= 0)

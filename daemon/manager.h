@@ -56,8 +56,9 @@ struct Manager {
         char **removed;          /* "INTERFACE PATH" to announce as gone */
         char *running_announced; /* RunningSets and Authorization as last announced */
         const char *authorization_announced;
-        bool releasing; /* idle exit: the name is on its way back to the bus */
-        bool ready;     /* catalogue loaded, leftovers dealt with: sets may run */
+        bool reload_wanted; /* SIGHUP came; in a window it waits */
+        bool releasing;     /* idle exit: the name is on its way back to the bus */
+        bool ready;         /* catalogue loaded, leftovers dealt with: sets may run */
         bool stopping;
         unsigned calls_in_flight; /* writer calls, at most LIMIT_CALLS_IN_FLIGHT */
 };
@@ -91,9 +92,8 @@ void manager_snapshot_added(Manager *m, Snapshot *s);
 void manager_snapshot_removed(Manager *m, const char *id);
 /* Signal SetEnded. */
 void manager_set_ended(Manager *m, Set *s);
-/* Signals SnapshotDropped and HoldForced; at once, so not while the bus is off. */
+/* Signal SnapshotDropped; at once, so not while the bus is off. */
 void manager_snapshot_dropped(Manager *m, const Snapshot *snapshot, const char *reason);
-void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec);
 
 /* Logging: one line to stderr (journal prefix levels) with set, writer, phase as fields; in the window into a memory
  * ring. */

@@ -67,6 +67,7 @@ VSSD_PID=$(busctl --system --json=short call org.freedesktop.DBus /org/freedeskt
 cleanup_fn stop_process "$VSSD_PID"
 expect_equal 's "polkit"' "$(busctl --system get-property org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Authorization)" authorization
 [ -d /var/lib/vss/sets ] && [ -d /run/vss ] || die "the directories are not where they belong"
+grep -q ready /var/log/vss/vssd.log || die "a vssd without journal and terminal leaves no log"
 
 # ---- what is there -----------------------------------------------------------------------------------------------
 new_fs one btrfs 256M
