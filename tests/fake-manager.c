@@ -65,6 +65,18 @@ void log_call(sd_bus_message *m) {
         (void) sd_bus_message_rewind(m, true);
 }
 
+/* m stands before its options. */
+static bool is_dry_run(sd_bus_message *m) {
+        const char *key;
+        int dry = false;
+        (void) sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (!dry && sd_bus_message_enter_container(m, 'e', "sv") > 0 && sd_bus_message_read(m, "s", &key) > 0) {
+                (void) (streq(key, "dry_run") ? sd_bus_message_read(m, "v", "b", &dry) : sd_bus_message_skip(m, "v"));
+                (void) sd_bus_message_exit_container(m);
+        }
+        return dry;
+}
+
 static bool set_is_aborted(const FakeSet *s) {
         return streq(s->state, "aborted");
 }
@@ -127,7 +139,7 @@ static int copy_delete(sd_bus_message *m, void *userdata, sd_bus_error *e) {
         log_call(m);
         if (copy->set->refuse[0])
                 return refuse(e, copy->set->refuse);
-        copy->deleted = true;
+        copy->deleted = !is_dry_run(m);
         return sd_bus_reply_method_return(m, "");
 }
 
@@ -238,6 +250,8 @@ static int set_delete_call(sd_bus_message *m, void *userdata, sd_bus_error *e) {
         log_call(m);
         if (s->refuse[0])
                 return refuse(e, s->refuse);
+        if (is_dry_run(m))
+                return sd_bus_reply_method_return(m, "a(sss)", 0);
         set_state(s, "deleted");
         for (size_t i = 0; i < s->n_copies; i++)
                 s->copies[i].deleted = true;

@@ -29,8 +29,8 @@ expect_exit 1 "$program" timeline nightly --svg=/nowhere/x.svg 2>/dev/null
 note "monitor: one object per line, ends with 0 at a signal or after --timeout"
 "$program" --json monitor >"$out" &
 pid=$!
-wait_until 5 sh -c "grep -q . '$out' || '$program' create /srv/seen -q"
-wait_until 5 grep -q added "$out"
+# until it listens
+wait_until 10 sh -c "'$program' create /srv/seen -q; sleep 0.1; grep -q added '$out'"
 "$program" cancel "$("$program" --json create /srv/a | json .set)" 2>/dev/null || :
 kill -TERM $pid
 wait $pid || die "monitor ended with $?"

@@ -260,7 +260,9 @@ has '.results | map(.error.name // "ok" | sub(".*Error.";"")) | join(" ")' "NotF
 has .error.name org.vssd.Vss1.Error.NotFound
 run_json 0 show "$set"
 has .state deleted
-run_json 0 delete --dry-run $copy
+run_json 0 delete --dry-run $copy nightly
+run_json 0 show nightly
+has '.snapshots | length' 2
 run_json 8 delete --volume=/srv/db --oldest
 has '.results | length' 2
 asked 'STRING "oldest"'
