@@ -12,6 +12,9 @@
 #include <sys/epoll.h>
 #include <systemd/sd-id128.h>
 
+#define RESCUE_TICK_USEC (20 * USEC_PER_MSEC)
+#define RESCUE_PATIENCE_USEC (2 * USEC_PER_SEC)
+
 static const uint32_t wire_ops[_SEQ_PROVIDER_OP_MAX] = {
         [SEQ_BEGIN_PREPARE] = VSS_WIRE_BEGIN_PREPARE, [SEQ_END_PREPARE] = VSS_WIRE_END_PREPARE,
         [SEQ_PRE_COMMIT] = VSS_WIRE_PRE_COMMIT, [SEQ_HOLD_BLOCKS] = VSS_WIRE_HOLD, [SEQ_COMMIT] = VSS_WIRE_COMMIT,
@@ -359,21 +362,38 @@ void conductor_guard_lost(Conductor *c) {
         conductor_rescue(c);
 }
 
+static void rescue_later(Conductor *c) {
+        if (!c->rescue_timer)
+                return;
+        (void) sd_event_source_set_time(c->rescue_timer, now_usec() + RESCUE_TICK_USEC);
+        (void) sd_event_source_set_enabled(c->rescue_timer, SD_EVENT_ONESHOT);
+}
+
+/*
+ * A FIFREEZE that is stuck in the kernel returns when it likes, and the guard's second, which needs nobody, thaws it then. The
+ * writers need not stand still for it: after RESCUE_PATIENCE_USEC the set goes on to its end without.
+ */
 void conductor_rescue(Conductor *c) {
         Failure f;
+        int r;
 
-        if (!c->rescuing || !c->guard || guard_rescue(c->guard) == 0) {
-                if (c->rescuing && c->rescue_timer)
-                        (void) (sd_event_source_set_time(c->rescue_timer, now_usec() + 20 * USEC_PER_MSEC),
-                                sd_event_source_set_enabled(c->rescue_timer, SD_EVENT_ONESHOT));
+        if (!c->rescuing || !c->guard)
+                return;
+        if (!c->rescue_begin_usec)
+                c->rescue_begin_usec = now_usec();
+        r = guard_rescue(c->guard);
+        if (r <= 0 && now_usec() < c->rescue_begin_usec + RESCUE_PATIENCE_USEC) {
+                rescue_later(c);
                 return;
         }
         child_kill(&c->guard->child);
         c->rescuing = false;
         (void) sd_event_source_set_enabled(c->rescue_timer, SD_EVENT_OFF);
-        (void) failure_set(&f, c->sequence.hold_sent ? CONDITION_HOLD_EXPIRED : CONDITION_FAILED,
-                           "the guard that holds the file systems ended or hung; everything has been released");
-        f.retryable = true;
+        (void) failure_set(&f, c->sequence.hold_sent ? CONDITION_HOLD_EXPIRED : CONDITION_FAILED, "%s",
+                           r > 0   ? "the guard that holds the file systems ended or hung; everything has been released"
+                           : r < 0 ? "the guard ended or hung, and a file system could not be thawed: look at vssd's log and use fsfreeze -u"
+                                   : "the guard ended inside a freeze that the kernel has not finished; it is thawed when that returns");
+        f.retryable = r >= 0;
         conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_GUARD_GONE, .now_usec = now_usec() }, &f);
 }
 

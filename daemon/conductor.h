@@ -56,7 +56,7 @@ struct Conductor {
         unsigned n_providers;
         Guard *guard;
         bool guard_armed, flush_waits, rescuing;
-        uint64_t flush_deadline_usec;
+        uint64_t flush_deadline_usec, rescue_begin_usec;
         sd_event_source *guard_io, *guard_exit, *timer, *rescue_timer, *defer;
         struct { SequenceEvent event; Failure failure; } events[CONDUCTOR_EVENTS_MAX]; /* fed while feeding */
         unsigned n_events;
