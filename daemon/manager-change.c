@@ -109,7 +109,7 @@ static int append_details(sd_bus_message *m, const Set *s) {
         return r;
 }
 
-static void emit_hold_forced(Manager *m, const Set *s, uint64_t held_usec) {
+void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec) {
         sd_bus_message *signal = NULL;
         int r = sd_bus_message_new_signal(m->bus, &signal, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "HoldForced");
         if (r >= 0)
@@ -130,8 +130,6 @@ static void emit_hold_forced(Manager *m, const Set *s, uint64_t held_usec) {
 static void emit_ended(Manager *m, Set *s) {
         sd_bus_message *signal = NULL;
         s->ended = false;
-        if (s->forced)
-                emit_hold_forced(m, s, s->timing.hold_usec);
         int r = sd_bus_message_new_signal(m->bus, &signal, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "SetEnded");
         if (r >= 0)
                 r = sd_bus_message_append(signal, "oss", s->path, s->id, set_state_to_string(s->state));

@@ -94,6 +94,8 @@ void manager_snapshot_removed(Manager *m, const char *id);
 void manager_set_ended(Manager *m, Set *s);
 /* Signal SnapshotDropped; at once, so not while the bus is off. */
 void manager_snapshot_dropped(Manager *m, const Snapshot *snapshot, const char *reason);
+/* Signal HoldForced; likewise. */
+void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec);
 
 /* Logging: one line to stderr (journal prefix levels) with set, writer, phase as fields; in the window into a memory
  * ring. */
