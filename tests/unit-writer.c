@@ -4,6 +4,7 @@
 #include "writers/writer-lib.h"
 #include <check.h>
 #include <json-c/json.h>
+#include <poll.h>
 
 static int (*identify_hook)(struct vss_metadata *m);
 
@@ -327,6 +328,27 @@ START_TEST(an_answer_is_encoded_as_the_interface_has_it) {
 }
 END_TEST
 
+static bool readable(int fd) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        return poll(&p, 1, 0) > 0;
+}
+
+START_TEST(the_cancel_descriptor_tells_before_and_after_it_is_asked_for) {
+        Writer *w = make(good());
+        Event *e = event_with(w, EVENT_PREPARE_BACKUP, NULL);
+        ck_assert(!readable(vss_event_cancel_fd(e)));
+        event_cancel(e);
+        event_cancel(e);
+        ck_assert(readable(vss_event_cancel_fd(e)));
+        event_free(e);
+        e = event_with(w, EVENT_PREPARE_BACKUP, NULL);
+        event_cancel(e);
+        ck_assert(readable(vss_event_cancel_fd(e)));
+        event_free(e);
+        vss_writer_free(w);
+}
+END_TEST
+
 START_TEST(failures_are_one_bounded_line) {
         Writer *w = make(good());
         Event *e = event_with(w, EVENT_FREEZE, NULL);
@@ -397,6 +419,7 @@ int main(void) {
         tcase_add_test(t, another_clock_is_noticed_and_a_slow_bus_is_not);
         tcase_add_test(t, answers_take_known_keys_only);
         tcase_add_test(t, an_answer_is_encoded_as_the_interface_has_it);
+        tcase_add_test(t, the_cancel_descriptor_tells_before_and_after_it_is_asked_for);
         tcase_add_test(t, failures_are_one_bounded_line);
         tcase_add_test(t, a_path_belongs_to_the_mount_it_lies_on);
         suite_add_tcase(s, t);

@@ -24,9 +24,12 @@ int event_new(Writer *w, WriterEvent kind, sd_bus_message *call, Event **ret) {
         e->copy_fd = -EBADF;
         e->deadline_usec = e->thaw_by_usec = USEC_INFINITY;
         e->started_usec = now_usec();
-        e->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (e->cancel_fd < 0)
-                return -errno;
+        e->cancel_fd = -EBADF;
+        if (w->worker) { /* in attach mode on demand: between Freeze and its answer every call counts */
+                e->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+                if (e->cancel_fd < 0)
+                        return -errno;
+        }
         e->call = sd_bus_message_ref(call);
         e->writer = w;
         TAILQ_INSERT_TAIL(&w->events, e, entries);
@@ -73,7 +76,7 @@ Event *event_free(Event *e) {
 }
 
 void event_cancel(Event *e) {
-        if (!atomic_exchange(&e->cancelled, true))
+        if (!atomic_exchange(&e->cancelled, true) && e->cancel_fd >= 0)
                 (void) eventfd_write(e->cancel_fd, 1);
 }
 
@@ -146,7 +149,14 @@ _public_ uint64_t vss_event_deadline_usec(const struct vss_event *e) {
 }
 
 _public_ int vss_event_cancel_fd(const struct vss_event *e) {
-        return e->cancel_fd;
+        struct vss_event *own = (struct vss_event *) e; /* not visible to the caller */
+
+        if (own->cancel_fd < 0) {
+                own->cancel_fd = eventfd(atomic_load(&own->cancelled), EFD_CLOEXEC | EFD_NONBLOCK);
+                if (own->cancel_fd < 0)
+                        return -errno;
+        }
+        return own->cancel_fd;
 }
 
 _public_ bool vss_event_one_instant(const struct vss_event *e) {

@@ -292,8 +292,7 @@ static int on_bus_lost(sd_bus_message *m, void *userdata, sd_bus_error *reterr) 
 
         l->broken = true; /* closed by the timer: not from inside a message of this very bus */
         link_lost_vssd(l);
-        (void) sd_event_source_set_time_relative(l->retry, 0);
-        (void) sd_event_source_set_enabled(l->retry, SD_EVENT_ONESHOT);
+        link_retry_later(l);
         return 0;
 }
 
