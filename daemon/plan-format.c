@@ -15,67 +15,53 @@ struct Plan {
         void *userdata;
 };
 
-static void add_string(json_object *o, const char *key, const char *s) {
-        json_object_object_add(o, key, s ? json_object_new_string(s) : NULL);
-}
-
 static json_object *volume_object(const PlanResult *r, const PlanVolume *v) {
         json_object *o = json_object_new_object();
         const Volume *volume = v->volume;
         bool itself = r->providers[v->provider].capabilities & VSS_CAP_FREEZES_ITSELF;
 
-        add_string(o, "volume", volume->argument ? volume->argument : volume->name);
-        add_string(o, "name", volume->name);
-        add_string(o, "mountpoint", volume->mount_point);
-        add_string(o, "filesystem", volume->fs_type);
-        add_string(o, "provider", r->providers[v->provider].name);
-        add_string(o, "held_by", v->held ? "guard" : itself ? "provider" : "none");
-        add_string(o, "level", consistency_to_string(v->reachable));
+        json_add_string(o, "volume", volume->argument ? volume->argument : volume->name);
+        json_add_string(o, "name", volume->name);
+        json_add_string(o, "mountpoint", volume->mount_point);
+        json_add_string(o, "filesystem", volume->fs_type);
+        json_add_string(o, "provider", r->providers[v->provider].name);
+        json_add_string(o, "held_by", v->held ? "guard" : itself ? "provider" : "none");
+        json_add_string(o, "level", consistency_to_string(v->reachable));
         json_object_object_add(o, "freeze_level", json_object_new_int((int) volume->level));
         json_object_object_add(o, "added", json_object_new_boolean(v->added));
         return o;
 }
 
-static json_object *strings_array(char *const *list) {
-        json_object *a = json_object_new_array();
-
-        for (size_t i = 0; list && list[i]; i++)
-                json_object_array_add(a, json_object_new_string(list[i]));
-        return a;
-}
-
 static json_object *writer_object(const PlanResult *r, const PlanWriter *w) {
         json_object *o = json_object_new_object(), *volumes = json_object_new_array();
 
-        add_string(o, "name", w->writer->name);
-        add_string(o, "instance", w->writer->instance);
-        add_string(o, "level", level_to_string(w->writer->level));
+        json_add_string(o, "name", w->writer->name);
+        json_add_string(o, "instance", w->writer->instance);
+        json_add_string(o, "level", level_to_string(w->writer->level));
         json_object_object_add(o, "takes_part", json_object_new_boolean(w->failure.condition == CONDITION_NONE));
-        json_object_object_add(o, "components", strings_array(w->components));
+        json_add_strings(o, "components", w->components);
         for (size_t i = 0; i < r->n_volumes; i++)
                 if (w->volumes & (1ULL << i))
                         json_object_array_add(volumes, json_object_new_string(r->volumes[i].volume->name));
         json_object_object_add(o, "volumes", volumes);
-        add_string(o, "error", w->failure.condition == CONDITION_NONE ? NULL : w->failure.message);
+        json_add_string(o, "error", w->failure.condition == CONDITION_NONE ? NULL : w->failure.message);
         return o;
 }
 
 int plan_format(Manager *m, const PlanResult *r, char **ret_json) {
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
         json_object *volumes = json_object_new_array(), *writers = json_object_new_array();
-        const char *text;
 
         json_object_object_add(o, "schema", json_object_new_int(1));
-        add_string(o, "level", consistency_to_string(r->reachable));
+        json_add_string(o, "level", consistency_to_string(r->reachable));
         for (size_t i = 0; i < r->n_volumes; i++)
                 json_object_array_add(volumes, volume_object(r, &r->volumes[i]));
         json_object_object_add(o, "volumes", volumes);
         for (size_t i = 0; i < r->n_writers; i++)
                 json_object_array_add(writers, writer_object(r, &r->writers[i]));
         json_object_object_add(o, "writers", writers);
-        json_object_object_add(o, "warnings", strings_array(r->warnings));
-        text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
-        return text && (*ret_json = strdup(text)) ? 0 : -ENOMEM;
+        json_add_strings(o, "warnings", r->warnings);
+        return json_to_text(o, ret_json);
 }
 
 static int on_over(sd_event_source *source, void *userdata) {

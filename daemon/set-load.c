@@ -94,7 +94,7 @@ static int load_writer(Set *s, json_object *o, json_object *manifest_writers) {
         for (size_t i = 0; manifest_writers && i < json_object_array_length(manifest_writers); i++) {
                 json_object *m = json_object_array_get_idx(manifest_writers, i), *metadata = json_get_object(m, "metadata");
                 if (metadata && streq(json_get_string(m, "name", ""), w->name) && streq(json_get_string(m, "instance", ""), w->instance))
-                        w->metadata_text = strdup(json_object_to_json_string_ext(metadata, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+                        (void) json_to_text(metadata, &w->metadata_text);
         }
         return 0;
 }
@@ -202,8 +202,7 @@ static int load_body(Set *s, json_object *o) {
         if (recorded != s->state && s->state == SET_ABORTED)
                 (void) failure_set(&s->error, CONDITION_FAILED, "vssd ended while the set was being made");
         s->manifest_text = manifest ? strdup(manifest) : NULL;
-        s->record_text = strdup(json_object_to_json_string_ext(record, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-        return s->record_text ? 0 : -ENOMEM;
+        return json_to_text(record, &s->record_text);
 }
 
 /* A bound requester that is still on the bus keeps its session; the callback comes when it goes, or at once. */

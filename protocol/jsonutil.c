@@ -278,3 +278,32 @@ json_object *json_get_array(json_object *object, const char *key) {
 json_object *json_get_object(json_object *object, const char *key) {
         return member_of(object, key, json_type_object);
 }
+
+void json_add_string(json_object *object, const char *key, const char *s) {
+        (void) json_object_object_add(object, key, s ? json_object_new_string(s) : NULL);
+}
+
+void json_add_uint(json_object *object, const char *key, uint64_t value) {
+        (void) json_object_object_add(object, key, json_object_new_uint64(value));
+}
+
+void json_add_bool(json_object *object, const char *key, bool value) {
+        (void) json_object_object_add(object, key, json_object_new_boolean(value));
+}
+
+void json_add_strings(json_object *object, const char *key, char *const *list) {
+        json_object *a = json_object_new_array();
+        for (size_t i = 0; list && list[i]; i++)
+                (void) json_object_array_add(a, json_object_new_string(list[i]));
+        (void) json_object_object_add(object, key, a);
+}
+
+int json_to_text(json_object *object, char **ret) {
+        const char *text =
+                json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+        char *copy = text ? strdup(text) : NULL;
+        if (!copy)
+                return -ENOMEM;
+        *ret = copy;
+        return 0;
+}

@@ -86,3 +86,11 @@ bool json_get_bool(json_object *object, const char *key, bool fallback);
 uint64_t json_get_uint(json_object *object, const char *key, uint64_t fallback);
 json_object *json_get_array(json_object *object, const char *key);  /* NULL if it is none */
 json_object *json_get_object(json_object *object, const char *key); /* likewise */
+
+/* Builders of such trees. NULL strings become null; a NULL list an empty array. */
+void json_add_string(json_object *object, const char *key, const char *s);
+void json_add_uint(json_object *object, const char *key, uint64_t value);
+void json_add_bool(json_object *object, const char *key, bool value);
+void json_add_strings(json_object *object, const char *key, char *const *list);
+/* Plain text of a tree, as it goes to disk and to the bus; the caller frees it. */
+int json_to_text(json_object *object, char **ret);
