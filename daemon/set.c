@@ -325,6 +325,8 @@ void set_creation_over(Set *s, bool created) {
         }
         for (size_t i = 0; i < s->n_volumes; i++) /* nobody's umount may fail because of a set that is made */
                 s->volumes[i]->root_fd = close_fd(s->volumes[i]->root_fd);
+        if (s->forced)
+                manager_hold_forced(s->manager, s, s->timing.hold_usec);
         if (s->timing.total_usec == 0 || !created)
                 s->timing.total_usec = now_usec() - s->started_usec;
         for (size_t i = 0; i < s->n_writers; i++)
