@@ -312,9 +312,10 @@ static Outcome guard_outcome(const struct GuardReply *reply, const Conductor *c,
 }
 
 static void take_hold_times(Conductor *c, const struct GuardReply *reply) {
-        if (reply->op == GUARD_HOLD && reply->result == 0)
+        if (reply->op == GUARD_HOLD && reply->result == 0) {
+                memcpy(c->hold_note, reply->message, sizeof c->hold_note);
                 c->set->timing.hold_usec = reply->first_hold_usec; /* until the release: its beginning */
-        else if (reply->op == GUARD_RELEASE && c->set->timing.hold_usec && reply->last_release_usec > c->set->timing.hold_usec)
+        } else if (reply->op == GUARD_RELEASE && c->set->timing.hold_usec && reply->last_release_usec > c->set->timing.hold_usec)
                 c->set->timing.hold_usec = reply->last_release_usec - c->set->timing.hold_usec;
 }
 

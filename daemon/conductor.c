@@ -416,6 +416,8 @@ void conductor_settle(Conductor *c) {
         s->timing.commit_usec = c->commit_end_usec > c->commit_begin_usec ? c->commit_end_usec - c->commit_begin_usec : 0;
         if (!c->guard)
                 s->timing.hold_usec = s->timing.commit_usec;
+        if (c->hold_note[0])
+                (void) strings_append(&s->warnings, c->hold_note);
 }
 
 /* The lowest volume may have sunk below what was asked for: then it is not the set that was wanted. */

@@ -60,6 +60,7 @@ struct Conductor {
         sd_event_source *guard_io, *guard_exit, *timer, *rescue_timer, *defer;
         struct { SequenceEvent event; Failure failure; } events[CONDUCTOR_EVENTS_MAX]; /* fed while feeding */
         unsigned n_events;
+        char hold_note[LIMIT_MESSAGE_BYTES]; /* what the guard had to say about a hold that succeeded; kept until one may allocate */
 };
 
 /* arguments is taken. Starts from the loop. */

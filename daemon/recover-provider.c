@@ -109,11 +109,12 @@ static json_object *describe(const ProviderRecovery *p, const struct vss_wire_re
 static void take_in(ProviderRecovery *p) {
         for (size_t i = 0; i < p->n_found; i++) {
                 const struct vss_wire_reply *item = p->found + i;
-                Set *s;
-                if (manager_find_snapshot(p->manager, item->id) || manager_find_set(p->manager, item->set))
-                        continue; /* by a record, or with an earlier one of the same set */
+                if (manager_find_snapshot(p->manager, item->id))
+                        continue; /* with an earlier one of the same set */
+                /* known without this copy: vssd ended between the last mark and the record, or another provider has the rest */
+                Set *s = manager_find_set(p->manager, item->set);
                 json_object *o = describe(p, item);
-                int r = set_load(p->manager, item->set, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN), &s);
+                int r = s ? set_take_in(s, o) : set_load(p->manager, item->set, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN), &s);
                 (void) json_object_put(o);
                 if (r < 0) {
                         manager_log(p->manager, LOG_WARNING, NULL, "copy %s of provider %s cannot be taken in: %s",

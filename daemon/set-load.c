@@ -119,9 +119,11 @@ static int load_writers(Set *s, json_object *record, const char *manifest) {
 
 static int load_snapshots(Set *s, json_object *private) {
         json_object *a = json_get_array(private, "snapshots");
-        Snapshot *last = NULL;
+        Snapshot *last = NULL, *known;
         int r = 0;
 
+        LIST_FOREACH(known, &s->snapshots, entries)
+                last = known;
         if (a && json_object_array_length(a) > LIMIT_VOLUMES)
                 return -E2BIG;
         for (size_t i = 0; a && i < json_object_array_length(a) && r >= 0; i++)
@@ -221,6 +223,29 @@ static void watch_owner(Set *s) {
         if (!s->owner || sd_bus_track_new(s->manager->bus, &s->owner_track, on_owner_gone, s) < 0 ||
             sd_bus_track_add_name(s->owner_track, s->owner) < 0)
                 set_owner_gone(s);
+}
+
+int set_take_in(Set *s, json_object *o) {
+        json_object *record = NULL;
+        int r;
+
+        r = load_snapshots(s, json_get_object(o, "private"));
+        if (r < 0 || (s->state != SET_ABORTED && s->state != SET_DELETED))
+                return r;
+        s->state = SET_COMPLETED;
+        s->session = s->options.session = SESSION_ENDED;
+        s->consistency = CONSISTENCY_CRASH;
+        s->error = (Failure) { 0 };
+        s->created_at_usec = s->instant_at_usec = s->completed_at_usec = json_get_uint(json_get_object(o, "private"), "created_at_usec", 0);
+        r = json_tree_parse(s->record_text, strlen(s->record_text), LIMIT_MANIFEST_BYTES, NULL, &record);
+        if (r < 0)
+                return r;
+        json_object_object_add(record, "consistency", json_object_new_string(consistency_to_string(s->consistency)));
+        json_object_object_add(record, "error", NULL);
+        free(s->record_text);
+        s->record_text = strdup(json_object_to_json_string_ext(record, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+        (void) json_object_put(record);
+        return s->record_text ? 0 : -ENOMEM;
 }
 
 int set_load(Manager *m, const char *id, const char *record_text, Set **ret) {

@@ -174,6 +174,8 @@ Plan *plan_free(Plan *p);
 
 /* From the catalogue at start: a set as its record left it. Running ones are aborted (their provider copies removed). */
 int set_load(Manager *m, const char *id, const char *record_text, Set **ret);
+/* o: as set_load's record. Its copies become those of a set that does not know them; an aborted set is completed again. */
+int set_take_in(Set *s, struct json_object *o);
 /* conductor.c: the sequence is over; the set is created or aborted. */
 void set_creation_over(Set *s, bool created);
 Snapshot *snapshot_new(Set *s, const Volume *v, const char *provider); /* not yet in the list; NULL: out of memory */
