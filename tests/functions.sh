@@ -197,14 +197,13 @@ wait_until() {
 # stop_process PID: TERM, after 5 s KILL; no complaint if it has gone
 stop_process() {
         local i
-        kill -TERM "$1" 2>/dev/null
+        kill -TERM "$1" 2>/dev/null || :
         for i in {1..100}; do
                 kill -0 "$1" 2>/dev/null || break
                 sleep 0.05
         done
-        kill -KILL "$1" 2>/dev/null && echo "process $1 did not end on SIGTERM" >&2
-        wait "$1" 2>/dev/null
-        return 0
+        if kill -KILL "$1" 2>/dev/null; then echo "process $1 did not end on SIGTERM" >&2; fi
+        wait "$1" 2>/dev/null || :
 }
 
 _vssd_answers() {
@@ -294,8 +293,11 @@ _case_finish() {
 }
 
 # run_as USER COMMAND…: an unprivileged caller (with exec, so that no shell of ours runs as him)
-run_as() {
+run_as() { (become "$@"); }
+
+# become USER COMMAND…: the calling shell turns into it; (become nobody cat) & has cat's process in $!
+become() {
         local user=$1
         shift
-        (exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@")
+        exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups -- "$@"
 }

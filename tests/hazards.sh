@@ -45,7 +45,8 @@ probe_write() {
         PROBE_PID=$!
         cleanup_fn stop_process "$PROBE_PID"
 }
-probe_waits() { grep -q '^State:.D' "/proc/$PROBE_PID/status"; }
+# where the kernel makes a writer wait for the end of a freeze; any other sleep is work on the disk
+probe_waits() { grep -qx percpu_rwsem_wait "/proc/$PROBE_PID/wchan"; }
 probe_runs() { ! probe_waits && sleep 0.1 && ! probe_waits; }
 
 # must_write SECONDS MOUNT-POINT: a write goes through within that time

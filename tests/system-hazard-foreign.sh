@@ -20,13 +20,6 @@ jq -e '.error.message' "$SET_OUT" >&2 || die "no error in $(cat "$SET_OUT")"
 kill "$PROBE_PID" 2>/dev/null || :
 expect_equal 0 "$(vssctl --json snapshots | jq '.snapshots | length')" "snapshots after a foreign thaw"
 
-note "a foreign thaw and a new foreign freeze"
-hold_set "$data"
-fsfreeze -u "$data" && fsfreeze -f "$data" || note "somebody wrote in between"
-wait_set && die "the set is called good although the hold was interrupted"
-fsfreeze -u "$data" 2>/dev/null || :
-kill "$PROBE_PID" 2>/dev/null || :
-
 note "frozen by somebody else before"
 fsfreeze -f "$data"
 status=0

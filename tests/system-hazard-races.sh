@@ -42,7 +42,7 @@ while True:
     except OSError:
         pass
 '
-run_as nobody /usr/bin/python3 -c "$swap" "$data/.vss" "$VSS_TEST_DIR/protected" &
+(become nobody /usr/bin/python3 -c "$swap" "$data/.vss" "$VSS_TEST_DIR/protected") &
 swapper=$!
 cleanup_fn stop_process $swapper
 made=0
@@ -62,7 +62,7 @@ rm -rf "$data/.vss" 2>/dev/null || :
 note "the directory to mount on is swapped all the time"
 expect_exit 0 vssctl --json create "$data" >"$VSS_TEST_DIR/set.json"
 id=$(json '.snapshots[0].id' <"$VSS_TEST_DIR/set.json")
-run_as nobody /usr/bin/python3 -c "$swap" "$VSS_TEST_DIR/play/dir" "$VSS_TEST_DIR/protected" &
+(become nobody /usr/bin/python3 -c "$swap" "$VSS_TEST_DIR/play/dir" "$VSS_TEST_DIR/protected") &
 swapper=$!
 cleanup_fn stop_process $swapper
 for _ in {1..30}; do

@@ -7,16 +7,17 @@
 requires mkfs.ext4 nbdkit nbdfuse
 watchdog 180
 
-echo 10G >"$VSS_TEST_DIR/rate"
+# bits per second; from the beginning, because what was saved up at a higher rate would be spent first
+echo 80M >"$VSS_TEST_DIR/rate"
 mkdir "$VSS_TEST_DIR/fuse" "$VSS_TEST_DIR/slow"
-nbdkit --foreground --unix "$VSS_TEST_DIR/nbd" --filter=rate memory size=512M rate=10G rate-file="$VSS_TEST_DIR/rate" &
+nbdkit --foreground --unix "$VSS_TEST_DIR/nbd" --filter=rate memory size=2G rate=80M rate-file="$VSS_TEST_DIR/rate" &
 cleanup_fn stop_process $!
 wait_until 10 test -S "$VSS_TEST_DIR/nbd"
 nbdfuse "$VSS_TEST_DIR/fuse/disk" --unix "$VSS_TEST_DIR/nbd" &
 cleanup_fn stop_process $!
 wait_until 10 test -e "$VSS_TEST_DIR/fuse/disk"
 dev=$(losetup --find --show "$VSS_TEST_DIR/fuse/disk")
-mkfs.ext4 -q "$dev"
+mkfs.ext4 -q -E lazy_itable_init=1,lazy_journal_init=1,nodiscard "$dev"
 mount "$dev" "$VSS_TEST_DIR/slow"
 losetup -d "$dev"
 faster_and_gone() {
@@ -31,8 +32,6 @@ configure Timeouts hold=2 pre_flush=4
 start_vssd
 testwriter --name=probe --volume="$VSS_TEST_DIR/slow"
 
-echo 80M >"$VSS_TEST_DIR/rate" # bits per second
-sleep 1
 dd if=/dev/zero of="$VSS_TEST_DIR/slow/big" bs=1M count=250 status=none
 started=$SECONDS
 expect_exit 6 vssctl --json create --provider=null "$VSS_TEST_DIR/slow"
