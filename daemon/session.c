@@ -213,7 +213,6 @@ int session_read_reply(SetWriter *w, sd_bus_message *reply, Failure *reterr) {
                         r = sd_bus_message_exit_container(reply);
         }
         if (r < 0)
-                return failure_set(reterr, CONDITION_VETOED, "writer %s: its answer is not of the form a{sv} it should have: %s",
-                                   w->reference, strerror(-r));
+                return failure_set(reterr, CONDITION_VETOED, "writer %s: its answer is not of the form a{sv} that vss-bus(5) asks for", w->reference);
         return 0;
 }
