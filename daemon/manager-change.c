@@ -33,6 +33,9 @@ void manager_snapshot_changed(Manager *m, Snapshot *s) {
 }
 
 void manager_writer_changed(Manager *m, Writer *w) {
+        if (!w->listed || w->changed)
+                return;
+        TAILQ_INSERT_TAIL(&m->changed_writers, w, change);
         mark(m, &w->changed);
 }
 
@@ -182,8 +185,10 @@ void manager_changes_flush(Manager *m) {
         Writer *w;
         m->changes = false;
         emit_removed(m);
-        LIST_FOREACH(w, &m->writers, entries)
-        emit_object(m, w->path, VSS_IFACE_WRITER_ENTRY, writer_changes, &w->added, &w->changed);
+        while ((w = TAILQ_FIRST(&m->changed_writers))) {
+                TAILQ_REMOVE(&m->changed_writers, w, change);
+                emit_object(m, w->path, VSS_IFACE_WRITER_ENTRY, writer_changes, &w->added, &w->changed);
+        }
         emit_sets(m);
         volumes_emit(m->volumes);
         emit_running(m);

@@ -21,6 +21,7 @@ int manager_new(Manager **ret) {
         if (!m)
                 return -ENOMEM;
         LIST_INIT(&m->writers);
+        TAILQ_INIT(&m->changed_writers);
         LIST_INIT(&m->providers);
         LIST_INIT(&m->calls);
         TAILQ_INIT(&m->sets);
@@ -54,6 +55,7 @@ Manager *manager_free(Manager *m) {
         while (!LIST_EMPTY(&m->writers)) {
                 Writer *w = LIST_FIRST(&m->writers);
                 LIST_REMOVE(w, entries);
+                w->listed = false;
                 writer_unref(w);
         }
         while (!LIST_EMPTY(&m->providers))

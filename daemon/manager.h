@@ -43,6 +43,8 @@ struct Manager {
         Catalogue *catalogue;
         LIST_HEAD(, Writer) writers;
         unsigned n_writers;
+        TAILQ_HEAD(, Writer) changed_writers; /* to be announced; of a thousand few change in one turn */
+        uint64_t writers_due_usec;            /* before this no entry of a lost writer has to be looked after */
         LIST_HEAD(, ProviderEntry) providers;
         LIST_HEAD(, Stray) strays; /* strays.c */
         TAILQ_HEAD(, Set) sets; /* oldest first */

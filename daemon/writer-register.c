@@ -42,6 +42,9 @@ void writer_unlist(Manager *m, Writer *w) {
         writer_unwatch(m, w);
         (void) manager_object_removed(m, VSS_IFACE_WRITER_ENTRY, w->path);
         LIST_REMOVE(w, entries);
+        if (w->changed)
+                TAILQ_REMOVE(&m->changed_writers, w, change);
+        w->listed = w->changed = false;
         m->n_writers--;
         writer_unref(w);
 }
@@ -66,18 +69,22 @@ void manager_peer_gone(Manager *m, const char *bus_name) {
 
 void writers_expire(Manager *m) {
         Writer *w, *following;
-        uint64_t now = 0;
+        uint64_t now = now_usec(), due = USEC_INFINITY;
+        if (m->window || now < m->writers_due_usec)
+                return;
         for (w = LIST_FIRST(&m->writers); w; w = following) {
                 following = LIST_NEXT(w, entries);
-                if (!w->lost || m->window)
+                if (!w->lost)
                         continue;
-                if (now == 0)
-                        now = now_usec();
                 if (w->lost_at_usec == 0)
                         writer_unwatch(m, w);
-                else if (now >= usec_add(w->lost_at_usec, LOST_LISTED_USEC))
+                uint64_t end = usec_add(w->lost_at_usec, LOST_LISTED_USEC);
+                if (w->lost_at_usec > 0 && now >= end)
                         writer_unlist(m, w);
+                else if (w->lost_at_usec > 0)
+                        due = MIN_OF(due, end);
         }
+        m->writers_due_usec = due;
 }
 
 /* Makes room among entries that are only history, the oldest first; uid -1: of anybody. */
@@ -140,7 +147,7 @@ Writer *writer_new(Manager *m, WriterKind kind, const char *name, const char *in
 void writer_list(Writer *w) {
         LIST_INSERT_HEAD(&w->manager->writers, w, entries);
         w->manager->n_writers++;
-        w->added = true;
+        w->listed = w->added = true;
         w->manager->writers_changed = true;
         manager_writer_changed(w->manager, w);
 }

@@ -157,6 +157,7 @@ static void writer_pump(Writer *w) {
                 if (call_send(c) >= 0)
                         return;
                 w->lost = true; /* what cannot be sent to cannot take part */
+                w->manager->writers_due_usec = 0;
         }
         if (sd_event_add_defer(w->manager->event, &c->defer, on_defer, c) < 0)
                 return; /* the timer settles it */
@@ -242,6 +243,7 @@ void writer_lost(Writer *w) {
         WriterCall *c;
 
         w->lost = true;
+        w->manager->writers_due_usec = 0;
         w->frozen_for[0] = '\0';
         TAILQ_FOREACH(c, &w->calls, entries)
                 call_off_bus(c);

@@ -52,7 +52,8 @@ struct Writer {
         } sessions[LIMIT_SESSIONS_PER_WRITER];
         unsigned n_sessions;
         TAILQ_HEAD(, WriterCall) calls; /* first is in flight */
-        bool changed, added;  /* for manager_writer_changed() and registration only */
+        TAILQ_ENTRY(Writer) change;  /* of Manager.changed_writers, while changed */
+        bool listed, changed, added; /* for manager_writer_changed() and registration only */
         uint64_t lost_at_usec; /* CLOCK_MONOTONIC */
         char frozen_for[VSS_ID_LENGTH + 1]; /* between Freeze sent and Thaw/Abort answered: the set; else "" */
 };
