@@ -58,6 +58,7 @@ case_unprivileged_caller_is_refused() {
 case_account_may_register_its_writer() {
         local status=0
         printf '[Writer]\nUser=nobody\n' >"$CONFIGURATION_DIRECTORY/writers.d/allowed.conf"
+        kill -HUP "$VSSD_PID" && sleep 0.2
         run_as nobody timeout 5 "$VSS_BUILD/writers/vss-testwriter" --name=refused >"$VSS_TEST_DIR/refused.log" 2>&1 || status=$?
         grep -q ^ready "$VSS_TEST_DIR/refused.log" && die "nobody registered a writer that is not his"
         [ $status -eq 3 ] || [ $status -eq 1 ] || die "the refused writer ended with $status: $(cat "$VSS_TEST_DIR/refused.log")"
