@@ -47,7 +47,7 @@ struct Manager {
         uint64_t writers_due_usec;            /* before this no entry of a lost writer has to be looked after */
         LIST_HEAD(, ProviderEntry) providers;
         LIST_HEAD(, Stray) strays; /* strays.c */
-        TAILQ_HEAD(, Set) sets; /* oldest first */
+        TAILQ_HEAD(, Set) sets;    /* oldest first */
         unsigned n_sets;
         Set *window;     /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */
         unsigned n_busy; /* calls, jobs and children that forbid the idle exit */

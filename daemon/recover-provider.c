@@ -111,10 +111,13 @@ static void take_in(ProviderRecovery *p) {
                 const struct vss_wire_reply *item = p->found + i;
                 if (manager_find_snapshot(p->manager, item->id))
                         continue; /* with an earlier one of the same set */
-                /* known without this copy: vssd ended between the last mark and the record, or another provider has the rest */
+                /* known without this copy: vssd ended between the last mark and the record, or another provider has the
+                 * rest */
                 Set *s = manager_find_set(p->manager, item->set);
                 json_object *o = describe(p, item);
-                int r = s ? set_take_in(s, o) : set_load(p->manager, item->set, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN), &s);
+                int r = s ? set_take_in(s, o) :
+                            set_load(p->manager, item->set, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN),
+                                     &s);
                 (void) json_object_put(o);
                 if (r < 0) {
                         manager_log(p->manager, LOG_WARNING, NULL, "copy %s of provider %s cannot be taken in: %s",
