@@ -278,34 +278,67 @@ void mounts_settle(Mounts *b) {
         }
 }
 
-/* The mount table instead of the path: looking at a path can hang. */
-static bool is_mounted(const char *path, uint64_t mount_id) {
+/* \040 and the like, in place. */
+static void unescape(char *place) {
+        char *out = place;
+        for (const char *in = place; *in; in++) {
+                unsigned octal;
+                if (*in == '\\' && sscanf(in + 1, "%3o", &octal) == 1) {
+                        *out++ = (char) octal;
+                        in += 3;
+                } else
+                        *out++ = *in;
+        }
+        *out = '\0';
+}
+
+/* The mount table instead of the path: looking at a path can hang. True as soon as f says so. */
+static bool mount_table_find(bool (*f)(uint64_t mount_id, const char *place, void *userdata), void *userdata) {
         char line[2 * LIMIT_PATH_BYTES], place[LIMIT_PATH_BYTES];
         bool found = false;
-        FILE *f = fopen("/proc/self/mountinfo", "re");
-        while (f && !found && fgets(line, sizeof(line), f)) {
+        FILE *table = fopen("/proc/self/mountinfo", "re");
+        while (table && !found && fgets(line, sizeof(line), table)) {
                 unsigned long long id;
-                char *out = place;
-                if (sscanf(line, "%llu %*u %*s %*s %4095s", &id, place) != 2 || id != mount_id)
+                if (sscanf(line, "%llu %*u %*s %*s %4095s", &id, place) != 2)
                         continue;
-                for (const char *in = place; *in; in++) { /* \040 and the like */
-                        unsigned octal;
-                        if (*in == '\\' && sscanf(in + 1, "%3o", &octal) == 1) {
-                                *out++ = (char) octal;
-                                in += 3;
-                        } else
-                                *out++ = *in;
-                }
-                *out = '\0';
-                found = streq(place, path);
+                unescape(place);
+                found = f(id, place, userdata);
         }
-        if (f)
-                (void) fclose(f);
+        if (table)
+                (void) fclose(table);
         return found;
+}
+
+typedef struct Wanted {
+        const char *place;
+        uint64_t mount_id;
+} Wanted;
+
+static bool is_wanted(uint64_t mount_id, const char *place, void *userdata) {
+        const Wanted *w = userdata;
+        return mount_id == w->mount_id && streq(place, w->place);
+}
+
+static bool is_mounted(const char *path, uint64_t mount_id) {
+        return mount_table_find(is_wanted, &(Wanted) { path, mount_id });
+}
+
+/* A vssd that died between a provider's mount and vss-mount's taking it away. */
+static bool drop_stage(uint64_t mount_id, const char *place, void *userdata) {
+        Mounts *b = userdata;
+        struct MounterRequest q = { .op = MOUNTER_UNMOUNT, .flags = MOUNTER_LAZY | MOUNTER_OURS, .mount_id = mount_id };
+        const char *runtime = b->manager->settings.runtime_directory;
+        size_t n = strlen(runtime);
+        if (strncmp(place, runtime, n) != 0 || strncmp(place + n, "/mounts/.", 9) != 0)
+                return false;
+        (void) snprintf(q.path, sizeof(q.path), "%s", place);
+        (void) mount_job_new(b->manager, &q, -1, NULL, NULL, NULL);
+        return false;
 }
 
 /* Those of copies that are gone are taken away, like everything bound to a caller of the vssd before. */
 void mounts_adopt(Mounts *b) {
+        (void) mount_table_find(drop_stage, b);
         char line[LIMIT_PATH_BYTES + 128];
         FILE *f = fopen(b->note, "re");
         while (f && fgets(line, sizeof(line), f)) {
