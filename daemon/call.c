@@ -11,7 +11,7 @@ static unsigned calls_of_sender(const Manager *m, const char *sender) {
         const Call *c;
         unsigned n = 0;
         LIST_FOREACH(c, &m->calls, entries)
-        n += streq_null(sd_bus_message_get_sender(c->message), sender);
+                n += streq_null(sd_bus_message_get_sender(c->message), sender);
         return n;
 }
 

@@ -112,8 +112,8 @@ static void catalogue_arm(Catalogue *c) {
         Waiter *w;
 
         TAILQ_FOREACH(q, &c->queue, entries)
-        TAILQ_FOREACH(w, &q->waiters, entries)
-        next = MIN_OF(next, w->deadline_usec);
+                TAILQ_FOREACH(w, &q->waiters, entries)
+                        next = MIN_OF(next, w->deadline_usec);
         (void) sd_event_source_set_time(c->timer, next);
         (void) sd_event_source_set_enabled(c->timer, next == USEC_INFINITY ? SD_EVENT_OFF : SD_EVENT_ONESHOT);
 }
@@ -125,11 +125,11 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         Request *q;
 
         TAILQ_FOREACH(q, &c->queue, entries)
-        for (w = TAILQ_FIRST(&q->waiters); w; w = next) {
-                next = TAILQ_NEXT(w, entries);
-                if (w->deadline_usec <= now)
-                        waiter_finish(c, &q->waiters, w, -ETIMEDOUT);
-        }
+                for (w = TAILQ_FIRST(&q->waiters); w; w = next) {
+                        next = TAILQ_NEXT(w, entries);
+                        if (w->deadline_usec <= now)
+                                waiter_finish(c, &q->waiters, w, -ETIMEDOUT);
+                }
         catalogue_pump(c);
         return 0;
 }
@@ -420,8 +420,8 @@ static Request *catalogue_find_queued(Catalogue *c, const char *id) {
         Request *q, *found = NULL;
 
         TAILQ_FOREACH(q, &c->queue, entries)
-        if (q->op != STORE_LOAD && streq(q->id, id))
-                found = q;
+                if (q->op != STORE_LOAD && streq(q->id, id))
+                        found = q;
         return found && !found->sent ? found : NULL;
 }
 
@@ -511,8 +511,8 @@ static void waiters_forget(struct WaiterList *list, void *userdata) {
         Waiter *w;
 
         TAILQ_FOREACH(w, list, entries)
-        if (w->userdata == userdata)
-                w->done = NULL;
+                if (w->userdata == userdata)
+                        w->done = NULL;
 }
 
 void catalogue_forget(Catalogue *c, void *userdata) {

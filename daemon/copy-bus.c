@@ -49,9 +49,9 @@ static bool has_data_on(const SetWriter *w, const Snapshot *snapshot) {
 static Snapshot *find_copy(Set *s, const char *volume) {
         Snapshot *snapshot;
         LIST_FOREACH(snapshot, &s->snapshots, entries)
-        if (streq_null(snapshot->name, volume) || streq_null(snapshot->mount_point, volume) ||
-            streq_null(snapshot->volume, volume))
-                return snapshot;
+                if (streq_null(snapshot->name, volume) || streq_null(snapshot->mount_point, volume) ||
+                    streq_null(snapshot->volume, volume))
+                        return snapshot;
         return NULL;
 }
 

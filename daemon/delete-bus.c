@@ -48,9 +48,9 @@ static int choose_by_volume(Manager *m, Deletion *k) {
         const Set *s;
         int r = 0;
         TAILQ_FOREACH(s, &m->sets, entries)
-        LIST_FOREACH(snapshot, &s->snapshots, entries)
-        if (r >= 0 && is_of_volume(snapshot, k->volume) && (k->all || k->n == 0))
-                r = choose(k, snapshot->id);
+                LIST_FOREACH(snapshot, &s->snapshots, entries)
+                        if (r >= 0 && is_of_volume(snapshot, k->volume) && (k->all || k->n == 0))
+                                r = choose(k, snapshot->id);
         return r;
 }
 
@@ -64,8 +64,8 @@ static int choose_by_id(Manager *m, Deletion *k) {
                         continue;
                 }
                 LIST_FOREACH(snapshot, &s->snapshots, entries)
-                if (r >= 0)
-                        r = choose(k, snapshot->id);
+                        if (r >= 0)
+                                r = choose(k, snapshot->id);
         }
         return r;
 }
@@ -197,8 +197,8 @@ static void lookup_step(Call *c) {
         TAILQ_FOREACH(s, &c->manager->sets, entries) {
                 match_one(&match, k->volume, s->id, true);
                 LIST_FOREACH(snapshot, &s->snapshots, entries)
-                if (snapshot->available)
-                        match_one(&match, k->volume, snapshot->id, false);
+                        if (snapshot->available)
+                                match_one(&match, k->volume, snapshot->id, false);
         }
         if (match.n > 1)
                 call_failf(c, CONDITION_AMBIGUOUS, "%s begins %u ids: %s%s", k->volume, match.n, match.first,

@@ -68,8 +68,8 @@ static int append_running(sd_bus_message *m, const Manager *manager) {
         const Set *s;
         int r = sd_bus_message_open_container(m, 'a', "o");
         TAILQ_FOREACH(s, &manager->sets, entries)
-        if (r >= 0 && (s->state == SET_QUEUED || s->state == SET_RUNNING))
-                r = sd_bus_message_append(m, "o", s->path);
+                if (r >= 0 && (s->state == SET_QUEUED || s->state == SET_RUNNING))
+                        r = sd_bus_message_append(m, "o", s->path);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 

@@ -148,7 +148,7 @@ static void emit_sets(Manager *m) {
         Snapshot *snapshot;
         TAILQ_FOREACH(s, &m->sets, entries) {
                 LIST_FOREACH(snapshot, &s->snapshots, entries)
-                emit_snapshot(m, snapshot);
+                        emit_snapshot(m, snapshot);
                 emit_object(m, s->path, VSS_IFACE_SET, set_changes, &s->added, &s->changed);
                 if (s->ended)
                         emit_ended(m, s);
@@ -164,8 +164,8 @@ static void emit_running(Manager *m) {
         if (!f)
                 return;
         TAILQ_FOREACH(s, &m->sets, entries)
-        if (s->state == SET_QUEUED || s->state == SET_RUNNING)
-                (void) fprintf(f, "%s ", s->id);
+                if (s->state == SET_QUEUED || s->state == SET_RUNNING)
+                        (void) fprintf(f, "%s ", s->id);
         if (fclose(f) != 0 || !now || streq_null(now, m->running_announced))
                 return;
         if (m->running_announced || now[0])

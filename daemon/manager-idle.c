@@ -27,11 +27,11 @@ static bool manager_is_needed(const Manager *m) {
             !catalogue_is_idle(m->catalogue))
                 return true;
         LIST_FOREACH(w, &m->writers, entries)
-        if (w->kind == WRITER_KIND_BUS && !w->lost)
-                return true;
+                if (w->kind == WRITER_KIND_BUS && !w->lost)
+                        return true;
         TAILQ_FOREACH(s, &m->sets, entries)
-        if (set_needs_us(s))
-                return true;
+                if (set_needs_us(s))
+                        return true;
         return false;
 }
 
@@ -94,8 +94,8 @@ void manager_stop_check(Manager *m) {
         if (!m->stopping)
                 return;
         TAILQ_FOREACH(s, &m->sets, entries)
-        if (set_is_moving(s) || s->conductor)
-                return;
+                if (set_is_moving(s) || s->conductor)
+                        return;
         if (!m->catalogue || catalogue_is_idle(m->catalogue))
                 (void) sd_event_exit(m->event, 0);
 }

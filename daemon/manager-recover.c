@@ -74,8 +74,8 @@ void writers_note(Manager *m) {
         if (!f)
                 return;
         LIST_FOREACH(w, &m->writers, entries)
-        if (w->kind == WRITER_KIND_BUS && !w->lost)
-                (void) fprintf(f, "%s\n", w->reference);
+                if (w->kind == WRITER_KIND_BUS && !w->lost)
+                        (void) fprintf(f, "%s\n", w->reference);
         if (fclose(f) == 0)
                 (void) rename(next, path);
 }

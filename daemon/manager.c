@@ -82,8 +82,8 @@ Manager *manager_free(Manager *m) {
 Set *manager_find_set(Manager *m, const char *id) {
         Set *s;
         TAILQ_FOREACH(s, &m->sets, entries)
-        if (streq(s->id, id))
-                return s;
+                if (streq(s->id, id))
+                        return s;
         return NULL;
 }
 
@@ -91,9 +91,9 @@ Snapshot *manager_find_snapshot(Manager *m, const char *id) {
         Set *s;
         Snapshot *snapshot;
         TAILQ_FOREACH(s, &m->sets, entries)
-        LIST_FOREACH(snapshot, &s->snapshots, entries)
-        if (streq(snapshot->id, id))
-                return snapshot;
+                LIST_FOREACH(snapshot, &s->snapshots, entries)
+                        if (streq(snapshot->id, id))
+                                return snapshot;
         return NULL;
 }
 
@@ -101,11 +101,11 @@ Snapshot *manager_find_snapshot(Manager *m, const char *id) {
 Writer *manager_find_writer(Manager *m, const char *reference) {
         Writer *w, *lost = NULL;
         LIST_FOREACH(w, &m->writers, entries)
-        if (streq(w->reference, reference)) {
-                if (!w->lost)
-                        return w;
-                lost = w;
-        }
+                if (streq(w->reference, reference)) {
+                        if (!w->lost)
+                                return w;
+                        lost = w;
+                }
         return lost;
 }
 
@@ -114,8 +114,8 @@ ProviderEntry *manager_find_provider(Manager *m, const char *name) {
         if (strncmp(name, "fault:", 6) == 0)
                 name += 6;
         LIST_FOREACH(p, &m->providers, entries)
-        if (streq(p->name, name))
-                return p;
+                if (streq(p->name, name))
+                        return p;
         return NULL;
 }
 
@@ -339,6 +339,6 @@ int manager_run(Manager *m) {
         Set *s;
         m->stopping = true;
         TAILQ_FOREACH(s, &m->sets, entries) /* also when the bus went: nothing of ours stays held */
-        set_stop(s);
+                set_stop(s);
         return r;
 }

@@ -171,7 +171,7 @@ static void mounts_write(const Mounts *b) {
         if (!f)
                 return;
         LIST_FOREACH(e, &b->list, entries)
-        (void) fprintf(f, "%s %llu %d %s\n", e->snapshot, (unsigned long long) e->mount_id, e->ours, e->path);
+                (void) fprintf(f, "%s %llu %d %s\n", e->snapshot, (unsigned long long) e->mount_id, e->ours, e->path);
         if (fclose(f) == 0)
                 (void) rename(next, b->note);
 }
@@ -184,8 +184,8 @@ static void mounts_publish(Mounts *b, const char *snapshot) {
                 return;
         s->mounts = strings_free(s->mounts);
         LIST_FOREACH(e, &b->list, entries)
-        if (streq(e->snapshot, snapshot))
-                (void) strings_append(&s->mounts, e->path);
+                if (streq(e->snapshot, snapshot))
+                        (void) strings_append(&s->mounts, e->path);
         manager_snapshot_changed(b->manager, s);
 }
 
@@ -237,8 +237,8 @@ void mounts_remove(Mounts *b, MountEntry *e) {
 MountEntry *mounts_find(Mounts *b, const char *snapshot, const char *path) {
         MountEntry *e;
         LIST_FOREACH(e, &b->list, entries)
-        if (streq(e->snapshot, snapshot) && (!path || streq(e->path, path)))
-                return e;
+                if (streq(e->snapshot, snapshot) && (!path || streq(e->path, path)))
+                        return e;
         return NULL;
 }
 
@@ -254,8 +254,8 @@ void mounts_request_unmount(const MountEntry *e, bool lazy, struct MounterReques
 void mounts_drop(Mounts *b, const char *snapshot, const char *bound_to) {
         MountEntry *e;
         LIST_FOREACH(e, &b->list, entries)
-        if ((!snapshot || streq(e->snapshot, snapshot)) && (!bound_to || streq_null(e->bound_to, bound_to)))
-                b->doomed = e->doomed = true;
+                if ((!snapshot || streq(e->snapshot, snapshot)) && (!bound_to || streq_null(e->bound_to, bound_to)))
+                        b->doomed = e->doomed = true;
         if (!b->manager->window)
                 mounts_settle(b);
 }
@@ -355,9 +355,9 @@ void mounts_adopt(Mounts *b) {
                 (void) fclose(f);
         MountEntry *e;
         LIST_FOREACH(e, &b->list, entries)
-        if (manager_find_snapshot(b->manager, e->snapshot))
-                mounts_publish(b, e->snapshot);
-        else
-                b->doomed = e->doomed = true;
+                if (manager_find_snapshot(b->manager, e->snapshot))
+                        mounts_publish(b, e->snapshot);
+                else
+                        b->doomed = e->doomed = true;
         mounts_settle(b);
 }

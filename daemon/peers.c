@@ -33,8 +33,8 @@ int peers_new(Manager *m, Peers **ret) {
 static Peer *peer_find(Peers *p, const char *name) {
         Peer *peer;
         LIST_FOREACH(peer, &p->list, entries)
-        if (streq(peer->name, name))
-                return peer;
+                if (streq(peer->name, name))
+                        return peer;
         return NULL;
 }
 

@@ -93,10 +93,10 @@ static int append_writers(sd_bus_message *m, Manager *manager, const Volume *v, 
         const Writer *w;
         int r = sd_bus_message_open_container(m, 'a', "s");
         LIST_FOREACH(w, &manager->writers, entries)
-        if (r >= 0 && writer_is_on(w, v)) {
-                r = sd_bus_message_append(m, "s", w->reference);
-                *ret_any = true;
-        }
+                if (r >= 0 && writer_is_on(w, v)) {
+                        r = sd_bus_message_append(m, "s", w->reference);
+                        *ret_any = true;
+                }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
@@ -261,7 +261,7 @@ int method_probe_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr)
                 return bus_error_setf(reterr, CONDITION_NOT_FOUND, "the volume is gone");
         }
         LIST_FOREACH(p, &manager->providers, entries)
-        if (p->ready)
-                add_provider(k, p);
+                if (p->ready)
+                        add_provider(k, p);
         return start(manager, m, k, reterr);
 }

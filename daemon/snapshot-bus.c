@@ -179,14 +179,14 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
         Snapshot *snapshot;
         Set *s;
         TAILQ_FOREACH(s, &m->sets, entries)
-        LIST_FOREACH(snapshot, &s->snapshots, entries) {
-                _cleanup_free_ char *path = NULL;
-                int r = !snapshot->available ? 0 : bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
-                if (r >= 0 && path)
-                        r = strings_append(&paths, path);
-                if (r < 0)
-                        return r;
-        }
+                LIST_FOREACH(snapshot, &s->snapshots, entries) {
+                        _cleanup_free_ char *path = NULL;
+                        int r = !snapshot->available ? 0 : bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
+                        if (r >= 0 && path)
+                                r = strings_append(&paths, path);
+                        if (r < 0)
+                                return r;
+                }
         *ret = TAKE_PTR(paths);
         return 0;
 }

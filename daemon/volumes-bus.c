@@ -111,14 +111,14 @@ static int append_snapshots(sd_bus_message *m, Manager *manager, const Volume *v
         const Set *s;
         int r = sd_bus_message_open_container(m, 'a', "o");
         TAILQ_FOREACH(s, &manager->sets, entries)
-        LIST_FOREACH(snapshot, &s->snapshots, entries) {
-                _cleanup_free_ char *path = NULL;
-                if (r < 0 || !snapshot->available || !streq_null(snapshot->name, v->name))
-                        continue;
-                r = bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
-                if (r >= 0)
-                        r = sd_bus_message_append(m, "o", path);
-        }
+                LIST_FOREACH(snapshot, &s->snapshots, entries) {
+                        _cleanup_free_ char *path = NULL;
+                        if (r < 0 || !snapshot->available || !streq_null(snapshot->name, v->name))
+                                continue;
+                        r = bus_path_encode(VSS_PATH_SNAPSHOTS, snapshot->id, &path);
+                        if (r >= 0)
+                                r = sd_bus_message_append(m, "o", path);
+                }
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 

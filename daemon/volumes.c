@@ -56,8 +56,8 @@ bool volumes_are_fresh(const Volumes *v) {
 VolumeEntry *volumes_find(Volumes *v, const char *path) {
         VolumeEntry *e;
         LIST_FOREACH(e, &v->list, entries)
-        if (streq(e->path, path))
-                return e;
+                if (streq(e->path, path))
+                        return e;
         return NULL;
 }
 
@@ -130,8 +130,8 @@ void volumes_emit(Volumes *v) {
 static void forget_one_looked_up(Volumes *v, const VolumeEntry *but) {
         VolumeEntry *e, *oldest = NULL;
         LIST_FOREACH(e, &v->list, entries)
-        if (e->looked_up && e != but)
-                oldest = e; /* new ones come first */
+                if (e->looked_up && e != but)
+                        oldest = e; /* new ones come first */
         if (oldest) {
                 (void) manager_object_removed(v->manager, VSS_IFACE_VOLUME, oldest->path);
                 entry_free(v, oldest);
@@ -172,7 +172,7 @@ static void on_listed(ProbeResult **result, const Failure *failure, void *userda
                 manager_log(v->manager, LOG_WARNING, NULL, "volumes cannot be listed: %s", failure->message);
         else {
                 LIST_FOREACH(e, &v->list, entries)
-                e->seen = false;
+                        e->seen = false;
                 for (size_t i = 0; i < (*result)->n_volumes; i++)
                         (void) volumes_add(v, &(*result)->volumes[i], &e);
                 volumes_sweep(v);
@@ -213,6 +213,6 @@ size_t volumes_depth(const Volumes *v, const char *path) {
         const VolumeEntry *e;
         size_t depth = 0;
         LIST_FOREACH(e, &v->list, entries)
-        depth = MAX_OF(depth, volume_depth(e->volume, path));
+                depth = MAX_OF(depth, volume_depth(e->volume, path));
         return depth;
 }

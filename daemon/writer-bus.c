@@ -154,8 +154,8 @@ int method_register_writer(sd_bus_message *m, void *userdata, sd_bus_error *rete
 static Writer *find_by_path(Manager *m, const char *path) {
         Writer *w;
         LIST_FOREACH(w, &m->writers, entries)
-        if (streq(w->path, path))
-                return w;
+                if (streq(w->path, path))
+                        return w;
         return NULL;
 }
 

@@ -87,10 +87,10 @@ static int find(sd_bus *bus, const char *path, const char *interface, void *user
         Manager *m = userdata;
         Writer *w;
         LIST_FOREACH(w, &m->writers, entries)
-        if (streq(w->path, path)) {
-                *ret = w;
-                return 1;
-        }
+                if (streq(w->path, path)) {
+                        *ret = w;
+                        return 1;
+                }
         return 0;
 }
 

@@ -91,9 +91,9 @@ void writers_expire(Manager *m) {
 static void forget_oldest_lost(Manager *m, uid_t uid) {
         Writer *w, *oldest = NULL;
         LIST_FOREACH(w, &m->writers, entries)
-        if (w->lost && w->lost_at_usec > 0 && (uid == (uid_t) -1 || w->uid == uid) &&
-            (!oldest || w->lost_at_usec < oldest->lost_at_usec))
-                oldest = w;
+                if (w->lost && w->lost_at_usec > 0 && (uid == (uid_t) -1 || w->uid == uid) &&
+                    (!oldest || w->lost_at_usec < oldest->lost_at_usec))
+                        oldest = w;
         if (oldest)
                 writer_unlist(m, oldest);
 }
@@ -102,7 +102,7 @@ static unsigned count_writers(const Manager *m, uid_t uid, bool lost_too) {
         const Writer *w;
         unsigned n = 0;
         LIST_FOREACH(w, &m->writers, entries)
-        n += w->kind == WRITER_KIND_BUS && (lost_too || !w->lost) && (uid == (uid_t) -1 || w->uid == uid);
+                n += w->kind == WRITER_KIND_BUS && (lost_too || !w->lost) && (uid == (uid_t) -1 || w->uid == uid);
         return n;
 }
 
@@ -235,8 +235,8 @@ static bool uid_may_store(const Writer *w, size_t size) {
         if (w->uid == 0)
                 return true;
         LIST_FOREACH(other, &w->manager->writers, entries)
-        if (other != w && other->uid == w->uid && other->metadata_text)
-                size += strlen(other->metadata_text);
+                if (other != w && other->uid == w->uid && other->metadata_text)
+                        size += strlen(other->metadata_text);
         return size <= LIMIT_METADATA_BYTES_PER_UID;
 }
 

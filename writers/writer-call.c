@@ -71,8 +71,8 @@ static void cancel_others(Event *abort) {
         Event *e;
 
         TAILQ_FOREACH(e, &abort->writer->events, entries)
-        if (e != abort && e->kind != EVENT_ABORT && streq(e->set, abort->set))
-                event_cancel(e);
+                if (e != abort && e->kind != EVENT_ABORT && streq(e->set, abort->set))
+                        event_cancel(e);
 }
 
 static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {

@@ -37,8 +37,8 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
                 return 0;
         }
         TAILQ_FOREACH(w, &l->writers, entries)
-        if (w->registration == REGISTRATION_REFUSED)
-                w->registration = REGISTRATION_NONE;
+                if (w->registration == REGISTRATION_REFUSED)
+                        w->registration = REGISTRATION_NONE;
         link_pump(l);
         return 0;
 }
@@ -76,15 +76,15 @@ static void link_lost_vssd(Link *l) {
         Writer *w;
 
         TAILQ_FOREACH(w, &l->writers, entries)
-        writer_lost_vssd(w);
+                writer_lost_vssd(w);
 }
 
 static bool link_has_lease(Link *l) {
         Writer *w;
 
         TAILQ_FOREACH(w, &l->writers, entries)
-        if (w->lease_fd >= 0)
-                return true;
+                if (w->lease_fd >= 0)
+                        return true;
         return false;
 }
 
@@ -246,8 +246,8 @@ static void link_set_owner(Link *l, const char *owner) {
         l->asked = true;
         l->retry_usec = RETRY_MIN_USEC;
         TAILQ_FOREACH(w, &l->writers, entries)
-        if (w->registration == REGISTRATION_REFUSED)
-                w->registration = REGISTRATION_NONE;
+                if (w->registration == REGISTRATION_REFUSED)
+                        w->registration = REGISTRATION_NONE;
         link_pump(l);
 }
 
@@ -275,7 +275,7 @@ static void link_close(Link *l) {
         Writer *w;
 
         TAILQ_FOREACH(w, &l->writers, entries)
-        w->slot_vtable = sd_bus_slot_unref(w->slot_vtable);
+                w->slot_vtable = sd_bus_slot_unref(w->slot_vtable);
         l->slot_owner = sd_bus_slot_unref(l->slot_owner);
         l->slot_get_owner = sd_bus_slot_unref(l->slot_get_owner);
         l->slot_lost = sd_bus_slot_unref(l->slot_lost);
@@ -317,8 +317,9 @@ static int link_connect(Link *l) {
                                              "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetNameOwner", on_owner,
                                              l, "s", VSS_BUS_NAME);
         TAILQ_FOREACH(w, &l->writers, entries)
-        r = r < 0 ? r :
-                    sd_bus_add_object_vtable(l->bus, &w->slot_vtable, w->object, VSS_IFACE_WRITER, writer_vtable, w);
+                r = r < 0 ? r :
+                            sd_bus_add_object_vtable(l->bus, &w->slot_vtable, w->object, VSS_IFACE_WRITER,
+                                                     writer_vtable, w);
         if (r < 0)
                 link_close(l);
         return r < 0 ? r : 0;
@@ -362,8 +363,8 @@ static int link_find(sd_event *event, Link **ret) {
 
         pthread_mutex_lock(&links_lock);
         LIST_FOREACH(l, &links, entries)
-        if (l->event == event)
-                break;
+                if (l->event == event)
+                        break;
         pthread_mutex_unlock(&links_lock);
         if (l) {
                 *ret = l;

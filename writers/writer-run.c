@@ -253,8 +253,8 @@ static void writer_begin_stop(Writer *w) {
         (void) sd_notify(0, "STOPPING=1");
         writer_resume(w, CONDITION_WRITER_LOST);
         TAILQ_FOREACH(e, &w->events, entries)
-        if (e->kind != EVENT_ABORT)
-                event_cancel(e);
+                if (e->kind != EVENT_ABORT)
+                        event_cancel(e);
         worker_settled(w->worker);
 }
 
