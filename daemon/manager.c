@@ -70,6 +70,7 @@ Manager *manager_free(Manager *m) {
         sd_event_source_disable_unref(m->stop_timer);
         sd_event_source_disable_unref(m->change_source);
         sd_event_source_disable_unref(m->post_source);
+        sd_event_source_disable_unref(m->turns_source);
         strings_free(m->removed);
         free(m->running_announced);
         settings_done(&m->settings);

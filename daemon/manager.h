@@ -51,7 +51,7 @@ struct Manager {
         unsigned n_sets;
         Set *window;     /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */
         unsigned n_busy; /* calls, jobs and children that forbid the idle exit */
-        sd_event_source *idle_timer, *stop_timer, *change_source, *post_source;
+        sd_event_source *idle_timer, *stop_timer, *change_source, *post_source, *turns_source;
         uint64_t active_at_usec; /* last method call: the idle exit counts from here */
         bool changes;            /* some object's changed, added or ended flag is set */
         bool writers_changed;    /* the note for the next vssd is out of date */

@@ -68,8 +68,22 @@ bool turns_open_window(Conductor *c) {
         return true;
 }
 
+static int on_window_free(sd_event_source *source, void *userdata) {
+        Manager *m = userdata;
+
+        m->turns_source = sd_event_source_disable_unref(m->turns_source);
+        turns_changed(m);
+        return 0;
+}
+
+/* From the loop: the conductor that closes it is in the middle of its actions. */
 void turns_close_window(Conductor *c) {
+        Manager *m = c->manager;
+
         c->waits_for_window = false;
-        if (c->manager->window == c->set)
-                c->manager->window = NULL;
+        if (m->window != c->set)
+                return;
+        m->window = NULL;
+        if (!m->turns_source && sd_event_add_defer(m->event, &m->turns_source, on_window_free, m) < 0)
+                manager_log(m, 4, c->set->id, "out of memory: who waits for the window is told at the end of the set");
 }
