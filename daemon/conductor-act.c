@@ -44,9 +44,10 @@ static void on_writer_answer(Writer *w, Outcome outcome, const Failure *failure,
         Conductor *c = cw->conductor;
         SetWriter *sw = &c->set->writers[cw->index];
         SequenceEvent e = { .type = SEQ_EVENT_WRITER, .now_usec = now_usec(), .index = cw->index, .op = cw->call, .outcome = outcome };
-        Failure f = { 0 };
+        Failure f = { 0 }, own; /* what the requester sees; what the writer said */
+        bool had_failed = sw->partial.condition;
 
-        if (outcome == OUTCOME_OK && session_read_reply(sw, reply, &f) < 0)
+        if (outcome == OUTCOME_OK && session_read_reply(sw, cw->call, reply, &f) < 0)
                 e.outcome = outcome = OUTCOME_FAILED;
         else if (outcome != OUTCOME_OK) {
                 f = *failure;
@@ -58,6 +59,14 @@ static void on_writer_answer(Writer *w, Outcome outcome, const Failure *failure,
                                 e.outcome = OUTCOME_TIMEOUT;
                 }
         }
+        own = f;
+        if (outcome == OUTCOME_FAILED)
+                own.condition = condition_of_writer(failure && failure->condition ? failure->condition : f.condition);
+        if (outcome == OUTCOME_OK && sw->partial.condition && !had_failed) {
+                char line[LIMIT_MESSAGE_BYTES];
+                (void) snprintf(line, sizeof line, "writer %s: %.400s", sw->reference, sw->partial.message);
+                (void) strings_append(&c->set->warnings, line);
+        }
         trace_end(&sw->events, e.now_usec, outcome);
         if (cw->call == EVENT_THAW)
                 sw->freeze_usec = e.now_usec - c->sequence_writers[cw->index].freeze_sent_usec;
@@ -65,9 +74,9 @@ static void on_writer_answer(Writer *w, Outcome outcome, const Failure *failure,
                 sw->state = writer_state_failed(cw->call);
         else if (sw->failure.condition == CONDITION_NONE) /* a failure stays visible until the next session */
                 sw->state = writer_state_after(cw->call);
-        writer_set_session(w, c->set->id, sw->state, e.outcome == OUTCOME_OK ? NULL : &f);
+        writer_set_session(w, c->set->id, sw->state, e.outcome == OUTCOME_OK ? &sw->partial : &own);
         if (e.outcome != OUTCOME_OK && sw->failure.condition == CONDITION_NONE)
-                sw->failure = f;
+                sw->failure = own;
         conductor_feed(c, &e, &f);
 }
 
@@ -314,9 +323,11 @@ static Outcome guard_outcome(const struct GuardReply *reply, const Conductor *c,
 static void take_hold_times(Conductor *c, const struct GuardReply *reply) {
         if (reply->op == GUARD_HOLD && reply->result == 0) {
                 memcpy(c->hold_note, reply->message, sizeof c->hold_note);
-                c->set->timing.hold_usec = reply->first_hold_usec; /* until the release: its beginning */
-        } else if (reply->op == GUARD_RELEASE && c->set->timing.hold_usec && reply->last_release_usec > c->set->timing.hold_usec)
-                c->set->timing.hold_usec = reply->last_release_usec - c->set->timing.hold_usec;
+                c->hold_begin_usec = reply->first_hold_usec;
+        } else if (reply->op == GUARD_RELEASE && c->hold_begin_usec && reply->last_release_usec > c->hold_begin_usec) {
+                c->set->timing.hold_usec = reply->last_release_usec - c->hold_begin_usec;
+                c->hold_begin_usec = 0;
+        }
 }
 
 void conductor_guard_dispatch(Conductor *c) {
@@ -513,7 +524,8 @@ static void act_phase(Conductor *c, Phase phase) {
         if (phase == PHASE_FREEZE)
                 catalogue_pause(c->manager->catalogue, true);
         s->phase = phase;
-        s->progress = (double) phase / (double) PHASE_BACKUP_COMPLETE;
+        if (phase < PHASE_BACKUP_COMPLETE) /* an abort leaves it where the set came to */
+                s->progress = (double) phase / (double) PHASE_BACKUP_COMPLETE;
         if (phase == PHASE_ABORT && s->state == SET_RUNNING)
                 set_set_state(s, SET_ABORTING);
         else if (!sequence_in_hold(&c->sequence))

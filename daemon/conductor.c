@@ -25,6 +25,21 @@ static void leave_strays(Conductor *c) {
         }
 }
 
+static void settle_timing(Conductor *c) {
+        const Sequence *q = &c->sequence;
+        SetTiming *t = &c->set->timing;
+
+        c->set->forced = q->forced;
+        t->total_usec = now_usec() - c->set->started_usec;
+        t->prepare_usec = q->freeze_begin_usec ? q->freeze_begin_usec - c->set->started_usec - t->queue_usec : 0;
+        t->freeze_usec = q->freeze_begin_usec && q->thawed_usec ? q->thawed_usec - q->freeze_begin_usec : 0;
+        t->commit_usec = c->commit_end_usec > c->commit_begin_usec ? c->commit_end_usec - c->commit_begin_usec : 0;
+        if (!c->guard)
+                t->hold_usec = t->commit_usec;
+        else if (c->hold_begin_usec) /* nobody told when it was released */
+                t->hold_usec = now_usec() - c->hold_begin_usec;
+}
+
 static int on_end(sd_event_source *source, void *userdata) {
         Conductor *c = userdata;
         Manager *m = c->manager;
@@ -33,7 +48,8 @@ static int on_end(sd_event_source *source, void *userdata) {
         s->error = c->sequence.finished && c->sequence.created ? (Failure) { 0 } : s->error;
         turns_close_window(c);
         leave_strays(c);
-        s->forced = c->sequence.forced;
+        if (c->in_sequence && !c->sequence.created)
+                settle_timing(c);
         s->conductor = NULL;
         trace_end(&s->phases, now_usec(), c->sequence.created ? OUTCOME_OK : OUTCOME_FAILED);
         set_creation_over(s, c->sequence.created);
@@ -380,22 +396,38 @@ int conductor_cancel(Conductor *c, const Failure *why, bool forced) {
         return 0;
 }
 
+static bool went_well(const SetWriter *w) {
+        return !w->dropped && w->failure.condition == CONDITION_NONE && !w->failures;
+}
+
 static Consistency snapshot_level(const Conductor *c, const Snapshot *s, unsigned index) {
         if (s->reachable < CONSISTENCY_APPLICATION)
                 return s->reachable;
         for (size_t i = 0; i < c->set->n_writers; i++) {
                 const SetWriter *w = &c->set->writers[i];
-                if ((w->volumes & (1ULL << index)) && (w->dropped || w->failure.condition != CONDITION_NONE || w->failures))
+                if ((w->volumes & (1ULL << index)) && !went_well(w))
                         return CONSISTENCY_FILESYSTEM;
         }
         return CONSISTENCY_APPLICATION;
 }
 
+/* The data of a writer that was not at rest are as good as the file systems they lie on. */
+static Consistency writer_level(const Set *s, const SetWriter *w) {
+        Consistency level = CONSISTENCY_FILESYSTEM;
+        const Snapshot *snapshot;
+        unsigned index = 0;
+
+        if (went_well(w))
+                return CONSISTENCY_APPLICATION;
+        LIST_FOREACH(snapshot, &s->snapshots, entries)
+                if (w->volumes & (1ULL << index++))
+                        level = MIN_OF(level, snapshot->consistency);
+        return level;
+}
+
 /* What was reached, said in one place and before the record is made durable. */
 void conductor_settle(Conductor *c) {
         Set *s = c->set;
-        const Sequence *q = &c->sequence;
-        uint64_t now = now_usec();
         unsigned index = 0;
         Snapshot *snapshot;
 
@@ -406,16 +438,9 @@ void conductor_settle(Conductor *c) {
                 s->consistency = MIN_OF(s->consistency, snapshot->consistency);
         }
         for (size_t i = 0; i < s->n_writers; i++)
-                s->writers[i].consistency = s->writers[i].dropped || s->writers[i].failure.condition != CONDITION_NONE
-                        ? CONSISTENCY_NONE : CONSISTENCY_APPLICATION;
+                s->writers[i].consistency = writer_level(s, &s->writers[i]);
         s->one_instant = true;
-        s->forced = q->forced;
-        s->timing.total_usec = now - s->started_usec;
-        s->timing.prepare_usec = q->freeze_begin_usec ? q->freeze_begin_usec - s->started_usec - s->timing.queue_usec : 0;
-        s->timing.freeze_usec = q->freeze_begin_usec && q->thawed_usec ? q->thawed_usec - q->freeze_begin_usec : 0;
-        s->timing.commit_usec = c->commit_end_usec > c->commit_begin_usec ? c->commit_end_usec - c->commit_begin_usec : 0;
-        if (!c->guard)
-                s->timing.hold_usec = s->timing.commit_usec;
+        settle_timing(c);
         if (c->hold_note[0])
                 (void) strings_append(&s->warnings, c->hold_note);
 }

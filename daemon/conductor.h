@@ -47,7 +47,7 @@ struct Conductor {
         Planner *planner;
         PlanResult plan;
         bool waits_for_turn, planned, in_sequence, waits_for_window, ended, feeding, holding, marks_cleared;
-        uint64_t turn_deadline_usec, commit_begin_usec, commit_end_usec;
+        uint64_t turn_deadline_usec, hold_begin_usec, commit_begin_usec, commit_end_usec;
         Sequence sequence;
         SequenceWriter *sequence_writers;
         SequenceProvider sequence_providers[PLAN_PROVIDERS_MAX];
@@ -97,4 +97,4 @@ int progress_watch(Manager *m);
 int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec, const char *reason,
                    sd_bus_message *m);
 /* Component failures, stamps and private metadata of an answer; malformed ones are an error of the writer. */
-int session_read_reply(SetWriter *w, sd_bus_message *reply, Failure *reterr);
+int session_read_reply(SetWriter *w, WriterEvent e, sd_bus_message *reply, Failure *reterr);

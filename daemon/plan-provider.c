@@ -241,7 +241,7 @@ static void reach(Planner *p) {
                 r->reachable = MIN_OF(r->reachable, v->reachable);
         }
         for (size_t i = r->n_taking_part; i < r->n_writers; i++)
-                (void) plan_warn(r, "writer %s: %s", r->writers[i].writer->reference, r->writers[i].failure.message);
+                (void) plan_warn(r, "%s", r->writers[i].failure.message);
 }
 
 static int check_level(const PlanResult *r, Failure *reterr) {

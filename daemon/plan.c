@@ -6,6 +6,7 @@
 #include "daemon/plan-private.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
+#include <stdio.h>
 
 void plan_finish(Planner *p, const Failure *failure) {
         PlannerDone done = p->done;
@@ -51,11 +52,12 @@ static bool wanted(const SetOptions *o, const Writer *w, bool *ret_required) {
         return chosen;
 }
 
-static bool reference_is_known(Manager *m, const char *reference) {
+/* One that is gone but still listed can be left out; there is nothing to take of it. */
+static bool reference_is_known(Manager *m, const char *reference, bool lost_too) {
         Writer *w;
 
         LIST_FOREACH(w, &m->writers, entries)
-                if (!w->lost && reference_matches(reference, w))
+                if ((!w->lost || lost_too) && reference_matches(reference, w))
                         return true;
         return false;
 }
@@ -65,11 +67,11 @@ static int check_references(Manager *m, const SetOptions *o, Failure *reterr) {
 
         for (size_t i = 0; i < ELEMENTSOF(lists); i++)
                 for (char **r = lists[i]; r && *r; r++)
-                        if (!reference_is_known(m, *r))
+                        if (!reference_is_known(m, *r, lists[i] == o->exclude_writers))
                                 return failure_set(reterr, CONDITION_NOT_FOUND,
                                                    "no writer \"%s\" is registered (vssctl writers lists them)", *r);
         for (size_t i = 0; i < o->n_components; i++)
-                if (!reference_is_known(m, o->components[i].writer))
+                if (!reference_is_known(m, o->components[i].writer, false))
                         return failure_set(reterr, CONDITION_NOT_FOUND, "no writer \"%s\" is registered (vssctl writers lists them)",
                                            o->components[i].writer);
         return 0;
@@ -108,17 +110,17 @@ static bool uid_may_store(const Planner *p, const Writer *w, size_t size) {
 static int take_document(Planner *p, Candidate *c, const char *text) {
         Writer *w = c->writer;
         size_t size = strlen(text);
+        Failure f;
         int r;
 
         if (size > LIMIT_METADATA_BYTES || !uid_may_store(p, w, size))
                 return failure_set(&c->failure, CONDITION_LIMIT_REACHED, "writer %s: its documents are larger than the limit of %d bytes",
                                    w->reference, LIMIT_METADATA_BYTES);
-        r = metadata_parse(text, size, &c->failure, &c->metadata);
+        r = metadata_parse(text, size, &f, &c->metadata);
+        if (r >= 0)
+                r = metadata_check_identity(c->metadata, writer_own_name(w), w->instance, &f);
         if (r < 0)
-                return r;
-        r = metadata_check_identity(c->metadata, writer_own_name(w), w->instance, &c->failure);
-        if (r < 0)
-                return r;
+                return failure_set(&c->failure, f.condition, "writer %s: its document: %.400s", w->reference, f.message);
         c->text = strdup(text);
         c->taken = calloc(c->metadata->n_components + 1, sizeof *c->taken);
         if (!c->text || !c->taken)
@@ -138,8 +140,11 @@ static void identified(Planner *p, Candidate *c, Outcome outcome, const Failure 
 
         if (outcome != OUTCOME_OK) {
                 c->failure = *failure;
-                if (outcome == OUTCOME_FAILED)
+                if (outcome == OUTCOME_FAILED) {
+                        (void) snprintf(c->failure.message, sizeof c->failure.message, "writer %s refused identify: %.300s",
+                                        c->writer->reference, failure->message);
                         c->failure.condition = condition_from_writer(failure->condition);
+                }
         } else if (!text && (!reply || sd_bus_message_read(reply, "s", &text) < 0))
                 (void) failure_set(&c->failure, CONDITION_VETOED, "writer %s answered identify with something that is not a document",
                                    c->writer->reference);

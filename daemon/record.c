@@ -33,6 +33,24 @@ static json_object *error_object(const Failure *f) {
         return o;
 }
 
+/* "component\nevent\nerror\nmessage" each. */
+static json_object *failures_array(char *const *list) {
+        static const char *const keys[] = { "component", "event", "error", "message" };
+        json_object *a = json_object_new_array();
+
+        for (size_t i = 0; list && list[i]; i++) {
+                json_object *o = json_object_new_object();
+                const char *s = list[i];
+                for (size_t k = 0; k < ELEMENTSOF(keys); k++) {
+                        size_t n = strcspn(s, "\n");
+                        json_object_object_add(o, keys[k], json_object_new_string_len(s, (int) n));
+                        s += n + (s[n] == '\n');
+                }
+                json_object_array_add(a, o);
+        }
+        return a;
+}
+
 /* [name, start, end, budget, outcome], relative to the start of the set. */
 static json_object *trace_array(const Trace *t, uint64_t started) {
         json_object *a = json_object_new_array();
@@ -91,9 +109,9 @@ static json_object *writer_object(const SetWriter *w, uint64_t started) {
         json_add_string(o, "state", writer_state_to_string(w->state));
         json_add_string(o, "consistency", consistency_to_string(w->consistency));
         json_add_uint(o, "freeze_usec", w->freeze_usec);
-        json_object_object_add(o, "error", error_object(&w->failure));
+        json_object_object_add(o, "error", error_object(w->failure.condition != CONDITION_NONE ? &w->failure : &w->partial));
         json_add_strings(o, "components", w->components);
-        json_add_strings(o, "failures", w->failures);
+        json_object_object_add(o, "failures", failures_array(w->failures));
         json_object_object_add(o, "events", trace_array(&w->events, started));
         return o;
 }

@@ -112,18 +112,32 @@ int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t dea
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-static int read_failures(SetWriter *w, sd_bus_message *m) {
+/* The event counts as done, but what it was done for is not at rest in full: no volume of the writer is called application. */
+static int add_failure(SetWriter *w, WriterEvent e, const char *path, const char *name, const char *message) {
+        _cleanup_free_ char *line = NULL;
+        char words[LIMIT_MESSAGE_BYTES];
+        Condition c = condition_of_writer(condition_from_name(name));
+
+        (void) snprintf(words, sizeof words, "%.300s", message);
+        text_clean(words); /* no line break of a writer's own */
+        if (!w->partial.condition)
+                (void) failure_set(&w->partial, c, "component \"%.100s\" failed at %s: %s", path, writer_event_to_string(e), words);
+        if (asprintf(&line, "%s\n%s\n%s\n%s", path, writer_event_to_string(e), condition_name(c), words) < 0)
+                return -ENOMEM;
+        return strings_append(&w->failures, line);
+}
+
+static int read_failures(SetWriter *w, WriterEvent e, sd_bus_message *m) {
         const char *path, *name, *message;
-        unsigned n = 0;
         int r;
 
         r = sd_bus_message_enter_container(m, 'a', "(sss)");
         while (r >= 0 && (r = sd_bus_message_read(m, "(sss)", &path, &name, &message)) > 0) {
-                char line[LIMIT_MESSAGE_BYTES];
-                if (n++ >= LIMIT_LIST)
+                if (!component_path_is_valid(path))
+                        return -EBADMSG;
+                if (w->failures && strings_count(w->failures) >= LIMIT_LIST)
                         return -E2BIG;
-                (void) snprintf(line, sizeof line, "%.150s\n%.80s\n%.250s", path, name, message);
-                r = strings_append(&w->failures, line);
+                r = add_failure(w, e, path, name, message);
         }
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
@@ -182,7 +196,7 @@ static int read_components(SetWriter *w, sd_bus_message *m) {
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-static int read_entry(SetWriter *w, sd_bus_message *m) {
+static int read_entry(SetWriter *w, WriterEvent e, sd_bus_message *m) {
         const char *key, *contents, *type;
         int r;
 
@@ -197,18 +211,18 @@ static int read_entry(SetWriter *w, sd_bus_message *m) {
                 return r < 0 ? r : -EBADMSG;
         r = sd_bus_message_enter_container(m, 'v', type);
         if (r >= 0)
-                r = streq(key, "failures") ? read_failures(w, m) : read_components(w, m);
+                r = streq(key, "failures") ? read_failures(w, e, m) : read_components(w, m);
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-int session_read_reply(SetWriter *w, sd_bus_message *reply, Failure *reterr) {
+int session_read_reply(SetWriter *w, WriterEvent e, sd_bus_message *reply, Failure *reterr) {
         int r;
 
         if (!reply)
                 return 0;
         r = sd_bus_message_enter_container(reply, 'a', "{sv}");
         while (r >= 0 && (r = sd_bus_message_enter_container(reply, 'e', "sv")) > 0) {
-                r = read_entry(w, reply);
+                r = read_entry(w, e, reply);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(reply);
         }

@@ -10,17 +10,14 @@ static char *member(char **list, size_t i) {
         return list && list[i] && list[i][0] ? list[i] : NULL;
 }
 
-/* "component\nerror\nmessage" of those that are about this one. */
+/* "component\nevent\nerror\nmessage" of those that are about this one, without the component. */
 static char **failures_of(const SetWriter *w, const char *component) {
         char **found = NULL;
         size_t n = strlen(component);
 
         for (char **f = w->failures; f && *f; f++)
-                if (strncmp(*f, component, n) == 0 && (*f)[n] == '\n') {
-                        char line[LIMIT_MESSAGE_BYTES];
-                        (void) snprintf(line, sizeof line, "post-snapshot\n%s", *f + n + 1);
-                        (void) strings_append(&found, line);
-                }
+                if (strncmp(*f, component, n) == 0 && (*f)[n] == '\n')
+                        (void) strings_append(&found, *f + n + 1);
         return found;
 }
 

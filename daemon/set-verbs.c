@@ -113,7 +113,13 @@ static void on_answer(Writer *w, Outcome outcome, const Failure *failure, sd_bus
         VerbWriter *vw = userdata;
         SetVerb *v = vw->verb;
         SetWriter *sw = &v->set->writers[vw->index];
+        size_t before = strings_count(sw->failures);
+        Failure f = { 0 };
 
+        if (outcome == OUTCOME_OK && session_read_reply(sw, vw->event, reply, &f) < 0) {
+                outcome = OUTCOME_FAILED;
+                failure = &f;
+        }
         trace_end(&sw->events, now_usec(), outcome);
         if (outcome != OUTCOME_OK)
                 sw->state = writer_state_failed(vw->event);
@@ -123,7 +129,7 @@ static void on_answer(Writer *w, Outcome outcome, const Failure *failure, sd_bus
         if (outcome != OUTCOME_OK)
                 sw->failure = *failure;
         if (vw->event == EVENT_BACKUP_COMPLETE)
-                add_result(v, sw->reference, outcome == OUTCOME_OK ? NULL : failure);
+                add_result(v, sw->reference, outcome != OUTCOME_OK ? failure : strings_count(sw->failures) > before ? &sw->partial : NULL);
         if (vw->event == EVENT_BACKUP_SHUTDOWN)
                 writer_end_session(w, v->set->id);
         if (--v->waiting == 0)

@@ -91,7 +91,8 @@ typedef struct SetWriter { /* a writer in this set; outlives the writer's death 
         char *metadata_text;
         char **components; /* explicit component paths taken, NULL-terminated */
         char **stamps, **private_metadata; /* per component of components, "" if none; from PrepareBackup or PostSnapshot */
-        char **failures;       /* "component\nerror\nmessage" each, NULL-terminated or NULL */
+        char **failures;       /* "component\nevent\nerror\nmessage" each, NULL-terminated or NULL */
+        Failure partial;       /* the first of them, for people */
         signed char *succeeded; /* per component, by Complete: -1 not said, 0, 1; NULL before */
         uint64_t volumes;      /* bit per snapshot of the set its data lies on */
         Trace events;

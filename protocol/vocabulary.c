@@ -247,6 +247,17 @@ Condition condition_from_writer(Condition c) {
         }
 }
 
+Condition condition_of_writer(Condition c) {
+        switch (condition_from_writer(c)) {
+        case CONDITION_VETOED:
+                return c >= CONDITION_WRITER_RETRYABLE && c < _CONDITION_MAX ? c : CONDITION_WRITER_RETRYABLE;
+        case CONDITION_VOLUME_MISSING:
+                return CONDITION_WRITER_MISSING_VOLUME;
+        default:
+                return condition_from_writer(c);
+        }
+}
+
 int failure_set(Failure *f, Condition c, const char *format, ...) {
         if (f) {
                 char message[sizeof f->message]; /* the arguments may point into f */

@@ -255,6 +255,8 @@ Condition condition_from_name(const char *dbus_error_name); /* ours or a standar
 Condition condition_from_errno(int error); /* for provider results: unknown: CONDITION_PROVIDER_FAILED */
 /* What a requester is told when a writer answered with this: Vetoed, WriterLost, DeadlinePassed or VolumeMissing. */
 Condition condition_from_writer(Condition c);
+/* What its own record says of it: the four words of writers; any other is WriterRetryable. */
+Condition condition_of_writer(Condition c);
 
 /* An error on its way: always a condition and one line for people. Embedded, no ownership. */
 typedef struct Failure {

@@ -52,7 +52,7 @@ case_abort_reaches_all_and_may_repeat() {
 }
 
 case_a_freeze_that_lasts_too_long_ends_by_itself() {
-        VSS_FAULT=post_commit:delay=20000,commit:delay=20000 start_vssd
+        VSS_FAULT=post-commit:delay=20000,commit:delay=20000 start_vssd
         testwriter --name=short --volume="$one" --freeze-timeout=3
         local begin=$SECONDS
         refuse 6 --provider=fault:null "$one"
@@ -149,7 +149,7 @@ case_one_volume_that_fails_drops_the_whole_set() {
         refuse 5 --provider=fault:btrfs "$tree"
         no_snapshots "after one failed commit"
         stop_vssd
-        VSS_FAULT=end_prepare:fail:1 start_vssd
+        VSS_FAULT=end-prepare:fail:1 start_vssd
         refuse 5 --provider=fault:btrfs "$tree"
         no_snapshots "after a failed preparation"
         for v in "$tree" "$grove"; do

@@ -58,11 +58,12 @@ case_unprivileged_caller_is_refused() {
 case_account_may_register_its_writer() {
         local status=0
         printf '[Writer]\nUser=nobody\n' >"$CONFIGURATION_DIRECTORY/writers.d/allowed.conf"
-        kill -HUP "$VSSD_PID" && sleep 0.2
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null || die "Reload failed"
         run_as nobody timeout 5 "$VSS_BUILD/writers/vss-testwriter" --name=refused >"$VSS_TEST_DIR/refused.log" 2>&1 || status=$?
         grep -q ^ready "$VSS_TEST_DIR/refused.log" && die "nobody registered a writer that is not his"
         [ $status -eq 3 ] || [ $status -eq 1 ] || die "the refused writer ended with $status: $(cat "$VSS_TEST_DIR/refused.log")"
-        run_as nobody "$VSS_BUILD/writers/vss-testwriter" --name=allowed >"$VSS_TEST_DIR/allowed.log" 2>&1 &
+        # with exec, so that it is the writer that the pid names
+        (exec setpriv --reuid nobody --regid "$(id -g nobody)" --clear-groups -- "$VSS_BUILD/writers/vss-testwriter" --name=allowed >"$VSS_TEST_DIR/allowed.log" 2>&1) &
         cleanup_fn stop_process $!
         wait_until 10 grep -q ^ready "$VSS_TEST_DIR/allowed.log" || die "nobody may not register what User= grants: $(cat "$VSS_TEST_DIR/allowed.log")"
 }
@@ -110,7 +111,9 @@ case_cancel_puts_everything_back() {
 
 case_a_requester_that_dies_takes_its_copies_along() {
         testwriter --name=probe --volume="$tree"
-        vssctl --json create --auto-release "$tree" >"$VSS_TEST_DIR/bound.json" &
+        mkfifo "$VSS_TEST_DIR/stays"
+        # its end of input would be the end of the set; with its own pid, not that of a subshell
+        (exec "$VSS_BUILD/client/vssctl" --json create --auto-release "$tree" 0<>"$VSS_TEST_DIR/stays" >"$VSS_TEST_DIR/bound.json") &
         local pid=$!
         wait_until 20 test -s "$VSS_TEST_DIR/bound.json" || die "no set"
         expect_equal 1 "$(vssctl --json snapshots | jq '.snapshots | length')" "snapshots while the requester lives"
@@ -160,11 +163,16 @@ case_failures_are_logged_with_their_context() {
 }
 
 case_report_holds_what_a_bug_report_needs() {
-        (cd "$VSS_TEST_DIR" && vssctl report --output="$VSS_TEST_DIR/report.tar" >/dev/null 2>&1) ||
-                (cd "$VSS_TEST_DIR" && vssctl report >"$VSS_TEST_DIR/report.tar") || die "report failed"
+        printf 'password=hush-hush\n' >"$CONFIGURATION_DIRECTORY/writers.d/secretive.conf"
+        expect_exit 0 vssctl report "$VSS_TEST_DIR/report.tar" >/dev/null
+        rm "$CONFIGURATION_DIRECTORY/writers.d/secretive.conf"
         [ -s "$VSS_TEST_DIR/report.tar" ] || die "the report is empty"
+        expect_equal 600 "$(stat -c %a "$VSS_TEST_DIR/report.tar")" "mode of the report"
         tar -tf "$VSS_TEST_DIR/report.tar" >"$VSS_TEST_DIR/report.list" || die "the report is no archive"
         [ "$(wc -l <"$VSS_TEST_DIR/report.list")" -ge 4 ] || die "the report holds only $(cat "$VSS_TEST_DIR/report.list")"
+        for word in versions sets writers secretive.conf; do grep -q "$word" "$VSS_TEST_DIR/report.list" || die "the report lacks $word: $(cat "$VSS_TEST_DIR/report.list")"; done
+        grep -aq hush-hush "$VSS_TEST_DIR/report.tar" && die "the report holds a password"
+        return 0
 }
 
 case_limits_come_from_the_configuration() {

@@ -97,6 +97,7 @@ for mode in wal delete; do
 
         note "$mode: somebody holds the lock: vetoed before the deadline; a database that was replaced is noticed"
         sqlite_writer --name=book "$a" "$b"
+        rm -f "$VSS_TEST_DIR/held" # of the round before
         python3 -c "
 import sqlite3, sys, time
 c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60); c.execute('BEGIN IMMEDIATE'); print('held', flush=True); time.sleep(60)" "$b" >"$VSS_TEST_DIR/held" &

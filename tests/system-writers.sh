@@ -41,13 +41,10 @@ case_declared_by_a_file_without_code() {
 }
 
 case_scripts_are_called_with_each_event() {
-        local dir=$VSS_TEST_DIR/hooks event
+        local dir=$VSS_TEST_DIR/hooks
         mkdir -p "$dir"
-        for event in identify prepare-backup prepare-snapshot freeze thaw post-snapshot backup-complete backup-shutdown abort; do
-                # 2: this script does not handle the event; without a document the writer makes its own
-                printf '#!/bin/bash\necho %s >>%q\n[ %s != identify ] || exit 2\n' $event "$VSS_TEST_DIR/scripts.log" $event >"$dir/$event"
-                chmod 0755 "$dir/$event"
-        done
+        printf '#!/bin/bash\necho "$1" >>%q\n[ "$1" != identify ] || printf "component=all\\ntree=%%s\\n" %q\n' "$VSS_TEST_DIR/scripts.log" "$data" >"$dir/hook"
+        chmod 0755 "$dir/hook"
         start_writer "$VSS_BUILD/writers/vss-writer-exec" --name=scripts "$dir"
         create --provider=null --require-writer=scripts "$data"
         grep -vx identify "$VSS_TEST_DIR/scripts.log" | xargs >"$VSS_TEST_DIR/scripts.order"
@@ -55,7 +52,7 @@ case_scripts_are_called_with_each_event() {
         expect_exit 0 vssctl complete "$SET" >/dev/null
         expect_equal "backup-complete backup-shutdown" "$(tail -n 2 "$VSS_TEST_DIR/scripts.log" | xargs)" "scripts at the end"
         stop_process "$WRITER_PID"
-        printf '#!/bin/bash\necho no room left >&2\nexit 1\n' >"$dir/freeze"
+        printf '#!/bin/bash\n[ "$1" != freeze ] || { echo no room left >&2; exit 1; }\n[ "$1" != identify ] || printf "component=all\\ntree=%%s\\n" %q\n' "$data" >"$dir/hook"
         start_writer "$VSS_BUILD/writers/vss-writer-exec" --name=scripts "$dir"
         refuse 5 --provider=null --require-writer=scripts "$data"
         grep -q 'no room left' "$SET_DOC" || die "what the script said is lost: $(cat "$SET_DOC")"
@@ -125,11 +122,12 @@ case_chosen_left_out_and_required() {
         create --provider=null --require-writer=beta "$data"
         status=0
         vssctl --json create --provider=null --require-writer=missing "$data" >"$VSS_TEST_DIR/out" 2>&1 || status=$?
-        case $status in 4 | 5 | 9) ;; *) die "a required writer that is not there: status $status" ;; esac
-        testwriter --name=elsewhere
+        expect_equal 4 $status "exit code for a required writer that is not there"
+        testwriter --name=elsewhere --volume="$VSS_TEST_DIR"
         status=0
         vssctl --json create --provider=null --require-writer=elsewhere "$data" >"$VSS_TEST_DIR/out" 2>&1 || status=$?
-        case $status in 5 | 9) ;; *) die "a required writer without data on the volume: status $status" ;; esac
+        expect_equal 9 $status "exit code for a required writer without data on the volume"
+        delete_all
 }
 
 case_list_shows_state_and_last_error() {
@@ -177,6 +175,7 @@ case_failure_report_keeps_the_writers_words() {
 }
 
 case_a_veto_stops_the_set_or_lowers_its_level() {
+        delete_all
         testwriter --name=agrees --volume="$data"
         local log=$WRITER_LOG
         testwriter --name=vetoes --volume="$data" --fail=freeze
@@ -214,6 +213,33 @@ case_sessions_are_forgotten_with_their_set() {
         saw forgets "$WRITER_LOG" backup-shutdown || die "the writer was not told"
 }
 
+case_a_component_that_fails_lowers_the_level() {
+        testwriter --name=whole --volume="$data"
+        testwriter --name=partly --volume="$data" --fail-component=post-snapshot --veto=no-resources
+        local log=$WRITER_LOG doc=$VSS_TEST_DIR/manifest.json
+        create --provider=null --manifest="$doc" "$data"
+        expect_equal filesystem "$(set_field .consistency)" "level of the set"
+        expect_equal filesystem "$(set_field '.writers[] | select(.name == "partly").consistency')" "level of the writer"
+        expect_equal application "$(set_field '.writers[] | select(.name == "whole").consistency')" "level of the other writer"
+        expect_equal waiting-for-backup-complete "$(writer_field partly .state)" "state: the event itself is done"
+        writer_field partly .error.name | grep -q 'WriterNoResources$' || die "the list hides the failure"
+        set_field '.warnings[]' | grep -q 'partly.*data.*post-snapshot' || die "no warning: $(set_field .warnings)"
+        expect_equal "post-snapshot org.vssd.Vss1.Error.WriterNoResources" "$(jq -r '.writers[] | select(.name == "partly").components[0].failures[0]
+                | "\(.event) \(.error)"' "$doc")" "failure in the manifest"
+        expect_equal 0 "$(jq '.writers[] | select(.name == "whole").components[0].failures | length' "$doc")" "failures of the other writer"
+        expect_equal data "$(vssctl --json show "$SET" | json '.record.writers[] | select(.name == "partly").failures[0].component')" "failure in the record"
+        saw partly "$log" abort && die "abort although the event was done"
+        refuse 9 --provider=null --require=application "$data"
+        stop_process "$WRITER_PID"
+        # what fails later stands in the manifest too, and complete says it
+        testwriter --name=later --volume="$data" --fail-component=backup-complete --freeze-timeout=20
+        create --provider=null --require=application "$data"
+        expect_exit 5 vssctl complete --manifest="$doc" "$SET" >/dev/null 2>&1
+        expect_equal backup-complete "$(jq -r '.writers[] | select(.name == "later").components[0].failures[0].event' "$doc")" "event in the manifest"
+        expect_equal completed "$(vssctl --json show "$SET" | jq -r .state)" "state of the set"
+        delete_all
+}
+
 case_fails_a_chosen_event_so_many_times() {
         local event want
         for event in prepare-backup prepare-snapshot freeze post-snapshot; do
@@ -234,5 +260,5 @@ cases joins_and_leaves_at_run_time declared_by_a_file_without_code scripts_are_c
         identify_asks_without_side_effects chosen_left_out_and_required list_shows_state_and_last_error \
         detail_shows_the_whole_document states_follow_the_session failure_report_keeps_the_writers_words \
         a_veto_stops_the_set_or_lowers_its_level a_lost_writer_is_noticed sessions_are_forgotten_with_their_set \
-        fails_a_chosen_event_so_many_times
+        a_component_that_fails_lowers_the_level fails_a_chosen_event_so_many_times
 stop_vssd

@@ -73,6 +73,9 @@ static int before(Writer *w, Event *e, void *userdata) {
         case MISDEED_FAIL:
                 return vss_event_fail(e, t->test->veto, "%s was told to fail at %s", t->name,
                                       writer_event_to_string(e->kind));
+        case MISDEED_FAIL_COMPONENT:
+                return vss_event_fail_component(e, "data", t->test->veto, "%s was told to lose its component at %s",
+                                                t->name, writer_event_to_string(e->kind));
         case MISDEED_HANG:
                 return hang(t, e);
         case MISDEED_DIE:
@@ -214,6 +217,10 @@ static int set_fail(void *target, const char *value, Failure *reterr) {
         return add_rule(target, MISDEED_FAIL, value, reterr);
 }
 
+static int set_fail_component(void *target, const char *value, Failure *reterr) {
+        return add_rule(target, MISDEED_FAIL_COMPONENT, value, reterr);
+}
+
 static int set_hang(void *target, const char *value, Failure *reterr) {
         return add_rule(target, MISDEED_HANG, value, reterr);
 }
@@ -304,6 +311,7 @@ static const ProgramOption options[] = {
         { "volume", "PATH", "one component that covers all of PATH", set_volume },
         { "freeze-timeout", "SEC", "longest time from Freeze to Thaw", set_freeze_timeout },
         { "fail", "EVENT[:N]", "fail the first N times the event comes (default always)", set_fail },
+        { "fail-component", "EVENT[:N]", "say that its component failed, and go on", set_fail_component },
         { "hang", "EVENT[:N]", "never answer", set_hang },
         { "die", "EVENT[:N]", "end by SIGKILL", set_die },
         { "late", "EVENT:MSEC[:N]", "answer so much later", set_late },

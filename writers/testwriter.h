@@ -6,6 +6,7 @@
 typedef enum Misdeed {
         MISDEED_NONE,
         MISDEED_FAIL,
+        MISDEED_FAIL_COMPONENT,
         MISDEED_HANG,
         MISDEED_DIE,
         MISDEED_LATE,
