@@ -6,6 +6,7 @@
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
+#include "daemon/mounts.h"
 #include "protocol/text.h"
 #include "providers/vss-provider.h"
 #include <stdio.h>
@@ -269,13 +270,11 @@ void set_end_session(Set *s, const char *reason) {
 
 static void delete_next(SetVerb *v);
 
-static void request_for(SetVerb *v, uint32_t op, const char *path) {
+static void request_for(SetVerb *v, uint32_t op) {
         memset(v->request, 0, sizeof *v->request);
         v->request->op = op;
         memcpy(v->request->set, v->set->id, sizeof v->request->set);
         memcpy(v->request->snapshot, v->current->id, sizeof v->request->snapshot);
-        if (path)
-                (void) snprintf(v->request->path, sizeof v->request->path, "%s", path);
         if (v->force)
                 v->request->flags = VSS_CALL_FORCE;
 }
@@ -315,33 +314,9 @@ static void start_job(SetVerb *v, ProviderDone done) {
         done(NULL, -EBADF, &f, v);
 }
 
-static void unmount_next(SetVerb *v);
-
-static void on_unmounted(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
-        SetVerb *v = userdata;
-        char **mounts = v->current->mounts;
-
-        (void) close_fd(fd);
-        v->job = provider_job_free(v->job);
-        if (failure && failure->condition != CONDITION_NOT_FOUND) {
-                add_result(v, v->current->id, failure);
-                delete_next(v);
-                return;
-        }
-        free(mounts[0]);
-        memmove(mounts, mounts + 1, strings_count(mounts + 1) * sizeof *mounts + sizeof *mounts);
-        unmount_next(v);
-}
-
-static void unmount_next(SetVerb *v) {
-        Snapshot *c = v->current;
-
-        if (c->mounts && c->mounts[0]) {
-                request_for(v, VSS_WIRE_UNMOUNT, c->mounts[0]);
-                start_job(v, on_unmounted);
-                return;
-        }
-        request_for(v, VSS_WIRE_REMOVE, NULL);
+static void remove_current(SetVerb *v) {
+        mounts_drop(v->set->manager->mounts, v->current->id, NULL);
+        request_for(v, VSS_WIRE_REMOVE);
         start_job(v, on_removed);
 }
 
@@ -385,7 +360,7 @@ static void delete_next(SetVerb *v) {
                         (void) failure_set(&f, CONDITION_BUSY, "snapshot %s is mounted at %s; unmount it or use --force",
                                            v->current->id, v->current->mounts[0]);
                 else {
-                        unmount_next(v);
+                        remove_current(v);
                         return;
                 }
                 add_result(v, v->current->id, &f);
