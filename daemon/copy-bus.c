@@ -8,7 +8,6 @@
 #include "daemon/manager-private.h"
 #include "daemon/set-bus.h"
 #include "protocol/busutil.h"
-#include "protocol/metadata.h"
 #include "protocol/text.h"
 
 typedef struct OpenCopy {
@@ -33,24 +32,14 @@ static const SetWriter *find_sender(const Set *s, const char *sender) {
         return NULL;
 }
 
-/* Has this writer data there? By the document the set was planned with. */
-static bool has_data_on(const SetWriter *w, const Snapshot *snapshot) {
-        _cleanup_(metadata_freep) Metadata *d = NULL;
-        const char *root = snapshot->mount_point ? snapshot->mount_point : snapshot->name;
-        if (!w->metadata_text || metadata_parse(w->metadata_text, strlen(w->metadata_text), NULL, &d) < 0)
-                return false;
-        for (size_t i = 0; i < d->n_components; i++)
-                for (size_t j = 0; j < d->components[i].n_files; j++)
-                        if (path_is_inside(d->components[i].files[j].set.root, root))
-                                return true;
-        return false;
-}
-
-static Snapshot *find_copy(Set *s, const char *volume) {
+/* Only where this writer has data, by what the set was planned with: its document may say anything. */
+static Snapshot *find_copy(Set *s, const SetWriter *w, const char *volume) {
         Snapshot *snapshot;
+        unsigned index = 0;
         LIST_FOREACH(snapshot, &s->snapshots, entries)
-                if (streq_null(snapshot->name, volume) || streq_null(snapshot->mount_point, volume) ||
-                    streq_null(snapshot->volume, volume))
+                if (w->volumes & (1ULL << index++) &&
+                    (streq_null(snapshot->name, volume) || streq_null(snapshot->mount_point, volume) ||
+                     streq_null(snapshot->volume, volume)))
                         return snapshot;
         return NULL;
 }
@@ -68,11 +57,11 @@ static void open_copy_start(Call *c) {
         if (!s)
                 return;
         const SetWriter *w = sender ? find_sender(s, sender) : NULL;
-        const Snapshot *snapshot = w ? find_copy(s, o->volume) : NULL;
+        const Snapshot *snapshot = w ? find_copy(s, w, o->volume) : NULL;
         if (!w || s->phase != PHASE_POST_SNAPSHOT)
                 call_failf(c, CONDITION_BAD_STATE,
                            "only a writer of the set may do this, and only while it is in PostSnapshot");
-        else if (!snapshot || !has_data_on(w, snapshot))
+        else if (!snapshot)
                 call_failf(c, CONDITION_NOT_FOUND, "%s: no volume of this set with data of writer %s", o->volume,
                            w->reference);
         else if (o->dry_run)

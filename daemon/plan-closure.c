@@ -50,6 +50,38 @@ static int check_arguments(Planner *p, Failure *reterr) {
         return 0;
 }
 
+/*
+ * What a writer says about its files decides which volumes are taken and what stands still, so an account other than root can
+ * only speak for directories of its own (hazards C2). One that does not is heard no further, as if Identify had failed.
+ */
+static void check_owner(Planner *p, const ClosureRoot *root, uid_t owner) {
+        Candidate *c = &p->candidates[root->writer];
+        Writer *w = c->writer;
+        const char *path = c->metadata->components[root->component].path;
+
+        if (w->uid == 0 || w->uid == owner || c->failure.condition != CONDITION_NONE)
+                return;
+        if (owner == (uid_t) -1)
+                (void) failure_set(&c->failure, CONDITION_NOT_AUTHORIZED,
+                                   "component \"%.80s\" of writer %s has files in %.200s, which is no directory that uid %u could own",
+                                   path, w->reference, root->root, (unsigned) w->uid);
+        else
+                (void) failure_set(&c->failure, CONDITION_NOT_AUTHORIZED,
+                                   "component \"%.80s\" of writer %s has files in %.200s, a directory of uid %u: a writer of uid %u "
+                                   "speaks only for directories of its own; run it as root or chown that",
+                                   path, w->reference, root->root, (unsigned) owner, (unsigned) w->uid);
+        w->state = WRITER_FAILED_AT_IDENTIFY;
+        w->last_error = c->failure;
+        manager_writer_changed(p->manager, w);
+}
+
+static void place_roots(Planner *p) {
+        for (size_t i = 0; i < p->n_roots; i++) {
+                p->roots[i].volume = p->probed->path_volume[p->root_path[i]];
+                check_owner(p, &p->roots[i], p->probed->path_owner[p->root_path[i]]);
+        }
+}
+
 /* One more volume for the set; in_set is by index of the probed volumes. */
 static bool add_volume(Planner *p, bool *in_set, int volume) {
         if (in_set[volume])
@@ -91,8 +123,9 @@ static int close_set(Planner *p, bool *in_set, Failure *reterr) {
         while (changed) {
                 changed = false;
                 for (unsigned i = 0; i < p->n_candidates; i++) {
-                        int r = p->candidates[i].metadata
-                                ? closure_select(p->options, &p->candidates[i], i, p->roots, p->n_roots, reterr) : 0;
+                        Candidate *c = &p->candidates[i];
+                        int r = c->failure.condition == CONDITION_NONE
+                                ? closure_select(p->options, c, i, p->roots, p->n_roots, reterr) : 0;
                         if (r < 0)
                                 return r;
                 }
@@ -233,8 +266,7 @@ static int close_and_take(Planner *p, Failure *reterr) {
         r = check_arguments(p, reterr);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < p->n_roots; i++)
-                p->roots[i].volume = p->probed->path_volume[p->root_path[i]];
+        place_roots(p);
         for (size_t i = 0; i < p->probed->n_volumes; i++)
                 if (p->probed->volumes[i]->argument || is_nested(p, p->probed->volumes[i]))
                         (void) add_volume(p, in_set, (int) i);

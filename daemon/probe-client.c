@@ -152,6 +152,7 @@ static int take_found(Probe *p, const struct ProbeReply *reply) {
             !text_is_valid(reply->text, sizeof(reply->text)))
                 return -EBADMSG;
         result->path_volume[reply->index] = reply->volume;
+        result->path_owner[reply->index] = reply->owner;
         if (reply->volume < 0)
                 (void) failure_set(&result->path_failure[reply->index], (Condition) reply->condition, "%s",
                                    reply->text);
@@ -256,6 +257,7 @@ static int probe_add_path(Probe *p, const ProbePath *path) {
         size_t i = p->n_paths++;
 
         p->result->path_volume[i] = -1;
+        p->result->path_owner[i] = (uid_t) -1;
         (void) failure_set(&p->result->path_failure[i], CONDITION_FAILED, "%.300s was not looked at", path->path);
         if (path->is_argument && !(p->paths[i] = strdup(path->path)))
                 return -ENOMEM;
@@ -285,7 +287,8 @@ static int probe_prepare(Probe *p, const ProbePath *paths, size_t n_paths, unsig
                 return -ENOMEM;
         p->result->path_volume = calloc(n_paths + 1, sizeof(*p->result->path_volume));
         p->result->path_failure = calloc(n_paths + 1, sizeof(*p->result->path_failure));
-        if (!p->result->path_volume || !p->result->path_failure)
+        p->result->path_owner = calloc(n_paths + 1, sizeof(*p->result->path_owner));
+        if (!p->result->path_volume || !p->result->path_failure || !p->result->path_owner)
                 return -ENOMEM;
         for (size_t i = 0; i < n_paths; i++) {
                 r = probe_add_path(p, &paths[i]);

@@ -295,14 +295,26 @@ static int send_volumes(Resolver *r) {
         return 0;
 }
 
+/* Of what was opened, not of what the path leads to by now. A server that hangs is not asked. */
+static uint32_t owner_of(int fd) {
+        struct statx st;
+
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_UID, &st) < 0 || !S_ISDIR(st.stx_mode))
+                return UINT32_MAX;
+        return st.stx_uid;
+}
+
 static int send_paths(const Question *q) {
         for (size_t i = 0; i < q->n_paths; i++) {
                 const Path *p = &q->paths[i];
                 struct ProbeReply reply = { .op = PROBE_FOUND, .index = (int32_t) p->request->index, .volume = -1 };
                 int r;
 
-                if (p->fd >= 0)
+                reply.owner = UINT32_MAX;
+                if (p->fd >= 0) {
                         reply.volume = (int32_t) p->volume;
+                        reply.owner = owner_of(p->fd);
+                }
                 reply.condition = p->failure.condition;
                 (void) snprintf(reply.text, sizeof(reply.text), "%s", p->failure.message);
                 r = send_reply(&reply, -1);

@@ -8,7 +8,7 @@
  *   END(flags, uid) ────────────────────►
  *                                     ◄──  AT(index)                    before an argument is looked up: names a
  * culprit ◄──  VOLUME(index, …) + root fd   numbered from 0 in the order of sending ◄──  MOUNT(volume, name) each
- * further mount point of it ◄──  FOUND(index, volume)         or condition and text, one per path ◄──  LEFT_OUT(name,
+ * further mount point of it ◄──  FOUND(index, volume, owner)  or condition and text, one per path ◄──  LEFT_OUT(name,
  * text), STALLS(name, text) ◄──  DONE(condition, text)
  *
  * Names are escaped as on the bus (\xHH) in both directions; one that does not fit escaped is refused.
@@ -47,6 +47,7 @@ struct ProbeReply {
         int32_t index, volume; /* of the path, -1: none */
         uint32_t kind, level, can_hold, has_fd, n_keys;
         int32_t mount_id;
+        uint32_t owner; /* FOUND: of the directory that was looked up; UINT32_MAX: it is none */
         uint64_t dev, superblock, subvolume, size_bytes;
         uint64_t keys[VOLUME_KEYS_MAX];
         char name[LIMIT_PATH_BYTES], mount_point[LIMIT_PATH_BYTES];

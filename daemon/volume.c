@@ -60,6 +60,7 @@ ProbeResult *probe_result_free(ProbeResult *r) {
         free(r->volumes);
         free(r->path_volume);
         free(r->path_failure);
+        free(r->path_owner);
         (void) strings_free(r->left_out);
         (void) strings_free(r->stalls);
         free(r);

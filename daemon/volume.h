@@ -74,6 +74,8 @@ typedef struct ProbeResult {
         size_t n_volumes;
         int *path_volume;      /* per path: index into volumes, or -1 with path_failure */
         Failure *path_failure; /* per path; condition NONE when fine */
+        /* per path: whose directory it is, or the nearest one that exists; -1: not found, or no directory */
+        uid_t *path_owner;
         size_t n_paths;
         char **left_out; /* --nested: mounts below that nothing can take, "PATH: why", NULL-terminated */
         char **stalls;   /* file systems outside that lie on one inside: "stalls with it", NULL-terminated */

@@ -76,6 +76,8 @@ static void print_result(const ProbeResult *r) {
                 json_object *p = json_object_new_object();
 
                 json_object_object_add(p, "volume", json_object_new_int(r->path_volume[i]));
+                if (r->path_owner[i] != (uid_t) -1)
+                        json_object_object_add(p, "owner", json_object_new_int64(r->path_owner[i]));
                 if (r->path_volume[i] < 0) {
                         json_object_object_add(p, "exit_code",
                                                json_object_new_int(condition_exit_code(r->path_failure[i].condition)));
