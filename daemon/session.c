@@ -142,17 +142,23 @@ static int read_failures(SetWriter *w, WriterEvent e, sd_bus_message *m) {
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
+/* A stamp that was cut would be one that the writer never gave: rather none of its answer than a part of it. */
 static int keep(char ***list, size_t n, size_t index, const char *text) {
+        char *copy;
+
+        if (strnlen(text, LIMIT_STRING_BYTES + 1) > LIMIT_STRING_BYTES)
+                return -EMSGSIZE;
         if (!*list) {
                 *list = calloc(n + 1, sizeof **list);
                 for (size_t i = 0; *list && i < n; i++)
                         (*list)[i] = strdup("");
         }
-        if (!*list)
+        copy = *list ? strdup(text) : NULL;
+        if (!copy)
                 return -ENOMEM;
         free((*list)[index]);
-        (*list)[index] = strndup(text, LIMIT_STRING_BYTES);
-        return (*list)[index] ? 0 : -ENOMEM;
+        (*list)[index] = copy;
+        return 0;
 }
 
 static int read_component(SetWriter *w, sd_bus_message *m) {
