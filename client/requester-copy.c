@@ -129,18 +129,21 @@ static int snapshot_call_new(struct vss_set *s, const char *id, const char *memb
 
 _public_ int vss_snapshot_mount(struct vss_set *s, const char *id, const char *directory, char **ret_path) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
+        _cleanup_free_ char *place = NULL;
         const char *path;
         int k = snapshot_call_new(s, id, "Mount", &m);
+        if (k >= 0 && path_to_bus(directory ? directory : "", &place) < 0)
+                k = requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");
         if (k >= 0)
-                k = requester_check(s->requester, sd_bus_message_append(m, "sa{sv}", directory ? directory : "", 0));
+                k = requester_check(s->requester, sd_bus_message_append(m, "sa{sv}", place, 0));
         if (k >= 0)
                 k = requester_call(s->requester, m, s->requester->long_usec, &reply);
         if (k >= 0)
                 k = requester_check(s->requester, sd_bus_message_read(reply, "s", &path));
         if (k < 0 || !ret_path)
                 return k < 0 ? k : 0;
-        *ret_path = strdup(path);
-        return *ret_path ? 0 : requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");
+        k = path_from_bus(path, ret_path);
+        return k >= 0 ? 0 : requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");
 }
 
 _public_ int vss_snapshot_unmount(struct vss_set *s, const char *id) {

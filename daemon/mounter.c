@@ -7,8 +7,10 @@
  * removed, so between look and act it stays.
  */
 #include "daemon/mounter.h"
+#include "protocol/text.h"
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -97,9 +99,12 @@ static int mount_detached(const struct MounterRequest *q, int copy, struct Mount
         return TAKE_FD(tree);
 }
 
-/* "/a/b/c" into "/a/b" and "c"; "/" has no parent. In place. */
-static int split_path(char *path, const char **ret_parent, const char **ret_name) {
-        char *slash = strrchr(path, '/');
+/* The bytes of "/a/b/c" into "/a/b" and "c"; "/" has no parent. *ret is the caller's. */
+static int split_path(const char *escaped, char **ret, const char **ret_parent, const char **ret_name) {
+        int r = path_unescape(escaped, ret);
+        if (r < 0)
+                return r;
+        char *path = *ret, *slash = strrchr(path, '/');
         if (path[0] != '/' || !slash[1] || streq(slash + 1, ".") || streq(slash + 1, ".."))
                 return -EINVAL;
         *slash = '\0';
@@ -127,10 +132,9 @@ static int open_place_at(const struct MounterRequest *q, int parent, const char 
 }
 
 static int open_place(const struct MounterRequest *q, struct MounterReply *reply) {
-        char path[LIMIT_PATH_BYTES];
+        _cleanup_free_ char *path = NULL;
         const char *parent, *name;
-        (void) snprintf(path, sizeof(path), "%s", q->path);
-        if (split_path(path, &parent, &name) < 0)
+        if (split_path(q->path, &path, &parent, &name) < 0)
                 return fail(reply, EINVAL, "%s: not a place to mount on", q->path);
         if (q->flags & MOUNTER_OURS)
                 (void) mkdir(parent, 0700);
@@ -149,8 +153,22 @@ static int become(uint32_t uid) {
         return (uint32_t) setfsuid((uid_t) -1) == uid ? 0 : -EPERM;
 }
 
+/* Its canonical path, as text: a directory on the way may be called anything, line breaks included. */
+static int name_place(int place, struct MounterReply *reply) {
+        _cleanup_free_ char *text = NULL;
+        char self[40], path[PATH_MAX];
+        (void) snprintf(self, sizeof(self), "/proc/self/fd/%d", place);
+        ssize_t n = readlink(self, path, sizeof(path));
+        if (n < 0 || n == sizeof(path))
+                return n < 0 ? -errno : -ENAMETOOLONG;
+        path[n] = '\0';
+        int r = path_escape(path, &text);
+        if (r < 0)
+                return r;
+        return snprintf(reply->path, sizeof(reply->path), "%s", text) < (int) sizeof(reply->path) ? 0 : -ENAMETOOLONG;
+}
+
 static int do_mount(const struct MounterRequest *q, int copy, struct MounterReply *reply) {
-        char self[40];
         _cleanup_close_ int tree = mount_detached(q, copy, reply);
         if (tree < 0)
                 return tree;
@@ -161,12 +179,10 @@ static int do_mount(const struct MounterRequest *q, int copy, struct MounterRepl
                 return place;
         if (become(0) < 0)
                 return fail(reply, EPERM, "cannot take root's rights back");
-        (void) snprintf(self, sizeof(self), "/proc/self/fd/%d", place);
-        ssize_t n = readlink(self, reply->path, sizeof(reply->path) - 1);
-        if (n < 0)
-                return fail(reply, errno, "%s: %s", q->path, strerror(errno));
-        reply->path[n] = '\0';
-        int r = mount_id_of(tree, "", AT_EMPTY_PATH, &reply->mount_id);
+        int r = name_place(place, reply);
+        if (r < 0)
+                return fail(reply, -r, "%s: %s", q->path, strerror(-r));
+        r = mount_id_of(tree, "", AT_EMPTY_PATH, &reply->mount_id);
         if (r < 0)
                 return fail(reply, -r, "%s: the kernel does not number mounts", q->path);
         if (move_mount(tree, "", place, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
@@ -175,11 +191,10 @@ static int do_mount(const struct MounterRequest *q, int copy, struct MounterRepl
 }
 
 static int do_unmount(const struct MounterRequest *q, struct MounterReply *reply) {
-        char path[LIMIT_PATH_BYTES];
+        _cleanup_free_ char *path = NULL;
         const char *parent, *name;
         uint64_t id = 0;
-        (void) snprintf(path, sizeof(path), "%s", q->path);
-        if (split_path(path, &parent, &name) < 0)
+        if (split_path(q->path, &path, &parent, &name) < 0)
                 return fail(reply, EINVAL, "%s: not a mount point", q->path);
         _cleanup_close_ int fd = open_with(AT_FDCWD, parent, O_PATH | O_DIRECTORY,
                                            RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS);

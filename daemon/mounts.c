@@ -281,29 +281,38 @@ void mounts_settle(Mounts *b) {
 /* \040 and the like, in place. */
 static void unescape(char *place) {
         char *out = place;
-        for (const char *in = place; *in; in++) {
-                unsigned octal;
-                if (*in == '\\' && sscanf(in + 1, "%3o", &octal) == 1) {
-                        *out++ = (char) octal;
-                        in += 3;
+        for (const char *in = place; *in;)
+                if (in[0] == '\\' && strspn(in + 1, "01234567") >= 3) {
+                        *out++ = (char) ((in[1] - '0') << 6 | (in[2] - '0') << 3 | (in[3] - '0'));
+                        in += 4;
                 } else
-                        *out++ = *in;
-        }
+                        *out++ = *in++;
         *out = '\0';
 }
 
+typedef bool (*MountFunction)(uint64_t mount_id, const char *place, void *userdata);
+
+/* Field 5 of a line, as text as on the bus. Users choose names and lengths of directories that something is mounted on.
+ */
+static bool mount_line_take(char *line, MountFunction f, void *userdata) {
+        _cleanup_free_ char *place = NULL;
+        unsigned long long id;
+        int at = 0;
+        if (sscanf(line, "%llu %*u %*s %*s %n", &id, &at) != 1 || at == 0)
+                return false;
+        line[at + (int) strcspn(line + at, " \n")] = '\0';
+        unescape(line + at);
+        return path_escape(line + at, &place) >= 0 && f(id, place, userdata);
+}
+
 /* The mount table instead of the path: looking at a path can hang. True as soon as f says so. */
-static bool mount_table_find(bool (*f)(uint64_t mount_id, const char *place, void *userdata), void *userdata) {
-        char line[2 * LIMIT_PATH_BYTES], place[LIMIT_PATH_BYTES];
+static bool mount_table_find(MountFunction f, void *userdata) {
+        _cleanup_free_ char *line = NULL;
+        size_t size = 0;
         bool found = false;
         FILE *table = fopen("/proc/self/mountinfo", "re");
-        while (table && !found && fgets(line, sizeof(line), table)) {
-                unsigned long long id;
-                if (sscanf(line, "%llu %*u %*s %*s %4095s", &id, place) != 2)
-                        continue;
-                unescape(place);
-                found = f(id, place, userdata);
-        }
+        while (table && !found && getline(&line, &size, table) > 0)
+                found = mount_line_take(line, f, userdata);
         if (table)
                 (void) fclose(table);
         return found;

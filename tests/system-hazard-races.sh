@@ -72,6 +72,28 @@ for _ in {1..30}; do
 done
 stop_process $swapper
 
+note "a directory whose name looks like a line of our notes, and one that is no text"
+mkdir "$VSS_TEST_DIR/victim"
+mount -t tmpfs victim "$VSS_TEST_DIR/victim"
+cleanup_fn umount "$VSS_TEST_DIR/victim"
+odd=$VSS_TEST_DIR/play/$'x\n'"$id $(findmnt -n -o ID "$VSS_TEST_DIR/victim") 0 $VSS_TEST_DIR/victim"$'\n \xff\\'
+mkdir -p "$odd/here"
+ln -s "$odd" "$VSS_TEST_DIR/play/link"
+bus_call org.vssd.Vss1 "/org/vssd/Vss1/snapshots/$(sed 's/-/_2d/g; s/^\([0-9]\)/_3\1/' <<<"$id")" org.vssd.Vss1.Snapshot \
+        Mount 'sa{sv}' "$VSS_TEST_DIR/play/link/here" 0 >/dev/null || die "a directory with an odd name cannot be mounted on"
+mountpoint -q "$odd/here" || die "it is mounted elsewhere"
+expect_equal 1 "$(wc -l <"$RUNTIME_DIRECTORY/mounts.list")" "lines of the notes"
+vssctl --json snapshots | json '.snapshots[0].mounts[0]' | grep -qF '\x0a' || die "the mount is not listed"
+expect_exit 0 vssctl umount "$odd/here"
+mountpoint -q "$odd/here" && die "it is still mounted"
+expect_exit 0 vssctl mount "$id" "$odd/here"
+kill -KILL "$VSSD_PID"
+wait "$VSSD_PID" || :
+start_vssd
+mountpoint -q "$VSS_TEST_DIR/victim" || die "what was mounted by somebody else was unmounted"
+expect_exit 0 vssctl umount "$odd/here"
+mountpoint -q "$odd/here" && die "the next vssd does not know it"
+
 note "a mounted copy gives its owner no powers"
 path=$(vssctl --json mount "$id" | json .path)
 for option in ro nosuid nodev; do
