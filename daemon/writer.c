@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Calls to one writer. sd-bus would happily send ten calls to a peer that answers none; here each writer has a queue of which
- * only the head is on the bus, each call has a timer of its own (also while it waits), and Abort and BackupShutdown overtake an
- * unanswered call of the same set, because a writer that hangs must still hear that it may go on.
+ * only the head is on the bus, each call has a timer of its own (also while it waits), and Abort and BackupShutdown overtake
+ * whatever the same set still wants of it, because a writer that hangs must still hear that it may go on.
+ *
+ * The bus allows only so many unanswered calls. Slow work of many writers must not take the places of what has a clock, and
+ * nothing the places of what lets a frozen application go on.
  */
 #include "daemon/manager.h"
 #include "protocol/busutil.h"
 #include "protocol/metadata.h"
+
+enum { CALLS_SLOW_MAX = LIMIT_CALLS_IN_FLIGHT - 30, CALLS_MAX = LIMIT_CALLS_IN_FLIGHT - 15 };
 
 struct WriterCall {
         TAILQ_ENTRY(WriterCall) entries;
@@ -58,15 +63,15 @@ static void call_finish(WriterCall *c, Outcome outcome, const Failure *failure, 
         WriterCallDone done = c->done;
         void *userdata = c->userdata;
         WriterEvent event = c->event;
-        bool was_full = w->manager->calls_in_flight >= LIMIT_CALLS_IN_FLIGHT;
+        bool was_full = w->manager->calls_in_flight >= CALLS_SLOW_MAX, was_sent = c->slot;
 
         if (event == EVENT_THAW || event == EVENT_ABORT || event == EVENT_BACKUP_SHUTDOWN)
                 if (streq(w->frozen_for, c->set))
                         w->frozen_for[0] = '\0';
         call_destroy(c);
-        if (outcome == OUTCOME_TIMEOUT)
+        if (outcome == OUTCOME_TIMEOUT && was_sent)
                 w->unanswered++;
-        else if (outcome != OUTCOME_DIED)
+        else if (outcome != OUTCOME_TIMEOUT && outcome != OUTCOME_DIED)
                 w->unanswered = 0;
         if (done)
                 done(w, outcome, failure, reply, userdata);
@@ -134,6 +139,32 @@ static int call_send(WriterCall *c) {
         return 0;
 }
 
+static bool ends_session(WriterEvent e) {
+        return e == EVENT_ABORT || e == EVENT_BACKUP_SHUTDOWN;
+}
+
+static bool has_place(const WriterCall *c) {
+        bool frees = c->writer->frozen_for[0] && streq(c->writer->frozen_for, c->set);
+        bool has_clock = c->event == EVENT_FREEZE || ends_session(c->event);
+        unsigned max = frees ? LIMIT_CALLS_IN_FLIGHT : has_clock ? CALLS_MAX : CALLS_SLOW_MAX;
+
+        return c->writer->manager->calls_in_flight < max;
+}
+
+/* To the writer, or to the answer that nobody has to give; or it waits for a place. */
+static void call_start(WriterCall *c) {
+        Writer *w = c->writer;
+
+        if (!w->lost && writer_wants(w, c->event)) {
+                if (!has_place(c) || call_send(c) >= 0)
+                        return;
+                w->lost = true; /* what cannot be sent to cannot take part */
+                w->manager->writers_due_usec = 0;
+        }
+        /* Without memory the timer settles it. */
+        (void) sd_event_add_defer(w->manager->event, &c->defer, on_defer, c);
+}
+
 /* Sends the head of the queue if nothing is on the bus and nothing forbids it. */
 static void writer_pump(Writer *w) {
         WriterCall *c = TAILQ_FIRST(&w->calls), *other;
@@ -151,28 +182,32 @@ static void writer_pump(Writer *w) {
                 TAILQ_INSERT_HEAD(&w->calls, other, entries);
                 c = other;
         }
-        if (!w->lost && writer_wants(w, c->event)) {
-                if (w->manager->calls_in_flight >= LIMIT_CALLS_IN_FLIGHT)
-                        return;
-                if (call_send(c) >= 0)
-                        return;
-                w->lost = true; /* what cannot be sent to cannot take part */
-                w->manager->writers_due_usec = 0;
-        }
-        if (sd_event_add_defer(w->manager->event, &c->defer, on_defer, c) < 0)
-                return; /* the timer settles it */
+        call_start(c);
 }
 
-/* A call of the same set that has not been answered gives way; whoever waited for it has already been told otherwise. */
+/*
+ * Every call of the same set before it gives way, sent or not; whoever waited for them has already been told otherwise. A call
+ * of another set that is on its way stays, and this one goes beside it: a writer expects one call and an Abort.
+ */
 static void overtake(Writer *w, WriterCall *c) {
-        WriterCall *head = TAILQ_FIRST(&w->calls);
+        WriterCall *other, *next;
 
-        if (head == c || !streq(head->set, c->set))
+        for (other = TAILQ_FIRST(&w->calls); other != c; other = next) {
+                next = TAILQ_NEXT(other, entries);
+                if (!streq(other->set, c->set))
+                        continue;
+                other->done = NULL;
+                call_destroy(other);
+        }
+        other = TAILQ_FIRST(&w->calls);
+        if (other == c)
                 return;
-        head->done = NULL;
-        call_destroy(head);
         TAILQ_REMOVE(&w->calls, c, entries);
-        TAILQ_INSERT_HEAD(&w->calls, c, entries);
+        if (other->slot || other->defer) {
+                TAILQ_INSERT_AFTER(&w->calls, other, c, entries);
+                call_start(c);
+        } else
+                TAILQ_INSERT_HEAD(&w->calls, c, entries);
 }
 
 int writer_call_message(Writer *w, WriterEvent e, const char *set, uint64_t deadline_usec, sd_bus_message **ret) {
@@ -212,7 +247,7 @@ int writer_call(Writer *w, WriterEvent e, const char *set, sd_bus_message *m, ui
                 call_destroy(c);
                 return r;
         }
-        if (e == EVENT_ABORT || e == EVENT_BACKUP_SHUTDOWN)
+        if (ends_session(e))
                 overtake(w, c);
         if (ret)
                 *ret = c;
@@ -234,7 +269,11 @@ void writer_forget(Writer *w, void *userdata) {
 
         for (; c; c = next) {
                 next = TAILQ_NEXT(c, entries);
-                if (c->userdata == userdata)
+                if (c->userdata != userdata)
+                        continue;
+                if (ends_session(c->event) && !w->manager->stopping) /* the writer has to hear it all the same */
+                        c->done = NULL;
+                else
                         (void) writer_call_free(c);
         }
 }

@@ -45,7 +45,7 @@ struct Writer {
         char *metadata_text;
         WriterState state;
         Failure last_error;
-        unsigned unanswered; /* calls in a row that ran into their deadline; 2: dropped until it registers again */
+        unsigned unanswered; /* calls in a row that it got and let run into their deadline; 2: dropped until it registers again */
         struct WriterSession {
                 char set[VSS_ID_LENGTH + 1];
                 WriterState state;
@@ -75,7 +75,7 @@ int writer_call_message(Writer *w, WriterEvent e, const char *set, uint64_t dead
 int writer_call(Writer *w, WriterEvent e, const char *set, sd_bus_message *m, uint64_t deadline_usec, WriterCallDone done,
                 void *userdata, WriterCall **ret);
 WriterCall *writer_call_free(WriterCall *c); /* forgets the answer: no callback; the slot stays blocked until it came or timed out */
-/* No callback with this userdata comes any more; what waits unsent is dropped. */
+/* No callback with this userdata comes any more; what waits unsent is dropped, except Abort and BackupShutdown. */
 void writer_forget(Writer *w, void *userdata);
 /* Sets state (of the session and, as the youngest, of the writer) and queues the property change. */
 void writer_set_session(Writer *w, const char *set, WriterState state, const Failure *failure);
