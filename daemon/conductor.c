@@ -218,7 +218,7 @@ static int take_set_writers(Conductor *c) {
                 s->writers[i] = (SetWriter) {
                         .writer = writer_ref(w), .reference = strdup(w->reference), .name = strdup(w->name), .instance = strdup(w->instance),
                         .level = w->level, .state = WRITER_STABLE, .metadata_text = TAKE_PTR(p->metadata_text),
-                        .components = TAKE_PTR(p->components), .volumes = p->volumes,
+                        .components = TAKE_PTR(p->components), .volumes = p->volumes, .whole = p->whole,
                 };
                 s->n_writers++;
                 if (!s->writers[i].reference || !s->writers[i].name || !s->writers[i].instance)
@@ -431,6 +431,8 @@ void conductor_settle(Conductor *c) {
         unsigned index = 0;
         Snapshot *snapshot;
 
+        if (!s->created_at_usec) /* no volume, no commit: the writers' rest is all there is */
+                s->created_at_usec = s->instant_at_usec = clock_usec(CLOCK_REALTIME);
         s->consistency = s->n_snapshots > 0 ? CONSISTENCY_APPLICATION : CONSISTENCY_CRASH;
         LIST_FOREACH(snapshot, &s->snapshots, entries) {
                 snapshot->consistency = snapshot_level(c, snapshot, index++);

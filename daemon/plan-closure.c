@@ -192,6 +192,25 @@ static int take_components(const Candidate *c, PlanWriter *w) {
         return 0;
 }
 
+static void add_up_roots(const Planner *p, unsigned writer, PlanWriter *w) {
+        size_t all = 0, inside = 0;
+
+        for (size_t j = 0; j < p->n_roots; j++) {
+                const ClosureRoot *root = &p->roots[j];
+                if (root->writer != writer)
+                        continue;
+                all++;
+                inside += root->volume >= 0;
+                if (!p->candidates[writer].taken[root->component])
+                        continue;
+                if (root->volume >= 0)
+                        w->volumes |= 1ULL << root->volume;
+                else
+                        w->partial = true;
+        }
+        w->whole = all > 0 && inside == all;
+}
+
 static int take_writers(Planner *p, Failure *reterr) {
         PlanResult *r = &p->result;
 
@@ -205,13 +224,7 @@ static int take_writers(Planner *p, Failure *reterr) {
                         continue;
                 *w = (PlanWriter) { .writer = writer_ref(c->writer), .metadata_text = TAKE_PTR(c->text), .required = c->required };
                 r->n_writers++;
-                for (size_t j = 0; j < p->n_roots; j++)
-                        if (p->roots[j].writer == i && c->taken[p->roots[j].component]) {
-                                if (p->roots[j].volume >= 0)
-                                        w->volumes |= 1ULL << p->roots[j].volume;
-                                else
-                                        w->partial = true;
-                        }
+                add_up_roots(p, i, w);
                 if (take_components(c, w) < 0)
                         return failure_set(reterr, CONDITION_FAILED, "out of memory");
         }

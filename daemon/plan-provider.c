@@ -140,15 +140,31 @@ static bool already_asked(const Planner *p, const char *name) {
         return false;
 }
 
-/* Explicit ones first, in the order of their volumes; then all others by priority, except those that only tests want. */
-static const char *choose_provider(Planner *p) {
-        ProviderEntry *e, *best = NULL;
+/* The wish of the first volume that is nobody's yet and has one; NULL while there is one without. */
+static const char *first_wish(const Planner *p) {
+        const char *first = NULL;
 
         for (size_t i = 0; i < p->result.n_volumes; i++) {
                 const char *wish = explicit_provider(p, i);
-                if (p->result.volumes[i].provider == UNASSIGNED && wish)
-                        return already_asked(p, wish) ? NULL : wish;
+                if (p->result.volumes[i].provider != UNASSIGNED)
+                        continue;
+                if (!wish)
+                        return NULL;
+                first = first ? first : wish;
         }
+        return first;
+}
+
+/*
+ * By priority as long as a volume has no provider of its own, except those that only tests want; then the explicit ones, which
+ * must not be offered what nobody gave them.
+ */
+static const char *choose_provider(Planner *p) {
+        const char *wish = first_wish(p);
+        ProviderEntry *e, *best = NULL;
+
+        if (wish)
+                return already_asked(p, wish) ? NULL : wish;
         LIST_FOREACH(e, &p->manager->providers, entries) {
                 if (!e->ready || streq(e->name, "null") || already_asked(p, e->name))
                         continue;

@@ -16,6 +16,7 @@ typedef struct PlanWriter {
         char **components;      /* paths taken, NULL-terminated */
         uint64_t volumes;       /* bit per volume of the plan its taken components have files on */
         bool required, partial; /* partial: files outside of the set and closure=ignore: at most level filesystem */
+        bool whole;             /* it declares its files, and all of them, taken or not, are on volumes of the set */
         Failure failure;        /* of Identify: then it does not take part */
 } PlanWriter;
 

@@ -80,6 +80,21 @@ static json_object *timing_object(const SetTiming *t) {
         return o;
 }
 
+static json_object *components_array(const SetOptions *o) {
+        json_object *a = json_object_new_array();
+
+        for (size_t i = 0; i < o->n_components; i++) {
+                const SetComponentOption *c = &o->components[i];
+                json_object *j = json_object_new_object();
+                json_add_string(j, "writer", c->writer);
+                json_add_string(j, "path", c->path);
+                json_add_string(j, "options", c->options);
+                json_add_string(j, "previous_stamp", c->previous_stamp);
+                json_object_array_add(a, j);
+        }
+        return a;
+}
+
 static json_object *options_object(const SetOptions *o) {
         json_object *j = json_object_new_object();
 
@@ -97,6 +112,10 @@ static json_object *options_object(const SetOptions *o) {
         json_add_bool(j, "nested", o->nested);
         if (o->labels)
                 json_add_strings(j, "labels", o->labels);
+        json_add_bool(j, "partial_files", o->partial_files);
+        json_add_bool(j, "bootable_state", o->bootable_state);
+        if (o->n_components > 0)
+                json_object_object_add(j, "components", components_array(o));
         return j;
 }
 

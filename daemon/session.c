@@ -78,7 +78,7 @@ int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t dea
                    sd_bus_message *m) {
         uint64_t now = now_usec(), budget = deadline_usec == USEC_INFINITY ? USEC_INFINITY : deadline_usec > now ? deadline_usec - now : 0;
         int component_mode = s->options.n_components > 0, partial = s->options.partial_files, bootable = s->options.bootable_state;
-        int one_instant = 1, resumed = s->loaded;
+        int one_instant = w->whole, resumed = s->loaded || w->resumed;
         bool needs_volumes = e != EVENT_ABORT && e != EVENT_BACKUP_SHUTDOWN;
         int r;
 

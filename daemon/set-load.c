@@ -74,6 +74,48 @@ static int load_snapshot(Set *s, json_object *o, Snapshot *after, Snapshot **ret
         return 0;
 }
 
+static int keep_text(char ***list, size_t n, size_t index, const char *text) {
+        if (isempty(text))
+                return 0;
+        if (!*list)
+                *list = calloc(n + 1, sizeof **list);
+        if (!*list || !((*list)[index] = strdup(text)))
+                return -ENOMEM;
+        return 0;
+}
+
+static void load_failures(SetWriter *w, const char *path, json_object *failures) {
+        for (size_t i = 0; failures && i < json_object_array_length(failures) && i < LIMIT_LIST; i++) {
+                json_object *f = json_object_array_get_idx(failures, i);
+                _cleanup_free_ char *line = NULL;
+                if (asprintf(&line, "%s\n%s\n%s\n%s", path, json_get_string(f, "event", ""), json_get_string(f, "error", ""),
+                             json_get_string(f, "message", "")) < 0)
+                        line = NULL;
+                else
+                        (void) strings_append(&w->failures, line);
+        }
+}
+
+/* What the writer said about its components stands in the manifest; the one that is made at Complete must have it too. */
+static int load_components(SetWriter *w, json_object *components) {
+        size_t n = strings_count(w->components);
+        int r = 0;
+
+        for (size_t i = 0; components && i < json_object_array_length(components) && r >= 0; i++) {
+                json_object *c = json_object_array_get_idx(components, i);
+                const char *path = json_get_string(c, "path", "");
+                for (size_t k = 0; k < n && r >= 0; k++) {
+                        if (!streq(w->components[k], path))
+                                continue;
+                        r = keep_text(&w->stamps, n, k, json_get_string(c, "stamp", NULL));
+                        if (r >= 0)
+                                r = keep_text(&w->private_metadata, n, k, json_get_string(c, "metadata", NULL));
+                        load_failures(w, path, json_get_array(c, "failures"));
+                }
+        }
+        return r;
+}
+
 static int load_writer(Set *s, json_object *o, json_object *manifest_writers) {
         SetWriter *w = &s->writers[s->n_writers];
 
@@ -93,9 +135,12 @@ static int load_writer(Set *s, json_object *o, json_object *manifest_writers) {
         (void) copy_strings(o, "components", &w->components);
         for (size_t i = 0; manifest_writers && i < json_object_array_length(manifest_writers); i++) {
                 json_object *m = json_object_array_get_idx(manifest_writers, i), *metadata = json_get_object(m, "metadata");
-                if (metadata && streq(json_get_string(m, "name", ""), w->name) && streq(json_get_string(m, "instance", ""), w->instance))
-                        (void) json_to_text(metadata, &w->metadata_text);
+                if (!metadata || !streq(json_get_string(m, "name", ""), w->name) || !streq(json_get_string(m, "instance", ""), w->instance))
+                        continue;
+                (void) json_to_text(metadata, &w->metadata_text);
+                return load_components(w, json_get_array(m, "components"));
         }
+        w->dropped = manifest_writers; /* the manifest names only those that went through to the end */
         return 0;
 }
 
@@ -143,6 +188,21 @@ static void load_timing(Set *s, json_object *record) {
         };
 }
 
+static void load_component_options(SetOptions *o, json_object *components) {
+        size_t n = components ? json_object_array_length(components) : 0;
+
+        if (n == 0 || n > LIMIT_COMPONENTS)
+                return;
+        o->components = calloc(n, sizeof *o->components);
+        for (size_t i = 0; o->components && i < n; i++) {
+                json_object *c = json_object_array_get_idx(components, i);
+                SetComponentOption *option = &o->components[o->n_components];
+                *option = (SetComponentOption) { .writer = copy_string(c, "writer"), .path = copy_string(c, "path"),
+                                                 .options = copy_string(c, "options"), .previous_stamp = copy_string(c, "previous_stamp") };
+                o->n_components++;
+        }
+}
+
 static void load_options(Set *s, json_object *record) {
         json_object *o = json_get_object(record, "options"), *requester = json_get_object(record, "requester");
 
@@ -154,6 +214,9 @@ static void load_options(Set *s, json_object *record) {
         s->options.lifetime = (Lifetime) word(o, "lifetime", lifetime_from_string, LIFETIME_PERSISTENT);
         s->options.provider = copy_string(o, "provider");
         (void) copy_strings(o, "labels", &s->options.labels);
+        s->options.partial_files = json_get_bool(o, "partial_files", false);
+        s->options.bootable_state = json_get_bool(o, "bootable_state", false);
+        load_component_options(&s->options, json_get_array(o, "components"));
 }
 
 /* Sets in the middle of something end in the nearest state that is true of their copies. */

@@ -169,6 +169,7 @@ static void find_writer(Set *s, SetWriter *sw) {
                 if (again && again != sw->writer && !again->lost) {
                         writer_unref(sw->writer);
                         sw->writer = writer_ref(again);
+                        sw->resumed = true;
                 }
         } else if (!sw->writer) {
                 Writer *found = manager_find_writer(s->manager, sw->reference);

@@ -97,6 +97,8 @@ typedef struct SetWriter { /* a writer in this set; outlives the writer's death 
         uint64_t volumes;      /* bit per snapshot of the set its data lies on */
         Trace events;
         bool dropped; /* on_writer_failure=degrade: no longer takes part */
+        bool whole;   /* all its data are in the set */
+        bool resumed; /* its registration of now has not seen the set */
 } SetWriter;
 
 typedef struct SetTiming { uint64_t total_usec, queue_usec, prepare_usec, freeze_usec, hold_usec, commit_usec; } SetTiming;

@@ -255,6 +255,15 @@ int writer_call(Writer *w, WriterEvent e, const char *set, sd_bus_message *m, ui
         return 0;
 }
 
+bool writer_is_busy(const Writer *w) {
+        const WriterCall *c;
+
+        TAILQ_FOREACH(c, &w->calls, entries)
+                if (c->set[0])
+                        return true;
+        return w->frozen_for[0];
+}
+
 WriterCall *writer_call_free(WriterCall *c) {
         if (!c)
                 return NULL;

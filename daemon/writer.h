@@ -74,6 +74,8 @@ DEFINE_CLEANUP(Writer *, writer_unref);
 int writer_call_message(Writer *w, WriterEvent e, const char *set, uint64_t deadline_usec, sd_bus_message **ret);
 int writer_call(Writer *w, WriterEvent e, const char *set, sd_bus_message *m, uint64_t deadline_usec, WriterCallDone done,
                 void *userdata, WriterCall **ret);
+/* Does it work for a set, so that a call of another set or Identify would wait? */
+bool writer_is_busy(const Writer *w);
 WriterCall *writer_call_free(WriterCall *c); /* forgets the answer: no callback; the slot stays blocked until it came or timed out */
 /* No callback with this userdata comes any more; what waits unsent is dropped, except Abort and BackupShutdown. */
 void writer_forget(Writer *w, void *userdata);
