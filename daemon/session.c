@@ -53,7 +53,7 @@ static int append_volumes(const Set *s, sd_bus_message *m, bool copies) {
                 r = sd_bus_message_open_container(m, 'a', copies ? "{ss}" : "s");
         LIST_FOREACH(snapshot, &s->snapshots, entries)
                 if (r >= 0) /* only OpenCopy reaches the copy: it is in nobody's mount namespace yet */
-                        r = copies ? sd_bus_message_append(m, "{ss}", snapshot->name, "") : sd_bus_message_append(m, "s", snapshot->name);
+                        r = copies ? sd_bus_message_append(m, "{ss}", snapshot->name, "") : sd_bus_message_append_basic(m, 's', snapshot->name);
         for (int i = 0; r >= 0 && i < 3; i++)
                 r = sd_bus_message_close_container(m);
         return r;

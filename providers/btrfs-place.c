@@ -227,7 +227,9 @@ static int place_open(int parent, const char *name, BtrfsPlace *ret) {
         ret->parent_fd = fcntl(parent, F_DUPFD_CLOEXEC, 3);
         if (ret->parent_fd < 0)
                 return -errno;
-        (void) snprintf(ret->name, sizeof(ret->name), "%s", name);
+        if (strlen(name) >= sizeof(ret->name))
+                return -ENAMETOOLONG;
+        strcpy(ret->name, name);
         return 0;
 }
 
