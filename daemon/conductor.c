@@ -400,6 +400,24 @@ static bool went_well(const SetWriter *w) {
         return !w->dropped && w->failure.condition == CONDITION_NONE && !w->failures;
 }
 
+void conductor_writer_lost(Manager *m, const Writer *w) {
+        Failure f;
+        Set *s;
+
+        TAILQ_FOREACH(s, &m->sets, entries)
+                for (unsigned i = 0; s->conductor && s->conductor->in_sequence && i < s->n_writers; i++) {
+                        const SequenceWriter *q = &s->conductor->sequence_writers[i];
+                        if (s->writers[i].writer != w || q->outstanding || q->lost || q->post_snapshot)
+                                continue; /* an outstanding call ends by itself, and says where */
+                        (void) failure_set(&f, CONDITION_WRITER_LOST, "writer %s left the bus during %s", s->writers[i].reference,
+                                           phase_to_string(s->phase));
+                        if (s->writers[i].failure.condition == CONDITION_NONE)
+                                s->writers[i].failure = f;
+                        conductor_feed(s->conductor, &(SequenceEvent) { .type = SEQ_EVENT_WRITER_LOST, .now_usec = now_usec(), .index = i,
+                                                                        .outcome = OUTCOME_DIED }, &f);
+                }
+}
+
 static Consistency snapshot_level(const Conductor *c, const Snapshot *s, unsigned index) {
         if (s->reachable < CONSISTENCY_APPLICATION)
                 return s->reachable;

@@ -69,6 +69,9 @@ Conductor *conductor_free(Conductor *c);
 /* why: Cancel, requester gone, vssd stops (forced: also after commit began). */
 int conductor_cancel(Conductor *c, const Failure *why, bool forced);
 
+/* It left the bus: sets that wait for no answer of it right now must hear of it all the same. */
+void conductor_writer_lost(Manager *m, const Writer *w);
+
 /* turns.c */
 /* Any set in the way of this one? The requester-visible reason in *reterr. */
 Set *turns_blocked_by(Set *s);

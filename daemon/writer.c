@@ -7,6 +7,7 @@
  * The bus allows only so many unanswered calls. Slow work of many writers must not take the places of what has a clock, and
  * nothing the places of what lets a frozen application go on.
  */
+#include "daemon/conductor.h"
 #include "daemon/manager.h"
 #include "protocol/busutil.h"
 #include "protocol/metadata.h"
@@ -296,6 +297,7 @@ void writer_lost(Writer *w) {
         TAILQ_FOREACH(c, &w->calls, entries)
                 call_off_bus(c);
         writer_pump(w);
+        conductor_writer_lost(w->manager, w);
         manager_writer_changed(w->manager, w);
 }
 
