@@ -80,6 +80,8 @@ static bool declares_files(const Metadata *m) {
 int closure_select(const SetOptions *o, Candidate *c, unsigned index, const ClosureRoot *roots, size_t n_roots, Failure *reterr) {
         int r;
 
+        if (c->bystander)
+                return 0;
         if (o->n_components > 0) {
                 r = select_explicit(o, c, reterr);
                 if (r < 0)

@@ -236,6 +236,19 @@ static int take_writers(Planner *p, Failure *reterr) {
         return 0;
 }
 
+/* Excluded writers are not here: whoever excludes one says that its data do not matter. */
+static void find_neglected(Planner *p) {
+        for (size_t i = 0; i < p->n_roots; i++) {
+                const Candidate *c = &p->candidates[p->roots[i].writer];
+                PlanVolume *v = p->roots[i].volume >= 0 ? &p->result.volumes[p->roots[i].volume] : NULL;
+                if (!v || v->neglected || c->takes_part)
+                        continue;
+                v->neglected = true;
+                (void) plan_warn(&p->result, "%s: writer %s has data there and was not chosen: the level is at most filesystem",
+                                 v->volume->name, c->writer->reference);
+        }
+}
+
 static void check_next(Planner *p);
 
 static void on_checked(const Failure *failure, void *userdata) {
@@ -290,6 +303,8 @@ static int close_and_take(Planner *p, Failure *reterr) {
                 r = take_volumes(p, in_set, reterr);
         if (r >= 0)
                 r = take_writers(p, reterr);
+        if (r >= 0)
+                find_neglected(p);
         return r;
 }
 

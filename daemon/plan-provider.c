@@ -251,7 +251,7 @@ static void reach(Planner *p) {
                                 partial |= r->writers[j].partial;
                         }
                 v->reachable = v->held || holds_itself(r, v) ? CONSISTENCY_FILESYSTEM : CONSISTENCY_CRASH;
-                if (any && !partial && !unknown && v->reachable == CONSISTENCY_FILESYSTEM)
+                if (any && !partial && !unknown && !v->neglected && v->reachable == CONSISTENCY_FILESYSTEM)
                         v->reachable = CONSISTENCY_APPLICATION;
                 v->require = require_of(p, v->volume);
                 r->reachable = MIN_OF(r->reachable, v->reachable);
@@ -267,6 +267,7 @@ static int check_level(const PlanResult *r, Failure *reterr) {
                                            r->volumes[i].volume->name, consistency_to_string(r->volumes[i].reachable),
                                            consistency_to_string(r->volumes[i].require),
                                            r->n_writers > r->n_taking_part ? "a writer failed to identify itself (vssctl writers)"
+                                                   : r->volumes[i].neglected ? "a writer with data there was not chosen (vssctl plan)"
                                                    : "no writer with data there takes part (vssctl writers)");
         return 0;
 }

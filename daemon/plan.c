@@ -32,10 +32,11 @@ static int fail_later(Planner *p) {
         return sd_event_add_defer(p->manager->event, &p->defer, on_failed_later, p);
 }
 
-static bool wanted(const SetOptions *o, const Writer *w, bool *ret_required) {
+/* Is it to be asked at all? One that others were chosen instead of is, because the level depends on where its data are. */
+static bool wanted(const SetOptions *o, const Writer *w, bool *ret_required, bool *ret_bystander) {
         bool chosen = false;
 
-        *ret_required = false;
+        *ret_required = *ret_bystander = false;
         for (char **r = o->require_writers; r && *r; r++)
                 *ret_required |= reference_matches(*r, w);
         for (size_t i = 0; i < o->n_components; i++)
@@ -49,7 +50,8 @@ static bool wanted(const SetOptions *o, const Writer *w, bool *ret_required) {
                 return !w->foreign; /* hazards C2: a stranger's writer cannot veto what nobody asked it to take part in */
         for (char **r = o->writers; *r; r++)
                 chosen |= reference_matches(*r, w);
-        return chosen;
+        *ret_bystander = !chosen;
+        return chosen || !w->foreign;
 }
 
 /* One that is gone but still listed can be left out; there is nothing to take of it. */
@@ -80,7 +82,7 @@ static int check_references(Manager *m, const SetOptions *o, Failure *reterr) {
 static int collect_candidates(Planner *p) {
         Writer *w;
         size_t n = 0;
-        bool required;
+        bool required, bystander;
 
         if (p->options->no_writers)
                 return 0;
@@ -90,8 +92,8 @@ static int collect_candidates(Planner *p) {
         if (!p->candidates)
                 return -ENOMEM;
         LIST_FOREACH(w, &p->manager->writers, entries)
-                if (!w->lost && wanted(p->options, w, &required))
-                        p->candidates[p->n_candidates++] = (Candidate) { .writer = writer_ref(w), .required = required };
+                if (!w->lost && wanted(p->options, w, &required, &bystander))
+                        p->candidates[p->n_candidates++] = (Candidate) { .writer = writer_ref(w), .required = required, .bystander = bystander };
         return 0;
 }
 

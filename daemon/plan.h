@@ -25,6 +25,7 @@ typedef struct PlanVolume {
         unsigned provider;
         bool added;     /* by the closure or --nested */
         bool held;      /* by the guard */
+        bool neglected; /* a writer has data there and takes no part: at most level filesystem */
         Consistency reachable, require;
 } PlanVolume;
 
@@ -76,6 +77,7 @@ typedef struct Candidate { /* one writer that answered Identify */
         char *text;         /* the document as it came */
         Failure failure;
         bool required;
+        bool bystander; /* others were chosen: asked only where its data are */
         bool *taken; /* per component of the metadata */
         bool takes_part;
 } Candidate;

@@ -116,9 +116,14 @@ case_chosen_left_out_and_required() {
         create --provider=null --writer=alpha "$data"
         saw alpha "$alpha" freeze || die "the chosen writer was not asked"
         saw beta "$beta" freeze && die "a writer that was not chosen was frozen"
+        expect_equal filesystem "$(set_field .consistency)" "level with another writer's data on the volume"
         create --provider=null --exclude-writer=alpha "$data"
         saw beta "$beta" freeze || die "the other writer was not asked"
         expect_equal 1 "$(events alpha "$alpha" | grep -cx freeze)" "freezes of the excluded writer"
+        refuse 9 --provider=null --writer=alpha --require=application "$data"
+        create --provider=null --writer=alpha --exclude-writer=beta --require=application "$data"
+        create --provider=null --component=alpha:data "$data"
+        expect_equal filesystem "$(set_field .consistency)" "level of a component beside another writer's data"
         create --provider=null --require-writer=beta "$data"
         status=0
         vssctl --json create --provider=null --require-writer=missing "$data" >"$VSS_TEST_DIR/out" 2>&1 || status=$?
