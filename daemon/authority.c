@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <sys/queue.h>
 
-enum { DETAILS_MAX = 16 };
+enum { DETAILS_MAX = 16, LIMIT_QUESTIONS_PER_UID = 32 };
 #define BUS_TIMEOUT_USEC (25 * USEC_PER_SEC)
 /* polkit refuses what its rules do not answer in 15 s; a person at a prompt gets longer. */
 #define POLKIT_TIMEOUT_USEC (30 * USEC_PER_SEC)
@@ -202,6 +202,15 @@ static int check_ask_polkit(AuthorityCheck *c) {
         return r < 0 ? r : 0;
 }
 
+/* A prompt that nobody answers stays for minutes: one account must not be able to fill vssd with them. */
+static bool check_is_one_too_many(const AuthorityCheck *c) {
+        const AuthorityCheck *other;
+        unsigned n = 0;
+        LIST_FOREACH(other, &c->authority->checks, entries)
+                n += other->asking_polkit && other->caller.uid == c->caller.uid;
+        return n >= LIMIT_QUESTIONS_PER_UID;
+}
+
 /* A name that writers.d gives to an account is that account's alone (hazards C2); other names are polkit's business. */
 static void check_with_caller(AuthorityCheck *c) {
         uid_t owner;
@@ -218,7 +227,12 @@ static void check_with_caller(AuthorityCheck *c) {
                         check_refuse(c, "this writer name belongs to another account (User= in writers.d)");
                 return;
         }
-        if (check_ask_polkit(c) < 0)
+        if (check_is_one_too_many(c)) {
+                Failure f = {};
+                (void) failure_set(&f, CONDITION_LIMIT_REACHED, "%d questions about uid %u wait for polkit already",
+                                   LIMIT_QUESTIONS_PER_UID, (unsigned) c->caller.uid);
+                check_answer(c, &f);
+        } else if (check_ask_polkit(c) < 0)
                 check_refuse(c, "polkit could not be asked");
 }
 

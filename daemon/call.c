@@ -28,6 +28,7 @@ int call_new(Manager *m, sd_bus_message *message, sd_bus_error *reterr, Call **r
         if (!c)
                 return -ENOMEM;
         c->manager = m;
+        c->caller.uid = UINT32_MAX;
         c->message = sd_bus_message_ref(message);
         LIST_INSERT_HEAD(&m->calls, c, entries);
         m->n_calls++;
@@ -141,16 +142,45 @@ void calls_resume(Manager *m) {
         }
 }
 
+static unsigned calls_of_uid(const Manager *m, uid_t uid, bool asking) {
+        const Call *c;
+        unsigned n = 0;
+        LIST_FOREACH(c, &m->calls, entries)
+                n += c->caller.uid == uid && (!asking || c->asking);
+        return n;
+}
+
+bool call_may_ask(Call *c) {
+        if (c->caller.uid == 0 || calls_of_uid(c->manager, c->caller.uid, true) < LIMIT_ASKING_PER_UID) {
+                c->asking = true;
+                return true;
+        }
+        call_failf(c, CONDITION_LIMIT_REACHED, "%d calls of uid %u ask writers and providers already",
+                   LIMIT_ASKING_PER_UID, (unsigned) c->caller.uid);
+        return false;
+}
+
+/* False: the call has failed. */
+static bool call_identified(Call *c, const Failure *failure) {
+        c->caller = *authority_check_caller(c->check);
+        c->check = authority_check_free(c->check);
+        bool many = c->caller.uid != 0 && calls_of_uid(c->manager, c->caller.uid, false) > LIMIT_CALLS_PER_UID;
+        if (failure)
+                call_fail(c, failure);
+        else if (many)
+                call_failf(c, CONDITION_LIMIT_REACHED, "%d calls of uid %u are under way already", LIMIT_CALLS_PER_UID,
+                           (unsigned) c->caller.uid);
+        return !failure && !many;
+}
+
 /* The answer to either question; what follows an authorisation waits for the end of a window, identification alone does
  * not. */
 static void on_checked(const Failure *failure, void *userdata) {
         Call *c = userdata;
         bool asked = c->action != NULL;
-        c->caller = *authority_check_caller(c->check);
-        c->check = authority_check_free(c->check);
-        if (failure)
-                call_fail(c, failure);
-        else if (asked)
+        if (!call_identified(c, failure))
+                return;
+        if (asked)
                 call_when_quiet(c, c->next);
         else
                 c->next(c);
@@ -186,11 +216,7 @@ static void call_own_step(Call *c);
 
 static void on_own_checked(const Failure *failure, void *userdata) {
         Call *c = userdata;
-        c->caller = *authority_check_caller(c->check);
-        c->check = authority_check_free(c->check);
-        if (failure)
-                call_fail(c, failure);
-        else
+        if (call_identified(c, failure))
                 call_own_step(c);
 }
 

@@ -12,7 +12,9 @@
 
 enum {
         LIMIT_CALLS = 1024,
-        LIMIT_CALLS_PER_SENDER = 64
+        LIMIT_CALLS_PER_SENDER = 64,
+        LIMIT_CALLS_PER_UID = 64, /* for uids other than 0: connections cost nothing */
+        LIMIT_ASKING_PER_UID = 4  /* of these, such as ask writers and providers */
 }; /* what all callers together, and one, can make vssd remember */
 
 typedef struct Call Call;
@@ -34,7 +36,7 @@ struct Call {
         char id[VSS_ID_LENGTH + 1]; /* of the set or snapshot it is about */
         void *state;
         void (*state_free)(void *state);
-        bool waits_for_quiet, answered, held;
+        bool waits_for_quiet, answered, held, asking;
         CallStep next, quiet_next; /* after the question that is out; after the window */
         char *action, **details;   /* what is to be asked */
         uid_t own_uid;
@@ -55,6 +57,11 @@ void call_authorise(Call *c, const char *action, const char *const *details, Cal
  */
 void call_authorise_own(Call *c, const Set *s, const char *action, const char *const *details, CallStep next);
 void call_when_quiet(Call *c, CallStep next);
+/*
+ * Before this identified call makes writers or providers answer: everybody may ask, so one account must not keep them
+ * from answering to others. False: too many of this account do already, and the call has failed.
+ */
+bool call_may_ask(Call *c);
 
 /*
  * A set's verb is about to be given this call as userdata: only its end, or that of all sets, may free the call. The

@@ -57,6 +57,18 @@ static int read_mark(sd_bus_message *m, Completion *k, Failure *reterr) {
         return r < 0 ? r : bus_read_options(m, options, ELEMENTSOF(options), mark, NULL, reterr);
 }
 
+/* The call is kept for as long as people are asked, whoever it comes from. */
+static int check_size(const Completion *k, Failure *reterr) {
+        size_t size = 0;
+        for (size_t i = 0; i < k->n_marks; i++)
+                size += strlen(k->marks[i].writer) + strlen(k->marks[i].path) +
+                        (k->marks[i].message ? strlen(k->marks[i].message) : 0);
+        if (size <= LIMIT_OPTIONS_BYTES)
+                return 0;
+        return failure_set(reterr, CONDITION_LIMIT_REACHED, "components: their texts have more than %d bytes",
+                           LIMIT_OPTIONS_BYTES);
+}
+
 static int read_completion(sd_bus_message *m, Completion *k, Failure *reterr) {
         static const BusOption options[] = { BUS_OPTIONS_COMMON(SetCallOptions) };
         int r = bus_read_field(m, "b", &k->success, reterr);
@@ -72,6 +84,8 @@ static int read_completion(sd_bus_message *m, Completion *k, Failure *reterr) {
         }
         if (r >= 0)
                 r = sd_bus_message_exit_container(m);
+        if (r >= 0)
+                r = check_size(k, reterr);
         return r < 0 ? r : bus_read_options(m, options, ELEMENTSOF(options), &k->options, NULL, reterr);
 }
 

@@ -66,6 +66,8 @@ static void on_planned(const char *json, const Failure *failure, void *userdata)
 
 static void plan_now(Call *c) {
         Creation *k = c->state;
+        if (!call_may_ask(c))
+                return;
         int r = plan_new(c->manager, &k->options, TAKE_PTR(k->found), c->caller.uid, on_planned, c, &c->plan);
         if (r < 0)
                 call_failf(c, CONDITION_FAILED, "the plan cannot be begun: %s", strerror(-r));

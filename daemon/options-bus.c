@@ -74,6 +74,9 @@ static int read_timeout(const char *name, uint64_t value, RawOptions *raw, Failu
                                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
                                                    "option timeouts: %s must lie between %llu and %llu microseconds",
                                                    name, (unsigned long long) min, (unsigned long long) max);
+                        if (raw->timeouts[i] != 0)
+                                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                                   "option timeouts: %s is given twice", name);
                         raw->timeouts[i] = value;
                         return 0;
                 }
@@ -230,9 +233,41 @@ static int read_volumes(sd_bus_message *m, SetOptions *o, Failure *reterr) {
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
+static size_t size_of(const char *s) {
+        return s ? strlen(s) : 0;
+}
+
+static size_t size_of_list(char *const *list) {
+        size_t size = 0;
+        for (; list && *list; list++)
+                size += strlen(*list);
+        return size;
+}
+
+/* The call is kept for as long as people are asked, whoever it comes from. */
+static int check_size(const SetOptions *o, Failure *reterr) {
+        char *const *const lists[] = { o->writers,      o->exclude_writers, o->require_writers,
+                                       o->freeze_units, o->labels,          o->writer_options };
+        size_t size = size_of(o->requester) + size_of(o->provider) + size_of(o->reason);
+        for (size_t i = 0; i < ELEMENTSOF(lists); i++)
+                size += size_of_list(lists[i]);
+        for (size_t i = 0; i < o->n_volumes; i++)
+                size += size_of(o->volumes[i].volume) + size_of(o->volumes[i].provider) +
+                        size_of(o->volumes[i].storage);
+        for (size_t i = 0; i < o->n_components; i++)
+                size += size_of(o->components[i].writer) + size_of(o->components[i].path) +
+                        size_of(o->components[i].options) + size_of(o->components[i].previous_stamp);
+        if (size <= LIMIT_OPTIONS_BYTES)
+                return 0;
+        return failure_set(reterr, CONDITION_LIMIT_REACHED, "options: their texts have more than %d bytes",
+                           LIMIT_OPTIONS_BYTES);
+}
+
 /* Syntax first, then what is unknown (DESIGN.md section 4, order of checks). */
 static int check_options(Manager *m, const SetOptions *o, Failure *reterr) {
-        int r = check_references("writers", o->writers, reterr);
+        int r = check_size(o, reterr);
+        if (r >= 0)
+                r = check_references("writers", o->writers, reterr);
         if (r >= 0)
                 r = check_references("exclude_writers", o->exclude_writers, reterr);
         if (r >= 0)

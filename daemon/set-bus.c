@@ -49,7 +49,10 @@ static void wait_step(Call *c) {
         Set *s = call_set(c);
         if (!s)
                 return;
-        if (set_wait(s, c->message, streq_null(o->until, "completed"), &f) < 0)
+        /* everybody may wait, so a stranger must not take the last places of those whose set it is */
+        if (c->caller.uid != 0 && c->caller.uid != s->owner_uid && s->n_waiters >= LIMIT_WAITERS_OF_OTHERS)
+                call_failf(c, CONDITION_LIMIT_REACHED, "%u callers wait for set %s already", s->n_waiters, s->id);
+        else if (set_wait(s, c->message, streq_null(o->until, "completed"), &f) < 0)
                 call_fail(c, &f);
         else {
                 c->answered = true; /* by the set, now or later */

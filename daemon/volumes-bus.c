@@ -93,7 +93,9 @@ static int on_message(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         if (sd_bus_message_is_method_call(m, NULL, NULL) <= 0)
                 return 0;
         manager->active_at_usec = now_usec();
+        /* only a call that will be answered: whatever else it may carry would be kept for as long as looking takes */
         if (sd_bus_message_is_method_call(m, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects") <= 0 ||
+            !sd_bus_message_has_signature(m, "") || !streq_null(sd_bus_message_get_path(m), VSS_ROOT_PATH) ||
             manager->window || manager->recovery || volumes_are_fresh(manager->volumes) ||
             call_new(manager, m, NULL, &c) < 0)
                 return 0;

@@ -223,6 +223,8 @@ static void metadata_step(Call *c) {
                 call_failf(c, CONDITION_WRITER_LOST, "writer %s left the bus", w->reference);
                 return;
         }
+        if (!call_may_ask(c))
+                return;
         uint64_t deadline = usec_add(now_usec(), c->manager->settings.budgets.identify);
         int r = writer_call_message(w, EVENT_IDENTIFY, "", deadline, &m);
         if (r >= 0)

@@ -149,13 +149,17 @@ static int read_strings(sd_bus_message *m, char ***ret, Failure *reterr) {
         int r = list ? sd_bus_message_enter_container(m, 'a', "s") : -ENOMEM;
         if (r < 0)
                 return malformed(r, "list", reterr);
-        for (size_t n = 0; (r = sd_bus_message_at_end(m, false)) == 0; n++) {
+        for (size_t n = 0, size = 0; (r = sd_bus_message_at_end(m, false)) == 0; n++) {
                 _cleanup_free_ char *s = NULL;
                 if (n == LIMIT_LIST)
                         return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "a list is longer than %d", LIMIT_LIST);
                 r = read_string(m, 's', LIMIT_STRING_BYTES, &s, reterr);
                 if (r < 0)
                         return r;
+                size += strlen(s);
+                if (size > LIMIT_OPTIONS_BYTES)
+                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "a list is larger than %d bytes",
+                                           LIMIT_OPTIONS_BYTES);
                 r = strings_append(&list, s);
                 if (r < 0)
                         return malformed(r, "list", reterr);

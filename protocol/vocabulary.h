@@ -51,11 +51,13 @@ enum {
         LIMIT_PATH_BYTES = 4096,        /* PATH_MAX */
         LIMIT_STRING_BYTES = 4096,      /* any other string of a document or option */
         LIMIT_LABELS = 64,              /* per set */
+        LIMIT_OPTIONS_BYTES = 1024 * 1024, /* all strings of one call */
         LIMIT_LIST = 4096,              /* entries of one list of an option or document */
         LIMIT_SETS_RUNNING = 64,        /* backup sessions being made at once, as in VSS */
         LIMIT_SET_RECORDS = 256,        /* sets without snapshots kept for reference */
         LIMIT_SETS = 4096,              /* sets in the catalogue */
         LIMIT_WAITERS = 64,             /* Wait calls per set */
+        LIMIT_WAITERS_OF_OTHERS = 48,   /* of these, by accounts that are neither its requester's nor root */
         LIMIT_CALLS_IN_FLIGHT = 100,    /* dbus-daemon refuses the 129th unanswered call of a connection */
         LIMIT_SESSIONS_PER_WRITER = 16, /* shown in WriterEntry.Sessions */
         LIMIT_MESSAGE_BYTES = 512,      /* one error text */
