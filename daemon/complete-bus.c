@@ -108,6 +108,6 @@ int method_complete(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         c->state = k;
         c->state_free = completion_free;
         memcpy(c->id, s->id, sizeof(s->id));
-        call_authorise_own(c, s, VSS_ACTION_DELETE, (const char *const[]) { "set", s->id, NULL }, complete_step);
+        set_call_authorise(c, s, true, complete_step);
         return 1;
 }

@@ -6,6 +6,7 @@
 #include "daemon/set-bus.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
+#include <stdio.h>
 
 static void options_free(void *p) {
         SetCallOptions *o = p;
@@ -41,6 +42,45 @@ static int set_call_new(Set *s, sd_bus_message *m, const BusOption *options, siz
         (*ret)->state_free = options_free;
         memcpy((*ret)->id, s->id, sizeof(s->id));
         return 0;
+}
+
+static int append_line(char **text, const char *line) {
+        char *longer = NULL;
+        if (asprintf(&longer, "%s%s%s", *text ? *text : "", *text ? "\n" : "", line ? line : "") < 0)
+                return -ENOMEM;
+        free(*text);
+        *text = longer;
+        return 0;
+}
+
+/* For rules: one name a line. A set that has copies is about them, another one about what it was asked for. */
+static int volume_names(const Set *s, char **ret) {
+        _cleanup_free_ char *text = NULL;
+        const Snapshot *snapshot;
+        int r = 0;
+        LIST_FOREACH(snapshot, &s->snapshots, entries)
+                if (r >= 0)
+                        r = append_line(&text, snapshot->name);
+        for (size_t i = 0; r >= 0 && LIST_EMPTY(&s->snapshots) && i < s->n_volumes; i++)
+                r = append_line(&text, s->volumes[i]->name);
+        if (r >= 0 && !text)
+                r = append_line(&text, "");
+        if (r >= 0)
+                *ret = TAKE_PTR(text);
+        return r;
+}
+
+void set_call_authorise(Call *c, const Set *s, bool own, CallStep next) {
+        _cleanup_free_ char *names = NULL;
+        if (volume_names(s, &names) < 0) {
+                call_failf(c, CONDITION_FAILED, "out of memory");
+                return;
+        }
+        const char *const details[] = { "set", s->id, "volumes", names, NULL };
+        if (own)
+                call_authorise_own(c, s, VSS_ACTION_DELETE, details, next);
+        else
+                call_authorise(c, VSS_ACTION_DELETE, details, next);
 }
 
 static void wait_step(Call *c) {
@@ -92,7 +132,7 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *reterr
         int r = set_call_new(s, m, common_options, ELEMENTSOF(common_options), reterr, &c);
         if (r < 0)
                 return r;
-        call_authorise_own(c, s, VSS_ACTION_DELETE, (const char *const[]) { "set", s->id, NULL }, cancel_step);
+        set_call_authorise(c, s, true, cancel_step);
         return 1;
 }
 
@@ -115,14 +155,10 @@ static void delete_step(Call *c) {
 static int method_delete(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         Set *s = userdata;
         Call *c;
-        const char *const details[] = { "set", s->id, NULL };
         int r = set_call_new(s, m, delete_options, ELEMENTSOF(delete_options), reterr, &c);
         if (r < 0)
                 return r;
-        if (s->options.lifetime == LIFETIME_AUTO_RELEASE)
-                call_authorise_own(c, s, VSS_ACTION_DELETE, details, delete_step);
-        else
-                call_authorise(c, VSS_ACTION_DELETE, details, delete_step);
+        set_call_authorise(c, s, s->options.lifetime == LIFETIME_AUTO_RELEASE, delete_step);
         return 1;
 }
 

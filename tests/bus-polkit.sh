@@ -148,6 +148,19 @@ path=$(as games busctl --system --timeout=20 call org.vssd.Vss1 $n Mount 'sa{sv}
 grep -q "/run/vss/mounts/$snapshot_id" <<<"$path" || die "mounted at $path"
 as games busctl --system --timeout=20 call org.vssd.Vss1 $n Unmount 'sa{sv}' "" 0
 
+note "the same for a whole set, which may hold copies of other volumes too"
+other_doc=$(vssctl --json create "$two")
+both_doc=$(vssctl --json create "$one" "$two")
+for doc in "$other_doc" "$both_doc"; do
+        s="$(object "$(json .set <<<"$doc")") org.vssd.Vss1.SnapshotSet"
+        refused games $s Complete 'ba(ssa{sv})a{sv}' true 0 0
+        refused games $s Delete 'a{sv}' 0
+done
+extra=$(vssctl --json create "$one" | json .set)
+s="$(object "$extra") org.vssd.Vss1.SnapshotSet"
+as games busctl --system --timeout=20 call org.vssd.Vss1 $s Complete 'ba(ssa{sv})a{sv}' false 0 0 >/dev/null
+as games busctl --system --timeout=20 call org.vssd.Vss1 $s Delete 'a{sv}' 0 >/dev/null
+
 note "a caller mounts on its own directories only, and through no symbolic link"
 for place in /etc "$VSS_TEST_DIR/log"; do
         if as games busctl --system --timeout=20 call org.vssd.Vss1 $n Mount 'sa{sv}' "$place" 0; then
