@@ -29,9 +29,8 @@ bool vssd_answers(TestVssd *v) {
 }
 
 pid_t vssd_start(void) {
-        char program[4096];
-        (void) snprintf(program, sizeof(program), "%s/daemon/vssd", getenv("VSS_BUILD"));
-        return start_command((char *[]) { program, NULL }, NULL);
+        char command[] = "exec $VSSD_WRAPPER \"$VSS_BUILD/daemon/vssd\"", shell[] = "/bin/sh", option[] = "-c";
+        return start_command((char *[]) { shell, option, command, NULL }, NULL);
 }
 
 void vssd_start_and_wait(TestVssd *v) {
