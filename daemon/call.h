@@ -15,7 +15,7 @@ enum {
         LIMIT_CALLS_PER_SENDER = 64,
         LIMIT_CALLS_PER_UID = 64, /* for uids other than 0: connections cost nothing */
         LIMIT_ASKING_PER_UID = 4  /* of these, such as ask writers and providers */
-}; /* what all callers together, and one, can make vssd remember */
+};                                /* what all callers together, and one, can make vssd remember */
 
 typedef struct Call Call;
 typedef struct MountJob MountJob;

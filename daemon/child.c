@@ -113,7 +113,8 @@ int child_spawn(char *const argv[], unsigned flags, Child *ret) {
         _cleanup_close_ int error_read = error[0], error_write = error[1];
 
         int fd = -EBADF;
-        /* not fork() and pidfd_open(), which valgrind 3.19 does not know; what runs in the child needs nothing of glibc's fork() */
+        /* not fork() and pidfd_open(), which valgrind 3.19 does not know; what runs in the child needs nothing of
+         * glibc's fork() */
         pid_t parent = getpid(), pid = (pid_t) syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &fd, NULL, 0);
         if (pid < 0)
                 return -errno;

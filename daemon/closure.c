@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which components a set takes: VSS's rules of selectability (facts: component sets), without any I/O, so that they can be
- * tested as a table. A component is explicit (named, or mandatory because its writer takes part) or implicit (below a taken
- * selectable one).
+ * Which components a set takes: VSS's rules of selectability (facts: component sets), without any I/O, so that they can
+ * be tested as a table. A component is explicit (named, or mandatory because its writer takes part) or implicit (below
+ * a taken selectable one).
  */
 #include "daemon/plan.h"
 #include "protocol/metadata.h"
@@ -57,12 +57,14 @@ static int select_explicit(const SetOptions *o, Candidate *c, Failure *reterr) {
                         continue;
                 found = find_component(c->metadata, o->components[i].path);
                 if (found < 0)
-                        return failure_set(reterr, CONDITION_NOT_FOUND, "writer %s has no component \"%s\"", c->writer->reference,
-                                           o->components[i].path);
-                if (!c->metadata->components[found].selectable && metadata_selectable_ancestor(c->metadata, (size_t) found) >= 0)
-                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
-                                           "component \"%s\" of writer %s cannot be chosen by itself; choose the one above it",
-                                           o->components[i].path, c->writer->reference);
+                        return failure_set(reterr, CONDITION_NOT_FOUND, "writer %s has no component \"%s\"",
+                                           c->writer->reference, o->components[i].path);
+                if (!c->metadata->components[found].selectable &&
+                    metadata_selectable_ancestor(c->metadata, (size_t) found) >= 0)
+                        return failure_set(
+                                reterr, CONDITION_INVALID_ARGUMENT,
+                                "component \"%s\" of writer %s cannot be chosen by itself; choose the one above it",
+                                o->components[i].path, c->writer->reference);
                 take_below(c, (size_t) found);
         }
         if (takes_any(c))
@@ -77,7 +79,8 @@ static bool declares_files(const Metadata *m) {
         return false;
 }
 
-int closure_select(const SetOptions *o, Candidate *c, unsigned index, const ClosureRoot *roots, size_t n_roots, Failure *reterr) {
+int closure_select(const SetOptions *o, Candidate *c, unsigned index, const ClosureRoot *roots, size_t n_roots,
+                   Failure *reterr) {
         int r;
 
         if (c->bystander)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One action of the machine, carried out: and the answers of writers, hosts, guard and catalogue, fed back. Nothing here decides
- * anything about the order. Actions that come while file systems are held (guard, commit, kill) allocate nothing.
+ * One action of the machine, carried out: and the answers of writers, hosts, guard and catalogue, fed back. Nothing
+ * here decides anything about the order. Actions that come while file systems are held (guard, commit, kill) allocate
+ * nothing.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -16,16 +17,31 @@
 #define RESCUE_PATIENCE_USEC (2 * USEC_PER_SEC)
 
 static const uint32_t wire_ops[_SEQ_PROVIDER_OP_MAX] = {
-        [SEQ_BEGIN_PREPARE] = VSS_WIRE_BEGIN_PREPARE, [SEQ_END_PREPARE] = VSS_WIRE_END_PREPARE,
-        [SEQ_PRE_COMMIT] = VSS_WIRE_PRE_COMMIT, [SEQ_HOLD_BLOCKS] = VSS_WIRE_HOLD, [SEQ_COMMIT] = VSS_WIRE_COMMIT,
-        [SEQ_RELEASE_BLOCKS] = VSS_WIRE_RELEASE, [SEQ_POST_COMMIT] = VSS_WIRE_POST_COMMIT, [SEQ_PRE_FINAL] = VSS_WIRE_PRE_FINAL,
-        [SEQ_POST_FINAL] = VSS_WIRE_POST_FINAL, [SEQ_CLEAR_MARK] = VSS_WIRE_CLEAR_MARK, [SEQ_ABORT] = VSS_WIRE_ABORT,
+        [SEQ_BEGIN_PREPARE] = VSS_WIRE_BEGIN_PREPARE,
+        [SEQ_END_PREPARE] = VSS_WIRE_END_PREPARE,
+        [SEQ_PRE_COMMIT] = VSS_WIRE_PRE_COMMIT,
+        [SEQ_HOLD_BLOCKS] = VSS_WIRE_HOLD,
+        [SEQ_COMMIT] = VSS_WIRE_COMMIT,
+        [SEQ_RELEASE_BLOCKS] = VSS_WIRE_RELEASE,
+        [SEQ_POST_COMMIT] = VSS_WIRE_POST_COMMIT,
+        [SEQ_PRE_FINAL] = VSS_WIRE_PRE_FINAL,
+        [SEQ_POST_FINAL] = VSS_WIRE_POST_FINAL,
+        [SEQ_CLEAR_MARK] = VSS_WIRE_CLEAR_MARK,
+        [SEQ_ABORT] = VSS_WIRE_ABORT,
 };
 
 static const char *const op_names[_SEQ_PROVIDER_OP_MAX] = {
-        [SEQ_BEGIN_PREPARE] = "begin-prepare", [SEQ_END_PREPARE] = "end-prepare", [SEQ_PRE_COMMIT] = "pre-commit",
-        [SEQ_HOLD_BLOCKS] = "hold", [SEQ_COMMIT] = "commit", [SEQ_RELEASE_BLOCKS] = "release", [SEQ_POST_COMMIT] = "post-commit",
-        [SEQ_PRE_FINAL] = "pre-final", [SEQ_POST_FINAL] = "post-final", [SEQ_CLEAR_MARK] = "clear-mark", [SEQ_ABORT] = "abort",
+        [SEQ_BEGIN_PREPARE] = "begin-prepare",
+        [SEQ_END_PREPARE] = "end-prepare",
+        [SEQ_PRE_COMMIT] = "pre-commit",
+        [SEQ_HOLD_BLOCKS] = "hold",
+        [SEQ_COMMIT] = "commit",
+        [SEQ_RELEASE_BLOCKS] = "release",
+        [SEQ_POST_COMMIT] = "post-commit",
+        [SEQ_PRE_FINAL] = "pre-final",
+        [SEQ_POST_FINAL] = "post-final",
+        [SEQ_CLEAR_MARK] = "clear-mark",
+        [SEQ_ABORT] = "abort",
 };
 
 Snapshot *set_snapshot_at(Set *s, unsigned index) {
@@ -39,11 +55,14 @@ Snapshot *set_snapshot_at(Set *s, unsigned index) {
 
 /* Writers */
 
-static void on_writer_answer(Writer *w, Outcome outcome, const Failure *failure, sd_bus_message *reply, void *userdata) {
+static void on_writer_answer(Writer *w, Outcome outcome, const Failure *failure, sd_bus_message *reply,
+                             void *userdata) {
         ConductorWriter *cw = userdata;
         Conductor *c = cw->conductor;
         SetWriter *sw = &c->set->writers[cw->index];
-        SequenceEvent e = { .type = SEQ_EVENT_WRITER, .now_usec = now_usec(), .index = cw->index, .op = cw->call, .outcome = outcome };
+        SequenceEvent e = {
+                .type = SEQ_EVENT_WRITER, .now_usec = now_usec(), .index = cw->index, .op = cw->call, .outcome = outcome
+        };
         Failure f = { 0 }, own; /* what the requester sees; what the writer said */
         bool had_failed = sw->partial.condition;
 
@@ -84,7 +103,9 @@ static void act_writer(Conductor *c, const SequenceAction *a) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         ConductorWriter *cw = &c->writers[a->index];
         SetWriter *sw = &c->set->writers[a->index];
-        const char *reason = a->op == EVENT_ABORT || a->op == EVENT_BACKUP_SHUTDOWN ? condition_name(c->sequence.cause.condition) : NULL;
+        const char *reason = a->op == EVENT_ABORT || a->op == EVENT_BACKUP_SHUTDOWN ?
+                                     condition_name(c->sequence.cause.condition) :
+                                     NULL;
         Failure f;
         int r;
 
@@ -93,14 +114,20 @@ static void act_writer(Conductor *c, const SequenceAction *a) {
         trace_begin(&sw->events, writer_event_to_string(a->op), now_usec(), a->deadline_usec);
         r = writer_call_message(sw->writer, a->op, c->set->id, a->deadline_usec, &m);
         if (r >= 0 && m)
-                r = session_append(c->set, sw, a->op, a->deadline_usec, c->sequence_writers[a->index].thaw_by_usec, reason, m);
+                r = session_append(c->set, sw, a->op, a->deadline_usec, c->sequence_writers[a->index].thaw_by_usec,
+                                   reason, m);
         if (r >= 0)
                 r = writer_call(sw->writer, a->op, c->set->id, m, a->deadline_usec, on_writer_answer, cw, NULL);
         if (r >= 0)
                 return;
         (void) failure_set(&f, CONDITION_FAILED, "cannot call writer %s: %s", sw->reference, strerror(-r));
-        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_WRITER, .now_usec = now_usec(), .index = a->index, .op = a->op,
-                                             .outcome = OUTCOME_FAILED }, &f);
+        conductor_feed(c,
+                       &(SequenceEvent) { .type = SEQ_EVENT_WRITER,
+                                          .now_usec = now_usec(),
+                                          .index = a->index,
+                                          .op = a->op,
+                                          .outcome = OUTCOME_FAILED },
+                       &f);
 }
 
 /* Providers */
@@ -125,8 +152,13 @@ static void provider_answer(ConductorProvider *p, Outcome outcome, const Failure
         trace_provider(c, p, false, outcome);
         if (p->op == SEQ_COMMIT)
                 c->commit_end_usec = now_usec();
-        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_PROVIDER, .now_usec = now_usec(), .index = p->index, .op = p->op,
-                                             .outcome = outcome }, failure);
+        conductor_feed(c,
+                       &(SequenceEvent) { .type = SEQ_EVENT_PROVIDER,
+                                          .now_usec = now_usec(),
+                                          .index = p->index,
+                                          .op = p->op,
+                                          .outcome = outcome },
+                       failure);
 }
 
 static int send_request(ConductorProvider *p, uint32_t op, int fd) {
@@ -150,7 +182,7 @@ static int send_next_volume(ConductorProvider *p) {
         provider_fill_volume(p->request, s->volumes[p->next]);
         memcpy(p->request->snapshot, snapshot->id, sizeof p->request->snapshot);
         p->request->request_flags = (s->options.lifetime == LIFETIME_PERSISTENT ? VSS_REQUEST_PERSISTENT : 0) |
-                (s->n_writers > 0 && !s->options.no_auto_recovery ? VSS_REQUEST_WRITABLE : 0);
+                                    (s->n_writers > 0 && !s->options.no_auto_recovery ? VSS_REQUEST_WRITABLE : 0);
         p->next++;
         return send_request(p, VSS_WIRE_BEGIN_PREPARE, s->volumes[p->next - 1]->root_fd) < 0 ? -EPIPE : 1;
 }
@@ -175,11 +207,16 @@ static void take_listed(Conductor *c, const struct vss_wire_reply *reply) {
 static void provider_lost(ConductorProvider *p, const Failure *failure) {
         trace_provider(p->conductor, p, false, OUTCOME_DIED);
         p->in_flight = p->listing = false;
-        conductor_feed(p->conductor, &(SequenceEvent) { .type = SEQ_EVENT_PROVIDER_LOST, .now_usec = now_usec(), .index = p->index,
-                                                        .outcome = OUTCOME_DIED }, failure);
+        conductor_feed(p->conductor,
+                       &(SequenceEvent) { .type = SEQ_EVENT_PROVIDER_LOST,
+                                          .now_usec = now_usec(),
+                                          .index = p->index,
+                                          .outcome = OUTCOME_DIED },
+                       failure);
 }
 
-static void on_host(Host *h, Outcome outcome, const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
+static void on_host(Host *h, Outcome outcome, const struct vss_wire_reply *reply, int fd, const Failure *failure,
+                    void *userdata) {
         ConductorProvider *p = userdata;
         int r;
 
@@ -232,7 +269,8 @@ static void on_abort_job(const struct vss_wire_reply *reply, int fd, const Failu
                 p->request->op = VSS_WIRE_REMOVE;
                 memcpy(p->request->set, c->set->id, sizeof p->request->set);
                 memcpy(p->request->snapshot, set_snapshot_at(c->set, i)->id, sizeof p->request->snapshot);
-                if (provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.provider, NULL, on_abort_job, p, &p->job) >= 0)
+                if (provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.provider, NULL,
+                                     on_abort_job, p, &p->job) >= 0)
                         return;
         }
         p->abort_failed = failure && p->op == SEQ_ABORT;
@@ -248,7 +286,8 @@ static int send_abort(ConductorProvider *p) {
         memset(p->request, 0, sizeof *p->request);
         p->request->op = VSS_WIRE_ABORT;
         memcpy(p->request->set, c->set->id, sizeof p->request->set);
-        return provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.abort, NULL, on_abort_job, p, &p->job);
+        return provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.abort, NULL, on_abort_job, p,
+                                &p->job);
 }
 
 static void act_provider(Conductor *c, const SequenceAction *a) {
@@ -277,7 +316,8 @@ static void act_provider(Conductor *c, const SequenceAction *a) {
         }
         if (r >= 0)
                 return;
-        (void) failure_set(&f, CONDITION_PROVIDER_LOST, "provider %s cannot be called for %s: %s", p->name, op_names[a->op], strerror(-r));
+        (void) failure_set(&f, CONDITION_PROVIDER_LOST, "provider %s cannot be called for %s: %s", p->name,
+                           op_names[a->op], strerror(-r));
         provider_answer(p, OUTCOME_DIED, &f);
 }
 
@@ -302,10 +342,11 @@ static void act_kill_provider(Conductor *c, const SequenceAction *a) {
 
 static Outcome guard_outcome(const struct GuardReply *reply, const Conductor *c, Failure *f) {
         if (reply->op == GUARD_FLUSH && reply->result == 0 && reply->last_pass_usec > c->budgets.hold / 2) {
-                (void) failure_set(f, CONDITION_DEADLINE_PASSED,
-                                   "the volumes have too much unwritten data: the last flush took %.1f s, more than half of what they "
-                                   "may be held for; try again when there is less load, or raise hold= in vssd.conf",
-                                   (double) reply->last_pass_usec / (double) USEC_PER_SEC);
+                (void) failure_set(
+                        f, CONDITION_DEADLINE_PASSED,
+                        "the volumes have too much unwritten data: the last flush took %.1f s, more than half of what they "
+                        "may be held for; try again when there is less load, or raise hold= in vssd.conf",
+                        (double) reply->last_pass_usec / (double) USEC_PER_SEC);
                 return OUTCOME_FAILED;
         }
         if (reply->result == 0 && !reply->forced)
@@ -331,7 +372,9 @@ static void take_hold_times(Conductor *c, const struct GuardReply *reply) {
 }
 
 void conductor_guard_dispatch(Conductor *c) {
-        static const SequenceGuardOp ops[] = { [GUARD_FLUSH] = SEQ_FLUSH, [GUARD_HOLD] = SEQ_HOLD, [GUARD_RELEASE] = SEQ_RELEASE };
+        static const SequenceGuardOp ops[] = {
+                [GUARD_FLUSH] = SEQ_FLUSH, [GUARD_HOLD] = SEQ_HOLD, [GUARD_RELEASE] = SEQ_RELEASE
+        };
         struct GuardReply reply;
         SequenceEvent e = { .type = SEQ_EVENT_GUARD, .now_usec = now_usec() };
         Failure f = { 0 };
@@ -382,8 +425,8 @@ static void rescue_later(Conductor *c) {
 }
 
 /*
- * A FIFREEZE that is stuck in the kernel returns when it likes, and the guard's second, which needs nobody, thaws it then. The
- * writers need not stand still for it: after RESCUE_PATIENCE_USEC the set goes on to its end without.
+ * A FIFREEZE that is stuck in the kernel returns when it likes, and the guard's second, which needs nobody, thaws it
+ * then. The writers need not stand still for it: after RESCUE_PATIENCE_USEC the set goes on to its end without.
  */
 void conductor_rescue(Conductor *c) {
         Failure f;
@@ -401,10 +444,11 @@ void conductor_rescue(Conductor *c) {
         child_kill(&c->guard->child);
         c->rescuing = false;
         (void) sd_event_source_set_enabled(c->rescue_timer, SD_EVENT_OFF);
-        (void) failure_set(&f, c->sequence.hold_sent ? CONDITION_HOLD_EXPIRED : CONDITION_FAILED, "%s",
-                           r > 0   ? "the guard that holds the file systems ended or hung; everything has been released"
-                           : r < 0 ? "the guard ended or hung, and a file system could not be thawed: look at vssd's log and use fsfreeze -u"
-                                   : "the guard ended inside a freeze that the kernel has not finished; it is thawed when that returns");
+        (void) failure_set(
+                &f, c->sequence.hold_sent ? CONDITION_HOLD_EXPIRED : CONDITION_FAILED, "%s",
+                r > 0 ? "the guard that holds the file systems ended or hung; everything has been released" :
+                r < 0 ? "the guard ended or hung, and a file system could not be thawed: look at vssd's log and use fsfreeze -u" :
+                        "the guard ended inside a freeze that the kernel has not finished; it is thawed when that returns");
         f.retryable = r >= 0;
         conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_GUARD_GONE, .now_usec = now_usec() }, &f);
 }
@@ -465,7 +509,8 @@ int conductor_start_guard(Conductor *c, Failure *reterr) {
         if (r >= 0)
                 r = sd_event_add_time(event, &c->rescue_timer, CLOCK_MONOTONIC, USEC_INFINITY, 1000, on_rescue, c);
         if (r < 0)
-                return failure_set(reterr, CONDITION_FAILED, "cannot start the guard that freezes and thaws: %s", strerror(-r));
+                return failure_set(reterr, CONDITION_FAILED, "cannot start the guard that freezes and thaws: %s",
+                                   strerror(-r));
         return 0;
 }
 
@@ -478,8 +523,9 @@ static void act_guard(Conductor *c, const SequenceAction *a) {
                 return;
         }
         if (c->guard && !c->rescuing)
-                r = a->op == SEQ_FLUSH ? guard_flush(c->guard, a->deadline_usec)
-                        : a->op == SEQ_HOLD ? guard_hold(c->guard, a->deadline_usec) : guard_release(c->guard);
+                r = a->op == SEQ_FLUSH ? guard_flush(c->guard, a->deadline_usec) :
+                    a->op == SEQ_HOLD  ? guard_hold(c->guard, a->deadline_usec) :
+                                         guard_release(c->guard);
         if (r < 0)
                 conductor_guard_lost(c);
 }
@@ -493,8 +539,11 @@ static void on_stored(int result, void *userdata) {
         if (result < 0)
                 (void) failure_set(&f, condition_from_errno(-result), "cannot write the set to the catalogue in %s: %s",
                                    c->manager->settings.state_directory, strerror(-result));
-        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_STORED, .now_usec = now_usec(),
-                                             .outcome = result < 0 ? OUTCOME_FAILED : OUTCOME_OK }, result < 0 ? &f : NULL);
+        conductor_feed(c,
+                       &(SequenceEvent) { .type = SEQ_EVENT_STORED,
+                                          .now_usec = now_usec(),
+                                          .outcome = result < 0 ? OUTCOME_FAILED : OUTCOME_OK },
+                       result < 0 ? &f : NULL);
 }
 
 static void act_store(Conductor *c, bool created) {
@@ -505,7 +554,11 @@ static void act_store(Conductor *c, bool created) {
         if (created) {
                 conductor_settle(c);
                 if (!conductor_level_reached(c, &f)) {
-                        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_STORED, .now_usec = now_usec(), .outcome = OUTCOME_FAILED }, &f);
+                        conductor_feed(c,
+                                       &(SequenceEvent) { .type = SEQ_EVENT_STORED,
+                                                          .now_usec = now_usec(),
+                                                          .outcome = OUTCOME_FAILED },
+                                       &f);
                         return;
                 }
         }
@@ -558,7 +611,11 @@ void conductor_act(Conductor *c, const SequenceAction *a) {
                 break;
         case SEQ_DO_ASK_WINDOW:
                 if (turns_open_window(c))
-                        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_WINDOW, .now_usec = now_usec(), .outcome = OUTCOME_OK }, NULL);
+                        conductor_feed(c,
+                                       &(SequenceEvent) { .type = SEQ_EVENT_WINDOW,
+                                                          .now_usec = now_usec(),
+                                                          .outcome = OUTCOME_OK },
+                                       NULL);
                 break;
         case SEQ_DO_CLOSE_WINDOW:
                 catalogue_pause(c->manager->catalogue, false);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * While file systems are held the event loop stands still: the bus is neither read nor written, so no peer can make vssd allocate
- * or wait, and nothing is opened, started or logged. This loop looks at the guard, the provider hosts and the clock, and at
- * nothing else, until the machine says that everything is released. It allocates nothing; debug builds check that.
+ * While file systems are held the event loop stands still: the bus is neither read nor written, so no peer can make
+ * vssd allocate or wait, and nothing is opened, started or logged. This loop looks at the guard, the provider hosts and
+ * the clock, and at nothing else, until the machine says that everything is released. It allocates nothing; debug
+ * builds check that.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -61,7 +62,8 @@ static void check_signals(Conductor *c) {
         sigset_t pending;
 
         if (sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1))
-                conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_CANCEL, .now_usec = now_usec(), .forced = true }, &f);
+                conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_CANCEL, .now_usec = now_usec(), .forced = true },
+                               &f);
 }
 
 static void dispatch(Conductor *c, const PollSet *p) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The life of a conductor: wait for the turn, plan, run the sequence, settle what was reached, end. Events are fed to the machine
- * one at a time; what an action causes at once (a call that cannot be sent) waits in a small ring until the actions before it are
- * done, so the machine never sees an event in the middle of its own answer.
+ * The life of a conductor: wait for the turn, plan, run the sequence, settle what was reached, end. Events are fed to
+ * the machine one at a time; what an action causes at once (a call that cannot be sent) waits in a small ring until the
+ * actions before it are done, so the machine never sees an event in the middle of its own answer.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -97,7 +97,8 @@ static void describe_cause(Conductor *c) {
                 (void) snprintf(e->message, sizeof e->message, "provider %s did not finish %s within its budget",
                                 c->providers[q->cause_index].name, phase_to_string(q->cause_phase));
         else
-                (void) snprintf(e->message, sizeof e->message, "%s was not over within its budget", phase_to_string(q->cause_phase));
+                (void) snprintf(e->message, sizeof e->message, "%s was not over within its budget",
+                                phase_to_string(q->cause_phase));
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -170,9 +171,17 @@ static SequenceBudgets sequence_budgets(const Conductor *c) {
         const Budgets *b = &c->budgets;
 
         return (SequenceBudgets) {
-                .prepare_backup = b->prepare_backup, .provider = b->provider, .provider_step = b->provider_step,
-                .prepare_snapshot = b->prepare_snapshot, .pre_flush = b->pre_flush, .freeze = b->freeze, .hold = b->hold,
-                .thaw = b->thaw, .post_snapshot = b->post_snapshot, .abort = b->abort, .window = c->manager->settings.window_max_usec,
+                .prepare_backup = b->prepare_backup,
+                .provider = b->provider,
+                .provider_step = b->provider_step,
+                .prepare_snapshot = b->prepare_snapshot,
+                .pre_flush = b->pre_flush,
+                .freeze = b->freeze,
+                .hold = b->hold,
+                .thaw = b->thaw,
+                .post_snapshot = b->post_snapshot,
+                .abort = b->abort,
+                .window = c->manager->settings.window_max_usec,
         };
 }
 
@@ -193,7 +202,7 @@ static int take_snapshots(Conductor *c) {
                 n->reachable = c->plan.volumes[i].reachable;
                 n->held_by_guard = c->plan.volumes[i].held;
                 n->held = n->held_by_guard ||
-                        (c->plan.providers[c->plan.volumes[i].provider].capabilities & VSS_CAP_FREEZES_ITSELF);
+                          (c->plan.providers[c->plan.volumes[i].provider].capabilities & VSS_CAP_FREEZES_ITSELF);
                 if (last)
                         LIST_INSERT_AFTER(last, n, entries);
                 else
@@ -216,15 +225,23 @@ static int take_set_writers(Conductor *c) {
                 PlanWriter *p = &c->plan.writers[i];
                 Writer *w = p->writer;
                 s->writers[i] = (SetWriter) {
-                        .writer = writer_ref(w), .reference = strdup(w->reference), .name = strdup(w->name), .instance = strdup(w->instance),
-                        .level = w->level, .state = WRITER_STABLE, .metadata_text = TAKE_PTR(p->metadata_text),
-                        .components = TAKE_PTR(p->components), .volumes = p->volumes, .whole = p->whole,
+                        .writer = writer_ref(w),
+                        .reference = strdup(w->reference),
+                        .name = strdup(w->name),
+                        .instance = strdup(w->instance),
+                        .level = w->level,
+                        .state = WRITER_STABLE,
+                        .metadata_text = TAKE_PTR(p->metadata_text),
+                        .components = TAKE_PTR(p->components),
+                        .volumes = p->volumes,
+                        .whole = p->whole,
                 };
                 s->n_writers++;
                 if (!s->writers[i].reference || !s->writers[i].name || !s->writers[i].instance)
                         return -ENOMEM;
                 c->writers[i] = (ConductorWriter) { .conductor = c, .index = i };
-                c->sequence_writers[i] = (SequenceWriter) { .level = w->level, .freeze_timeout_usec = w->freeze_timeout_usec,
+                c->sequence_writers[i] = (SequenceWriter) { .level = w->level,
+                                                            .freeze_timeout_usec = w->freeze_timeout_usec,
                                                             .required = p->required };
         }
         return 0;
@@ -234,7 +251,11 @@ static int take_providers(Conductor *c) {
         for (unsigned i = 0; i < c->plan.n_providers; i++) {
                 PlanProvider *p = &c->plan.providers[i];
                 c->providers[i] = (ConductorProvider) {
-                        .conductor = c, .index = i, .name = TAKE_PTR(p->name), .host = TAKE_PTR(p->host), .volumes = p->volumes,
+                        .conductor = c,
+                        .index = i,
+                        .name = TAKE_PTR(p->name),
+                        .host = TAKE_PTR(p->host),
+                        .volumes = p->volumes,
                         .stuck = -EBADF,
                         .request = calloc(1, sizeof(struct vss_wire_request)),
                 };
@@ -268,8 +289,8 @@ static int start_sequence(Conductor *c, Failure *reterr) {
 
         for (size_t i = 0; i < c->plan.n_volumes; i++)
                 has_guard |= c->plan.volumes[i].held;
-        r = sequence_init(&c->sequence, c->sequence_writers, (unsigned) c->plan.n_taking_part, c->sequence_providers, c->n_providers,
-                          &budgets, has_guard, c->set->options.on_writer_failure == ON_FAILURE_DEGRADE);
+        r = sequence_init(&c->sequence, c->sequence_writers, (unsigned) c->plan.n_taking_part, c->sequence_providers,
+                          c->n_providers, &budgets, has_guard, c->set->options.on_writer_failure == ON_FAILURE_DEGRADE);
         if (r >= 0)
                 r = sd_event_add_time(c->manager->event, &c->timer, CLOCK_MONOTONIC, USEC_INFINITY, 1000, on_timer, c);
         if (r < 0)
@@ -333,8 +354,8 @@ static void begin_planning(Conductor *c) {
 
         set_set_state(c->set, SET_RUNNING);
         c->set->timing.queue_usec = now_usec() - c->set->started_usec;
-        r = planner_new(c->manager, &c->set->options, TAKE_PTR(c->arguments), c->set->owner_uid, c->message, &c->budgets, on_plan_phase,
-                        on_planned, c, &c->planner);
+        r = planner_new(c->manager, &c->set->options, TAKE_PTR(c->arguments), c->set->owner_uid, c->message,
+                        &c->budgets, on_plan_phase, on_planned, c, &c->planner);
         if (r < 0) {
                 (void) failure_set(&f, CONDITION_FAILED, "cannot plan the set: %s", strerror(-r));
                 fail_before(c, &f);
@@ -346,7 +367,8 @@ static int on_turn_late(sd_event_source *source, uint64_t usec, void *userdata) 
         Set *other = turns_blocked_by(c->set);
         Failure f;
 
-        (void) failure_set(&f, CONDITION_BUSY, "another set works on the same volumes or writers: set %s of %s; waited %.0f s",
+        (void) failure_set(&f, CONDITION_BUSY,
+                           "another set works on the same volumes or writers: set %s of %s; waited %.0f s",
                            other ? other->id : "?", other && other->options.requester ? other->options.requester : "?",
                            (double) c->set->options.wait_for_turn_usec / (double) USEC_PER_SEC);
         c->waits_for_turn = false;
@@ -361,7 +383,8 @@ void conductor_begin_turn(Conductor *c) {
         if (turns_blocked_by(c->set) || !c->manager->ready) {
                 if (!c->waits_for_turn && !c->timer)
                         r = sd_event_add_time(c->manager->event, &c->timer, CLOCK_MONOTONIC,
-                                              usec_add(c->set->started_usec, c->set->options.wait_for_turn_usec), 1000, on_turn_late, c);
+                                              usec_add(c->set->started_usec, c->set->options.wait_for_turn_usec), 1000,
+                                              on_turn_late, c);
                 c->waits_for_turn = true;
                 if (r < 0)
                         (void) on_turn_late(NULL, 0, c);
@@ -409,12 +432,16 @@ void conductor_writer_lost(Manager *m, const Writer *w) {
                         const SequenceWriter *q = &s->conductor->sequence_writers[i];
                         if (s->writers[i].writer != w || q->outstanding || q->lost || q->post_snapshot)
                                 continue; /* an outstanding call ends by itself, and says where */
-                        (void) failure_set(&f, CONDITION_WRITER_LOST, "writer %s left the bus during %s", s->writers[i].reference,
-                                           phase_to_string(s->phase));
+                        (void) failure_set(&f, CONDITION_WRITER_LOST, "writer %s left the bus during %s",
+                                           s->writers[i].reference, phase_to_string(s->phase));
                         if (s->writers[i].failure.condition == CONDITION_NONE)
                                 s->writers[i].failure = f;
-                        conductor_feed(s->conductor, &(SequenceEvent) { .type = SEQ_EVENT_WRITER_LOST, .now_usec = now_usec(), .index = i,
-                                                                        .outcome = OUTCOME_DIED }, &f);
+                        conductor_feed(s->conductor,
+                                       &(SequenceEvent) { .type = SEQ_EVENT_WRITER_LOST,
+                                                          .now_usec = now_usec(),
+                                                          .index = i,
+                                                          .outcome = OUTCOME_DIED },
+                                       &f);
                 }
 }
 
@@ -474,8 +501,9 @@ bool conductor_level_reached(const Conductor *c, Failure *reterr) {
                 Consistency require = c->plan.volumes[index++].require;
                 if (s->consistency >= require)
                         continue;
-                (void) failure_set(reterr, CONDITION_LEVEL_NOT_REACHED, "%s reached level %s, not %s, because a writer failed",
-                                   s->name, consistency_to_string(s->consistency), consistency_to_string(require));
+                (void) failure_set(reterr, CONDITION_LEVEL_NOT_REACHED,
+                                   "%s reached level %s, not %s, because a writer failed", s->name,
+                                   consistency_to_string(s->consistency), consistency_to_string(require));
                 return false;
         }
         return true;

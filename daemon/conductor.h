@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Makes one set: waits for its turn, plans, and then carries out what the sequence machine says. One conductor per set that is
- * queued, running or aborting; it frees itself through its set when the set is created or aborted.
+ * Makes one set: waits for its turn, plans, and then carries out what the sequence machine says. One conductor per set
+ * that is queued, running or aborting; it frees itself through its set when the set is created or aborted.
  *
  *   turns.c           may this set begin, and may it open its window?
  *   conductor.c       life of a conductor: turn, plan, sequence, end
@@ -28,10 +28,10 @@ typedef struct ConductorProvider {
         ProviderJob *job;      /* abort in a fresh process */
         SequenceProviderOp op; /* in flight */
         bool in_flight, listing;
-        uint64_t volumes;      /* bit per snapshot of the set */
-        int stuck;             /* pidfd of a host that was killed; -EBADF: none */
+        uint64_t volumes; /* bit per snapshot of the set */
+        int stuck;        /* pidfd of a host that was killed; -EBADF: none */
         bool abort_failed;
-        unsigned next;         /* begin_prepare, remove: snapshot whose turn it is */
+        unsigned next; /* begin_prepare, remove: snapshot whose turn it is */
         uint64_t deadline_usec;
         struct vss_wire_request *request; /* allocated before the window */
 } ConductorProvider;
@@ -58,9 +58,13 @@ struct Conductor {
         bool guard_armed, flush_waits, rescuing;
         uint64_t flush_deadline_usec, rescue_begin_usec;
         sd_event_source *guard_io, *guard_exit, *timer, *rescue_timer, *defer;
-        struct { SequenceEvent event; Failure failure; } events[CONDUCTOR_EVENTS_MAX]; /* fed while feeding */
+        struct {
+                SequenceEvent event;
+                Failure failure;
+        } events[CONDUCTOR_EVENTS_MAX]; /* fed while feeding */
         unsigned n_events;
-        char hold_note[LIMIT_MESSAGE_BYTES]; /* what the guard had to say about a hold that succeeded; kept until one may allocate */
+        char hold_note[LIMIT_MESSAGE_BYTES]; /* what the guard had to say about a hold that succeeded; kept until one
+                                                may allocate */
 };
 
 /* arguments is taken. Starts from the loop. */
@@ -75,14 +79,14 @@ void conductor_writer_lost(Manager *m, const Writer *w);
 /* turns.c */
 /* Any set in the way of this one? The requester-visible reason in *reterr. */
 Set *turns_blocked_by(Set *s);
-void turns_changed(Manager *m);  /* a set ended or a window closed: whoever waits may look again */
+void turns_changed(Manager *m);       /* a set ended or a window closed: whoever waits may look again */
 bool turns_open_window(Conductor *c); /* true: it is ours */
 void turns_close_window(Conductor *c);
 
 /* Between the conductor's files */
 void conductor_feed(Conductor *c, const SequenceEvent *event, const Failure *failure);
 void conductor_act(Conductor *c, const SequenceAction *a);
-void conductor_hold(Conductor *c);       /* returns when nothing is held */
+void conductor_hold(Conductor *c); /* returns when nothing is held */
 void conductor_guard_dispatch(Conductor *c);
 void conductor_guard_lost(Conductor *c); /* starts the rescue */
 void conductor_rescue(Conductor *c);     /* one look; feeds GUARD_GONE when nothing is held */
@@ -97,7 +101,7 @@ Snapshot *set_snapshot_at(Set *s, unsigned index);
 int progress_watch(Manager *m);
 
 /* session.c */
-int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec, const char *reason,
-                   sd_bus_message *m);
+int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec,
+                   const char *reason, sd_bus_message *m);
 /* Component failures, stamps and private metadata of an answer; malformed ones are an error of the writer. */
 int session_read_reply(SetWriter *w, WriterEvent e, sd_bus_message *reply, Failure *reterr);

@@ -82,8 +82,11 @@ static void hold_describe(const GuardProgram *p, struct GuardReply *reply) {
         if (reply->op == GUARD_ARM)
                 (void) snprintf(m, size, "%s: %s", where, arm_error(reply->result));
         else if (reply->op == GUARD_FLUSH && reply->result == -ETIME)
-                (void) snprintf(m, size, "%s has more unwritten data than its device takes in the time for the flush; try again when there "
-                                "is less load, or raise pre_flush= in vssd.conf", where);
+                (void) snprintf(
+                        m, size,
+                        "%s has more unwritten data than its device takes in the time for the flush; try again when there "
+                        "is less load, or raise pre_flush= in vssd.conf",
+                        where);
         else if (reply->op == GUARD_FLUSH)
                 (void) snprintf(m, size, "%s: write-back failed: %s", where, why);
         else if (reply->result == -EBUSY)

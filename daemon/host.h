@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * A provider host on the event loop: a ProviderHost (provider.h) plus the two sources that watch it. One call at a time, answered
- * through one callback; a host that dies answers its call as died. Deadlines are the owner's: it kills the host at one. In the
- * window the loop stands still and window.c calls host_dispatch() instead.
+ * A provider host on the event loop: a ProviderHost (provider.h) plus the two sources that watch it. One call at a
+ * time, answered through one callback; a host that dies answers its call as died. Deadlines are the owner's: it kills
+ * the host at one. In the window the loop stands still and window.c calls host_dispatch() instead.
  */
 #include "daemon/provider.h"
 #include <systemd/sd-event.h>
 
 typedef struct Host Host;
-/* outcome OK or FAILED: reply is set; DIED: reply is NULL. more: an item of a list, the call goes on. fd is the callback's. */
-typedef void (*HostDone)(Host *h, Outcome outcome, const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata);
+/* outcome OK or FAILED: reply is set; DIED: reply is NULL. more: an item of a list, the call goes on. fd is the
+ * callback's. */
+typedef void (*HostDone)(Host *h, Outcome outcome, const struct vss_wire_reply *reply, int fd, const Failure *failure,
+                         void *userdata);
 
 struct Host {
         ProviderHost *process;

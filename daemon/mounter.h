@@ -3,8 +3,8 @@
 /*
  * The wire between vssd and vss-mount, a process that does one thing with the mount table and exits. Paths of callers
  * are resolved there, with the caller's rights and by descriptor, because they can hang and can be swapped while we
- * look (hazards C3); vssd itself never touches them. In both directions path is escaped as on the bus (\xHH). One request, with the descriptor of the copy's device if it has
- * one, one reply, for OPEN with a descriptor.
+ * look (hazards C3); vssd itself never touches them. In both directions path is escaped as on the bus (\xHH). One
+ * request, with the descriptor of the copy's device if it has one, one reply, for OPEN with a descriptor.
  */
 #include "daemon/child.h"
 #include "protocol/vocabulary.h"

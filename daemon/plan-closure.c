@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * From components to volumes: what is in the set, what has to be added, what may be left out, and whether the requester may have
- * what was added. The component roots were looked up with root's rights, so nothing of what they show reaches a requester who has
- * no right to the volume: only names that it gave itself or that it is allowed to snapshot.
+ * From components to volumes: what is in the set, what has to be added, what may be left out, and whether the requester
+ * may have what was added. The component roots were looked up with root's rights, so nothing of what they show reaches
+ * a requester who has no right to the volume: only names that it gave itself or that it is allowed to snapshot.
  */
 #include "daemon/plan-private.h"
 #include "protocol/text.h"
@@ -44,15 +44,17 @@ static int check_arguments(Planner *p, Failure *reterr) {
                 a = then->volumes[then->path_volume[i]];
                 b = now->volumes[now->path_volume[i]];
                 if (a->superblock != b->superblock || a->subvolume != b->subvolume)
-                        return failure_set(reterr, CONDITION_BUSY, "%s became another volume while the set was being planned",
+                        return failure_set(reterr, CONDITION_BUSY,
+                                           "%s became another volume while the set was being planned",
                                            p->options->volumes[i].volume);
         }
         return 0;
 }
 
 /*
- * What a writer says about its files decides which volumes are taken and what stands still, so an account other than root can
- * only speak for directories of its own (hazards C2). One that does not is heard no further, as if Identify had failed.
+ * What a writer says about its files decides which volumes are taken and what stands still, so an account other than
+ * root can only speak for directories of its own (hazards C2). One that does not is heard no further, as if Identify
+ * had failed.
  */
 static void check_owner(Planner *p, const ClosureRoot *root, uid_t owner) {
         Candidate *c = &p->candidates[root->writer];
@@ -62,14 +64,16 @@ static void check_owner(Planner *p, const ClosureRoot *root, uid_t owner) {
         if (w->uid == 0 || w->uid == owner || c->failure.condition != CONDITION_NONE)
                 return;
         if (owner == (uid_t) -1)
-                (void) failure_set(&c->failure, CONDITION_NOT_AUTHORIZED,
-                                   "component \"%.80s\" of writer %s has files in %.200s, which is no directory that uid %u could own",
-                                   path, w->reference, root->root, (unsigned) w->uid);
+                (void) failure_set(
+                        &c->failure, CONDITION_NOT_AUTHORIZED,
+                        "component \"%.80s\" of writer %s has files in %.200s, which is no directory that uid %u could own",
+                        path, w->reference, root->root, (unsigned) w->uid);
         else
-                (void) failure_set(&c->failure, CONDITION_NOT_AUTHORIZED,
-                                   "component \"%.80s\" of writer %s has files in %.200s, a directory of uid %u: a writer of uid %u "
-                                   "speaks only for directories of its own; run it as root or chown that",
-                                   path, w->reference, root->root, (unsigned) owner, (unsigned) w->uid);
+                (void) failure_set(
+                        &c->failure, CONDITION_NOT_AUTHORIZED,
+                        "component \"%.80s\" of writer %s has files in %.200s, a directory of uid %u: a writer of uid %u "
+                        "speaks only for directories of its own; run it as root or chown that",
+                        path, w->reference, root->root, (unsigned) owner, (unsigned) w->uid);
         w->state = WRITER_FAILED_AT_IDENTIFY;
         w->last_error = c->failure;
         manager_writer_changed(p->manager, w);
@@ -97,7 +101,8 @@ static int missing(const Candidate *c, const ClosureRoot *root, const Volume *v,
         return failure_set(reterr, CONDITION_VOLUME_MISSING,
                            "component \"%s\" of writer %s has files in %s, on volume %s, which is not in the set; "
                            "name that volume too, or use --closure=extend or --closure=ignore",
-                           c->metadata->components[root->component].path, c->writer->reference, root->root, v ? v->name : "(unknown)");
+                           c->metadata->components[root->component].path, c->writer->reference, root->root,
+                           v ? v->name : "(unknown)");
 }
 
 /* One taken component's directory that is not in the set. 1: a volume was added. */
@@ -124,8 +129,9 @@ static int close_set(Planner *p, bool *in_set, Failure *reterr) {
                 changed = false;
                 for (unsigned i = 0; i < p->n_candidates; i++) {
                         Candidate *c = &p->candidates[i];
-                        int r = c->failure.condition == CONDITION_NONE
-                                ? closure_select(p->options, c, i, p->roots, p->n_roots, reterr) : 0;
+                        int r = c->failure.condition == CONDITION_NONE ?
+                                        closure_select(p->options, c, i, p->roots, p->n_roots, reterr) :
+                                        0;
                         if (r < 0)
                                 return r;
                 }
@@ -152,8 +158,8 @@ static int check_required(const Planner *p, Failure *reterr) {
                         *reterr = c->failure;
                         return -EPERM;
                 }
-                return failure_set(reterr, CONDITION_LEVEL_NOT_REACHED, "required writer %s has no data on the volumes of the set",
-                                   c->writer->reference);
+                return failure_set(reterr, CONDITION_LEVEL_NOT_REACHED,
+                                   "required writer %s has no data on the volumes of the set", c->writer->reference);
         }
         return 0;
 }
@@ -170,15 +176,19 @@ static int take_volumes(Planner *p, const bool *in_set, Failure *reterr) {
                 if (!in_set[i])
                         continue;
                 if (r->n_volumes == LIMIT_VOLUMES)
-                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "a set holds at most %d volumes", LIMIT_VOLUMES);
+                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "a set holds at most %d volumes",
+                                           LIMIT_VOLUMES);
                 for (size_t j = 0; j < p->n_roots; j++)
                         if (p->roots[j].volume == (int) i)
-                                p->roots[j].volume = (int) r->n_volumes + LIMIT_VOLUMES * 1024; /* renumbered, see below */
+                                p->roots[j].volume = (int) r->n_volumes +
+                                                     LIMIT_VOLUMES * 1024; /* renumbered, see below */
                 r->volumes[r->n_volumes++] = (PlanVolume) { .volume = v, .added = !v->argument };
                 probed->volumes[i] = NULL; /* taken */
         }
         for (size_t j = 0; j < p->n_roots; j++)
-                p->roots[j].volume = p->roots[j].volume >= LIMIT_VOLUMES * 1024 ? p->roots[j].volume - LIMIT_VOLUMES * 1024 : -1;
+                p->roots[j].volume = p->roots[j].volume >= LIMIT_VOLUMES * 1024 ?
+                                             p->roots[j].volume - LIMIT_VOLUMES * 1024 :
+                                             -1;
         return 0;
 }
 
@@ -222,7 +232,9 @@ static int take_writers(Planner *p, Failure *reterr) {
                 PlanWriter *w = &r->writers[r->n_writers];
                 if (!c->takes_part)
                         continue;
-                *w = (PlanWriter) { .writer = writer_ref(c->writer), .metadata_text = TAKE_PTR(c->text), .required = c->required };
+                *w = (PlanWriter) { .writer = writer_ref(c->writer),
+                                    .metadata_text = TAKE_PTR(c->text),
+                                    .required = c->required };
                 r->n_writers++;
                 add_up_roots(p, i, w);
                 if (take_components(c, w) < 0)
@@ -244,7 +256,8 @@ static void find_neglected(Planner *p) {
                 if (!v || v->neglected || c->takes_part)
                         continue;
                 v->neglected = true;
-                (void) plan_warn(&p->result, "%s: writer %s has data there and was not chosen: the level is at most filesystem",
+                (void) plan_warn(&p->result,
+                                 "%s: writer %s has data there and was not chosen: the level is at most filesystem",
                                  v->volume->name, c->writer->reference);
         }
 }
@@ -272,7 +285,8 @@ static void check_next(Planner *p) {
                 if (!v->added || !p->message)
                         continue;
                 p->next_check++;
-                r = authority_check(p->manager->authority, p->message, VSS_ACTION_CREATE, details, on_checked, p, &p->check);
+                r = authority_check(p->manager->authority, p->message, VSS_ACTION_CREATE, details, on_checked, p,
+                                    &p->check);
                 if (r < 0) {
                         (void) failure_set(&f, CONDITION_NOT_AUTHORIZED, "cannot ask for the right to snapshot %s: %s",
                                            v->volume->name, strerror(-r));
@@ -312,7 +326,8 @@ void plan_closure(Planner *p) {
         Failure f;
 
         if (p->options->freeze_units && p->options->freeze_units[0])
-                (void) failure_set(&f, CONDITION_NOT_SUPPORTED, "unit %s: freezing units is not supported yet", p->options->freeze_units[0]);
+                (void) failure_set(&f, CONDITION_NOT_SUPPORTED, "unit %s: freezing units is not supported yet",
+                                   p->options->freeze_units[0]);
         else if (close_and_take(p, &f) >= 0) {
                 for (char **s = p->probed->left_out; s && *s; s++)
                         (void) plan_warn(&p->result, "left out: %s", *s);

@@ -88,7 +88,8 @@ static void on_planned(PlanResult *result, const Failure *failure, void *userdat
 static void on_phase(Phase phase, void *userdata) {
 }
 
-int plan_new(Manager *m, SetOptions *options, ProbeResult *volumes, uid_t uid, PlanDone done, void *userdata, Plan **ret) {
+int plan_new(Manager *m, SetOptions *options, ProbeResult *volumes, uid_t uid, PlanDone done, void *userdata,
+             Plan **ret) {
         Plan *p = calloc(1, sizeof *p);
         int r;
 

@@ -24,7 +24,7 @@ struct Planner {
         size_t *root_path; /* per root: index into the probed paths */
         Probe *probe;
         AuthorityCheck *check;
-        size_t next_check; /* volume whose permission is asked next */
+        size_t next_check;    /* volume whose permission is asked next */
         ProviderEntry *entry; /* provider being asked */
         Host *host;
         size_t next_volume;

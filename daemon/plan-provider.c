@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who copies what. Providers are asked one after the other, the most native first, each in a host of its own that stays for the
- * set if it gets a volume. An explicit provider is the only one asked. Then the rules of one instant: what nobody can hold from
- * outside (a btrfs freezes by itself) must not lie on something that will be frozen, and only one provider may have such volumes,
- * because only it can prove that they are one instant.
+ * Who copies what. Providers are asked one after the other, the most native first, each in a host of its own that stays
+ * for the set if it gets a volume. An explicit provider is the only one asked. Then the rules of one instant: what
+ * nobody can hold from outside (a btrfs freezes by itself) must not lie on something that will be frozen, and only one
+ * provider may have such volumes, because only it can prove that they are one instant.
  */
 #include "daemon/plan-private.h"
 #include "protocol/text.h"
@@ -16,7 +16,8 @@ static const char *explicit_provider(const Planner *p, size_t volume) {
         const Volume *v = p->result.volumes[volume].volume;
 
         for (size_t i = 0; i < p->options->n_volumes; i++)
-                if (v->argument && streq(p->options->volumes[i].volume, v->argument) && !isempty(p->options->volumes[i].provider))
+                if (v->argument && streq(p->options->volumes[i].volume, v->argument) &&
+                    !isempty(p->options->volumes[i].provider))
                         return p->options->volumes[i].provider;
         return isempty(p->options->provider) ? NULL : p->options->provider;
 }
@@ -91,7 +92,8 @@ static void take_volume(Planner *p, const struct vss_wire_reply *reply) {
                 (void) plan_warn(&p->result, "%s", reply->message);
 }
 
-static void on_host(Host *h, Outcome outcome, const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
+static void on_host(Host *h, Outcome outcome, const struct vss_wire_reply *reply, int fd, const Failure *failure,
+                    void *userdata) {
         Planner *p = userdata;
         bool is_explicit;
 
@@ -156,8 +158,8 @@ static const char *first_wish(const Planner *p) {
 }
 
 /*
- * By priority as long as a volume has no provider of its own, except those that only tests want; then the explicit ones, which
- * must not be offered what nobody gave them.
+ * By priority as long as a volume has no provider of its own, except those that only tests want; then the explicit
+ * ones, which must not be offered what nobody gave them.
  */
 static const char *choose_provider(Planner *p) {
         const char *wish = first_wish(p);
@@ -171,7 +173,8 @@ static const char *choose_provider(Planner *p) {
                 if (p->entry && (e->priority < p->entry->priority ||
                                  (e->priority == p->entry->priority && strcmp(e->name, p->entry->name) <= 0)))
                         continue; /* has had its turn */
-                if (!best || e->priority < best->priority || (e->priority == best->priority && strcmp(e->name, best->name) < 0))
+                if (!best || e->priority < best->priority ||
+                    (e->priority == best->priority && strcmp(e->name, best->name) < 0))
                         best = e;
         }
         p->entry = best;
@@ -199,17 +202,19 @@ static int check_instant(const PlanResult *r, Failure *reterr) {
                 if (!holds_itself(r, a))
                         continue;
                 if (self != UNASSIGNED && self != a->provider)
-                        return failure_set(reterr, CONDITION_NOT_ONE_INSTANT,
-                                           "%s and another volume freeze by themselves through different providers (%s, %s): "
-                                           "nobody can prove that they are one instant",
-                                           a->volume->name, r->providers[self].name, r->providers[a->provider].name);
+                        return failure_set(
+                                reterr, CONDITION_NOT_ONE_INSTANT,
+                                "%s and another volume freeze by themselves through different providers (%s, %s): "
+                                "nobody can prove that they are one instant",
+                                a->volume->name, r->providers[self].name, r->providers[a->provider].name);
                 self = a->provider;
                 for (size_t j = 0; j < r->n_volumes; j++)
                         if (r->volumes[j].held && a->volume->level > r->volumes[j].volume->level &&
                             volumes_collide(a->volume, r->volumes[j].volume))
-                                return failure_set(reterr, CONDITION_STACK_REFUSED,
-                                                   "%s lies on %s, which would be frozen while %s is copied: take them in two sets",
-                                                   a->volume->name, r->volumes[j].volume->name, a->volume->name);
+                                return failure_set(
+                                        reterr, CONDITION_STACK_REFUSED,
+                                        "%s lies on %s, which would be frozen while %s is copied: take them in two sets",
+                                        a->volume->name, r->volumes[j].volume->name, a->volume->name);
         }
         return 0;
 }
@@ -220,7 +225,8 @@ static int check_holds(PlanResult *r, Failure *reterr) {
                 uint64_t capabilities = r->providers[v->provider].capabilities;
                 v->held = !holds_itself(r, v) && v->volume->root_fd >= 0 && v->volume->can_hold;
                 if (!v->held && !(capabilities & (VSS_CAP_FREEZES_ITSELF | VSS_CAP_HOLDS)))
-                        return failure_set(reterr, CONDITION_NOT_SUPPORTED, "%s (%s) cannot be brought to rest: the kernel does not freeze %s",
+                        return failure_set(reterr, CONDITION_NOT_SUPPORTED,
+                                           "%s (%s) cannot be brought to rest: the kernel does not freeze %s",
                                            v->volume->name, v->volume->fs_type ? v->volume->fs_type : "raw device",
                                            v->volume->fs_type ? "this type of file system" : "raw devices");
         }
@@ -266,9 +272,11 @@ static int check_level(const PlanResult *r, Failure *reterr) {
                         return failure_set(reterr, CONDITION_LEVEL_NOT_REACHED, "%s can reach level %s, not %s: %s",
                                            r->volumes[i].volume->name, consistency_to_string(r->volumes[i].reachable),
                                            consistency_to_string(r->volumes[i].require),
-                                           r->n_writers > r->n_taking_part ? "a writer failed to identify itself (vssctl writers)"
-                                                   : r->volumes[i].neglected ? "a writer with data there was not chosen (vssctl plan)"
-                                                   : "no writer with data there takes part (vssctl writers)");
+                                           r->n_writers > r->n_taking_part ?
+                                                   "a writer failed to identify itself (vssctl writers)" :
+                                           r->volumes[i].neglected ?
+                                                   "a writer with data there was not chosen (vssctl plan)" :
+                                                   "no writer with data there takes part (vssctl writers)");
         return 0;
 }
 
@@ -299,8 +307,9 @@ static void ask_next_provider(Planner *p) {
         if (!name) {
                 const Volume *v = p->result.volumes[open].volume;
                 Failure f;
-                (void) failure_set(&f, CONDITION_NOT_SUPPORTED, "no provider can take a snapshot of %s (%s): %s", v->name,
-                                   v->fs_type ? v->fs_type : "no file system", v->why_not ? v->why_not : "see vssctl providers");
+                (void) failure_set(&f, CONDITION_NOT_SUPPORTED, "no provider can take a snapshot of %s (%s): %s",
+                                   v->name, v->fs_type ? v->fs_type : "no file system",
+                                   v->why_not ? v->why_not : "see vssctl providers");
                 plan_finish(p, &f);
                 return;
         }
@@ -318,8 +327,9 @@ void plan_providers(Planner *p) {
         for (size_t i = 0; i < p->result.n_volumes; i++) {
                 const Volume *v = p->result.volumes[i].volume;
                 Failure f;
-                int r = v->why_not ? failure_set(&f, CONDITION_NOT_SUPPORTED, "%s cannot be snapshotted: %s", v->name, v->why_not)
-                                   : strays_check(p->manager, v, &f);
+                int r = v->why_not ? failure_set(&f, CONDITION_NOT_SUPPORTED, "%s cannot be snapshotted: %s", v->name,
+                                                 v->why_not) :
+                                     strays_check(p->manager, v, &f);
                 p->result.volumes[i].provider = UNASSIGNED;
                 if (r < 0) {
                         plan_finish(p, &f);

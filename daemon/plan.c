@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The planner's walk: candidates → Identify → probe → closure → permission → providers (plan-provider.c) → level. Each step
- * ends by starting the next; finish() is the only way out and is reached exactly once.
+ * The planner's walk: candidates → Identify → probe → closure → permission → providers (plan-provider.c) → level. Each
+ * step ends by starting the next; finish() is the only way out and is reached exactly once.
  */
 #include "daemon/plan-private.h"
 #include "protocol/busutil.h"
@@ -32,7 +32,8 @@ static int fail_later(Planner *p) {
         return sd_event_add_defer(p->manager->event, &p->defer, on_failed_later, p);
 }
 
-/* Is it to be asked at all? One that others were chosen instead of is, because the level depends on where its data are. */
+/* Is it to be asked at all? One that others were chosen instead of is, because the level depends on where its data are.
+ */
 static bool wanted(const SetOptions *o, const Writer *w, bool *ret_required, bool *ret_bystander) {
         bool chosen = false;
 
@@ -47,7 +48,8 @@ static bool wanted(const SetOptions *o, const Writer *w, bool *ret_required, boo
                 if (reference_matches(*r, w))
                         return false;
         if (!o->writers || !o->writers[0])
-                return !w->foreign; /* hazards C2: a stranger's writer cannot veto what nobody asked it to take part in */
+                return !w->foreign; /* hazards C2: a stranger's writer cannot veto what nobody asked it to take part in
+                                     */
         for (char **r = o->writers; *r; r++)
                 chosen |= reference_matches(*r, w);
         *ret_bystander = !chosen;
@@ -74,7 +76,8 @@ static int check_references(Manager *m, const SetOptions *o, Failure *reterr) {
                                                    "no writer \"%s\" is registered (vssctl writers lists them)", *r);
         for (size_t i = 0; i < o->n_components; i++)
                 if (!reference_is_known(m, o->components[i].writer, false))
-                        return failure_set(reterr, CONDITION_NOT_FOUND, "no writer \"%s\" is registered (vssctl writers lists them)",
+                        return failure_set(reterr, CONDITION_NOT_FOUND,
+                                           "no writer \"%s\" is registered (vssctl writers lists them)",
                                            o->components[i].writer);
         return 0;
 }
@@ -93,7 +96,8 @@ static int collect_candidates(Planner *p) {
                 return -ENOMEM;
         LIST_FOREACH(w, &p->manager->writers, entries)
                 if (!w->lost && wanted(p->options, w, &required, &bystander))
-                        p->candidates[p->n_candidates++] = (Candidate) { .writer = writer_ref(w), .required = required, .bystander = bystander };
+                        p->candidates[p->n_candidates++] =
+                                (Candidate) { .writer = writer_ref(w), .required = required, .bystander = bystander };
         return 0;
 }
 
@@ -116,13 +120,15 @@ static int take_document(Planner *p, Candidate *c, const char *text) {
         int r;
 
         if (size > LIMIT_METADATA_BYTES || !uid_may_store(p, w, size))
-                return failure_set(&c->failure, CONDITION_LIMIT_REACHED, "writer %s: its documents are larger than the limit of %d bytes",
-                                   w->reference, LIMIT_METADATA_BYTES);
+                return failure_set(&c->failure, CONDITION_LIMIT_REACHED,
+                                   "writer %s: its documents are larger than the limit of %d bytes", w->reference,
+                                   LIMIT_METADATA_BYTES);
         r = metadata_parse(text, size, &f, &c->metadata);
         if (r >= 0)
                 r = metadata_check_identity(c->metadata, writer_own_name(w), w->instance, &f);
         if (r < 0)
-                return failure_set(&c->failure, f.condition, "writer %s: its document: %.400s", w->reference, f.message);
+                return failure_set(&c->failure, f.condition, "writer %s: its document: %.400s", w->reference,
+                                   f.message);
         c->text = strdup(text);
         c->taken = calloc(c->metadata->n_components + 1, sizeof *c->taken);
         if (!c->text || !c->taken)
@@ -143,12 +149,13 @@ static void identified(Planner *p, Candidate *c, Outcome outcome, const Failure 
         if (outcome != OUTCOME_OK) {
                 c->failure = *failure;
                 if (outcome == OUTCOME_FAILED) {
-                        (void) snprintf(c->failure.message, sizeof c->failure.message, "writer %s refused identify: %.300s",
-                                        c->writer->reference, failure->message);
+                        (void) snprintf(c->failure.message, sizeof c->failure.message,
+                                        "writer %s refused identify: %.300s", c->writer->reference, failure->message);
                         c->failure.condition = condition_from_writer(failure->condition);
                 }
         } else if (!text && (!reply || sd_bus_message_read(reply, "s", &text) < 0))
-                (void) failure_set(&c->failure, CONDITION_VETOED, "writer %s answered identify with something that is not a document",
+                (void) failure_set(&c->failure, CONDITION_VETOED,
+                                   "writer %s answered identify with something that is not a document",
                                    c->writer->reference);
         if (c->failure.condition == CONDITION_NONE)
                 (void) take_document(p, c, text);
@@ -177,8 +184,8 @@ static void on_identified(Writer *w, Outcome outcome, const Failure *failure, sd
 }
 
 /*
- * A writer that has something to do for another set answers when that is done, which may take an hour; what it said when that set
- * was planned is what it would say now.
+ * A writer that has something to do for another set answers when that is done, which may take an hour; what it said
+ * when that set was planned is what it would say now.
  */
 static int identify_one(Planner *p, Candidate *c, uint64_t deadline_usec) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
@@ -207,8 +214,9 @@ static int on_begin(sd_event_source *source, void *userdata) {
         for (size_t i = 0; i < p->n_candidates; i++) {
                 int r = identify_one(p, &p->candidates[i], deadline_usec);
                 if (r < 0)
-                        (void) failure_set(&p->candidates[i].failure, CONDITION_WRITER_LOST, "writer %s cannot be called: %s",
-                                           p->candidates[i].writer->reference, strerror(-r));
+                        (void) failure_set(&p->candidates[i].failure, CONDITION_WRITER_LOST,
+                                           "writer %s cannot be called: %s", p->candidates[i].writer->reference,
+                                           strerror(-r));
         }
         if (p->n_waiting == 0)
                 probe_start(p);
@@ -228,8 +236,10 @@ static int add_roots(Planner *p, unsigned writer) {
                         if (!roots)
                                 return -ENOMEM;
                         p->roots = roots;
-                        p->roots[p->n_roots++] = (ClosureRoot) {
-                                .writer = writer, .component = (unsigned) i, .root = f->source ? f->source : f->set.root, .volume = -1 };
+                        p->roots[p->n_roots++] = (ClosureRoot) { .writer = writer,
+                                                                 .component = (unsigned) i,
+                                                                 .root = f->source ? f->source : f->set.root,
+                                                                 .volume = -1 };
                 }
         return 0;
 }
@@ -273,27 +283,36 @@ static void probe_start(Planner *p) {
         for (size_t i = 0; r >= 0 && i < p->n_roots; i++)
                 p->root_path[i] = probe_path_index(paths, &n, n_arguments, p->roots[i].root);
         if (r >= 0 && n > PROBE_PATHS_MAX) {
-                (void) failure_set(&f, CONDITION_LIMIT_REACHED, "the writers name more than %d directories", PROBE_PATHS_MAX);
+                (void) failure_set(&f, CONDITION_LIMIT_REACHED, "the writers name more than %d directories",
+                                   PROBE_PATHS_MAX);
                 plan_finish(p, &f);
                 return;
         }
         if (r >= 0)
-                r = probe_new(p->manager->event, paths, n, p->options->nested ? PROBE_NESTED : 0, 0, on_probed, p, &p->probe);
+                r = probe_new(p->manager->event, paths, n, p->options->nested ? PROBE_NESTED : 0, 0, on_probed, p,
+                              &p->probe);
         if (r < 0) {
                 (void) failure_set(&f, CONDITION_FAILED, "cannot look at the volumes: %s", strerror(-r));
                 plan_finish(p, &f);
         }
 }
 
-int planner_new(Manager *m, const SetOptions *options, ProbeResult *volumes, uid_t uid, sd_bus_message *message, const Budgets *budgets,
-                PlannerPhase phase, PlannerDone done, void *userdata, Planner **ret) {
+int planner_new(Manager *m, const SetOptions *options, ProbeResult *volumes, uid_t uid, sd_bus_message *message,
+                const Budgets *budgets, PlannerPhase phase, PlannerDone done, void *userdata, Planner **ret) {
         _cleanup_(planner_freep) Planner *p = calloc(1, sizeof *p);
         int r;
 
         if (!p)
                 return -ENOMEM;
-        *p = (Planner) { .manager = m, .options = options, .arguments = volumes, .uid = uid, .message = sd_bus_message_ref(message),
-                         .budgets = *budgets, .phase = phase, .done = done, .userdata = userdata };
+        *p = (Planner) { .manager = m,
+                         .options = options,
+                         .arguments = volumes,
+                         .uid = uid,
+                         .message = sd_bus_message_ref(message),
+                         .budgets = *budgets,
+                         .phase = phase,
+                         .done = done,
+                         .userdata = userdata };
         r = check_references(m, options, &p->failure);
         if (r < 0)
                 r = fail_later(p);

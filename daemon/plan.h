@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * What a set would be, before anything is touched: which writers and components take part, which volumes they need, which provider
- * copies which volume, what holds it, and the level that can be reached. Plan (the bus method) stops here; a set goes on with the
- * result. Asynchronous: Identify of every candidate in parallel, one look at the disks (vss-probe), polkit for volumes the closure
- * added, then one host per provider. Order of checks: unknown names (4), closure (9), permission (3), suitability (10).
+ * What a set would be, before anything is touched: which writers and components take part, which volumes they need,
+ * which provider copies which volume, what holds it, and the level that can be reached. Plan (the bus method) stops
+ * here; a set goes on with the result. Asynchronous: Identify of every candidate in parallel, one look at the disks
+ * (vss-probe), polkit for volumes the closure added, then one host per provider. Order of checks: unknown names (4),
+ * closure (9), permission (3), suitability (10).
  */
 #include "daemon/host.h"
 #include "daemon/set.h"
@@ -55,11 +56,11 @@ typedef struct Planner Planner;
 typedef void (*PlannerDone)(PlanResult *result, const Failure *failure, void *userdata);
 typedef void (*PlannerPhase)(Phase phase, void *userdata); /* identify, plan */
 /*
- * options must outlive the planner; volumes (the arguments, resolved) is taken. uid: whose rights paths are looked up with and who
- * must be allowed create on volumes that are added; message: the requester's call, for polkit.
+ * options must outlive the planner; volumes (the arguments, resolved) is taken. uid: whose rights paths are looked up
+ * with and who must be allowed create on volumes that are added; message: the requester's call, for polkit.
  */
-int planner_new(Manager *m, const SetOptions *options, ProbeResult *volumes, uid_t uid, sd_bus_message *message, const Budgets *budgets,
-                PlannerPhase phase, PlannerDone done, void *userdata, Planner **ret);
+int planner_new(Manager *m, const SetOptions *options, ProbeResult *volumes, uid_t uid, sd_bus_message *message,
+                const Budgets *budgets, PlannerPhase phase, PlannerDone done, void *userdata, Planner **ret);
 Planner *planner_free(Planner *p);
 DEFINE_CLEANUP(Planner *, planner_free);
 int plan_format(Manager *m, const PlanResult *r, char **ret_json);
@@ -78,13 +79,14 @@ typedef struct Candidate { /* one writer that answered Identify */
         Failure failure;
         bool required;
         bool bystander; /* others were chosen: asked only where its data are */
-        bool *taken; /* per component of the metadata */
+        bool *taken;    /* per component of the metadata */
         bool takes_part;
 } Candidate;
 /* Does "NAME" or "NAME@INSTANCE" mean this writer? */
 bool reference_matches(const char *reference, const Writer *w);
 /*
- * Marks the components that the set takes, from what is in it so far: the explicit ones with what VSS says goes with them, or
- * without explicit ones all that have files there. NOT_FOUND: an explicit component that does not exist.
+ * Marks the components that the set takes, from what is in it so far: the explicit ones with what VSS says goes with
+ * them, or without explicit ones all that have files there. NOT_FOUND: an explicit component that does not exist.
  */
-int closure_select(const SetOptions *o, Candidate *c, unsigned index, const ClosureRoot *roots, size_t n_roots, Failure *reterr);
+int closure_select(const SetOptions *o, Candidate *c, unsigned index, const ClosureRoot *roots, size_t n_roots,
+                   Failure *reterr);

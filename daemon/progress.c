@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How far a writer's slow work is (signal Progress, unicast to vssd): shown as the set's Progress within its phase. Only a writer
- * of the set that has a call to answer is listened to; everything else that arrives is somebody else's signal.
+ * How far a writer's slow work is (signal Progress, unicast to vssd): shown as the set's Progress within its phase.
+ * Only a writer of the set that has a call to answer is listened to; everything else that arrives is somebody else's
+ * signal.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -9,8 +10,8 @@
 static SetWriter *find_caller(Set *s, const char *sender, WriterEvent event) {
         for (size_t i = 0; i < s->n_writers; i++) {
                 const Writer *w = s->writers[i].writer;
-                if (w && w->bus_name && streq(w->bus_name, sender) && s->conductor && s->conductor->sequence_writers[i].outstanding &&
-                    s->conductor->sequence_writers[i].call == event)
+                if (w && w->bus_name && streq(w->bus_name, sender) && s->conductor &&
+                    s->conductor->sequence_writers[i].outstanding && s->conductor->sequence_writers[i].call == event)
                         return &s->writers[i];
         }
         return NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The set as documents: the record (what happened when, interfaces 5.3), the manifest (what a restore needs, 5.2), and what the
- * catalogue keeps: both together with what only vssd needs, read back by set-load.c.
+ * The set as documents: the record (what happened when, interfaces 5.3), the manifest (what a restore needs, 5.2), and
+ * what the catalogue keeps: both together with what only vssd needs, read back by set-load.c.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -59,9 +59,13 @@ static json_object *trace_array(const Trace *t, uint64_t started) {
                 const TraceStep *s = &t->steps[i];
                 json_object *row = json_object_new_array();
                 json_object_array_add(row, json_object_new_string(s->name));
-                json_object_array_add(row, json_object_new_uint64(s->start_usec > started ? s->start_usec - started : 0));
-                json_object_array_add(row, s->end_usec ? json_object_new_uint64(s->end_usec > started ? s->end_usec - started : 0) : NULL);
-                json_object_array_add(row, s->budget_usec == USEC_INFINITY ? NULL : json_object_new_uint64(s->budget_usec));
+                json_object_array_add(row,
+                                      json_object_new_uint64(s->start_usec > started ? s->start_usec - started : 0));
+                json_object_array_add(row, s->end_usec ? json_object_new_uint64(
+                                                                 s->end_usec > started ? s->end_usec - started : 0) :
+                                                         NULL);
+                json_object_array_add(row,
+                                      s->budget_usec == USEC_INFINITY ? NULL : json_object_new_uint64(s->budget_usec));
                 json_object_array_add(row, json_object_new_string(s->end_usec ? outcome_to_string(s->outcome) : "ok"));
                 json_object_array_add(a, row);
         }
@@ -128,7 +132,8 @@ static json_object *writer_object(const SetWriter *w, uint64_t started) {
         json_add_string(o, "state", writer_state_to_string(w->state));
         json_add_string(o, "consistency", consistency_to_string(w->consistency));
         json_add_uint(o, "freeze_usec", w->freeze_usec);
-        json_object_object_add(o, "error", error_object(w->failure.condition != CONDITION_NONE ? &w->failure : &w->partial));
+        json_object_object_add(o, "error",
+                               error_object(w->failure.condition != CONDITION_NONE ? &w->failure : &w->partial));
         json_add_strings(o, "components", w->components);
         json_object_object_add(o, "failures", failures_array(w->failures));
         json_object_object_add(o, "events", trace_array(&w->events, started));
@@ -166,7 +171,8 @@ static json_object *requester_object(const Set *s) {
 }
 
 static json_object *record_object(const Set *s, SetState state) {
-        json_object *o = json_object_new_object(), *writers = json_object_new_array(), *volumes = json_object_new_array();
+        json_object *o = json_object_new_object(), *writers = json_object_new_array(),
+                    *volumes = json_object_new_array();
         char boot[SD_ID128_UUID_STRING_MAX] = "";
         const Snapshot *v;
         sd_id128_t id;

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Between the two halves of the sequence machine: sequence-step.c knows the tables and how a step begins and ends, sequence.c what
- * an event means.
+ * Between the two halves of the sequence machine: sequence-step.c knows the tables and how a step begins and ends,
+ * sequence.c what an event means.
  */
 #include "daemon/sequence.h"
 
 typedef enum StepKind {
-        STEP_WRITERS, STEP_PROVIDERS, STEP_GUARD, STEP_STORE, STEP_WINDOW,
+        STEP_WRITERS,
+        STEP_PROVIDERS,
+        STEP_GUARD,
+        STEP_STORE,
+        STEP_WINDOW,
         STEP_THAW,            /* writers of one level that are frozen */
         STEP_THAWED,          /* all Thaws answered; the window is over */
         STEP_ABORT_PROVIDERS, /* unwinding: start their aborts, go on at once */
@@ -35,5 +39,7 @@ void writer_end(Sequence *s, unsigned i, uint64_t now, bool wait);
 void provider_settled(Sequence *s, unsigned i);
 void provider_kill(Sequence *s, unsigned i);
 void provider_abort(Sequence *s, unsigned i, uint64_t now);
-/* The first call decides the cause and turns the machine round; later ones change nothing. failure NULL: condition alone. */
-void sequence_fail(Sequence *s, uint64_t now, SequenceActor actor, unsigned index, const Failure *failure, Condition condition);
+/* The first call decides the cause and turns the machine round; later ones change nothing. failure NULL: condition
+ * alone. */
+void sequence_fail(Sequence *s, uint64_t now, SequenceActor actor, unsigned index, const Failure *failure,
+                   Condition condition);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Two tables of steps, forward and unwinding; a step calls some actors and is over when they have answered. The machine stands on
- * one step of one table. A failure moves it from wherever it stands to the first step of the unwinding table, once; failures
- * during unwinding change nothing (the first cause wins) except that nobody waits any longer for who failed.
+ * Two tables of steps, forward and unwinding; a step calls some actors and is over when they have answered. The machine
+ * stands on one step of one table. A failure moves it from wherever it stands to the first step of the unwinding table,
+ * once; failures during unwinding change nothing (the first cause wins) except that nobody waits any longer for who
+ * failed.
  *
- * Time comes in with every event. The only arithmetic on it is here: the freeze clock of a writer runs from the sending of its
- * Freeze to the answer of its Thaw; the smallest clock bounds the window; Freeze answers are due FREEZE_MARGIN before it and the
- * hold ends HOLD_MARGIN before it, so that a slow back-end cannot use up what a front-end promised.
+ * Time comes in with every event. The only arithmetic on it is here: the freeze clock of a writer runs from the sending
+ * of its Freeze to the answer of its Thaw; the smallest clock bounds the window; Freeze answers are due FREEZE_MARGIN
+ * before it and the hold ends HOLD_MARGIN before it, so that a slow back-end cannot use up what a front-end promised.
  */
 #include "daemon/sequence-private.h"
 
@@ -14,8 +15,8 @@
 #define HOLD_MARGIN_USEC (500 * USEC_PER_MSEC)
 #define GUARD_GRACE_USEC (500 * USEC_PER_MSEC) /* beyond the guard's own deadline, before we stop believing in it */
 #define THAW_PATIENCE_USEC (2 * USEC_PER_SEC)  /* then the next level is thawed although this one has not answered */
-#define STORE_BUDGET_USEC (30 * USEC_PER_SEC)  /* the catalogue's disk may be held by another set for its whole hold budget */
-
+#define STORE_BUDGET_USEC \
+        (30 * USEC_PER_SEC) /* the catalogue's disk may be held by another set for its whole hold budget */
 
 static const Step forward[] = {
         { PHASE_PREPARE_BACKUP, STEP_WRITERS, EVENT_PREPARE_BACKUP, -1 },
@@ -83,7 +84,8 @@ static void call_writer(Sequence *s, unsigned i, WriterEvent e, uint64_t deadlin
         w->call = e;
         if (e == EVENT_ABORT || e == EVENT_BACKUP_SHUTDOWN)
                 w->ended = true;
-        sequence_push(s, (SequenceAction) { .type = SEQ_DO_WRITER, .index = i, .op = e, .deadline_usec = deadline_usec });
+        sequence_push(s,
+                      (SequenceAction) { .type = SEQ_DO_WRITER, .index = i, .op = e, .deadline_usec = deadline_usec });
 }
 
 void writer_settled(Sequence *s, unsigned i) {
@@ -120,8 +122,11 @@ static void call_provider(Sequence *s, unsigned i, SequenceProviderOp op, uint64
         if (op == SEQ_ABORT)
                 p->aborted = true;
         s->providers_outstanding++;
-        sequence_push(s, (SequenceAction) {
-                .type = SEQ_DO_PROVIDER, .index = i, .op = op, .fresh = op == SEQ_ABORT && p->dead, .deadline_usec = deadline_usec });
+        sequence_push(s, (SequenceAction) { .type = SEQ_DO_PROVIDER,
+                                            .index = i,
+                                            .op = op,
+                                            .fresh = op == SEQ_ABORT && p->dead,
+                                            .deadline_usec = deadline_usec });
 }
 
 void provider_settled(Sequence *s, unsigned i) {
@@ -151,7 +156,8 @@ static bool step_is_over(const Sequence *s) {
         switch (step->kind) {
         case STEP_THAW:
                 for (unsigned i = 0; i < s->n_writers; i++)
-                        if (s->writers[i].outstanding && s->writers[i].call == EVENT_THAW && (int) s->writers[i].level == step->level)
+                        if (s->writers[i].outstanding && s->writers[i].call == EVENT_THAW &&
+                            (int) s->writers[i].level == step->level)
                                 return false;
                 return true;
         case STEP_THAWED:
@@ -201,13 +207,15 @@ static void begin_freeze(Sequence *s, const Step *step, uint64_t now) {
         }
         s->deadline_usec = s->thaw_by_usec - FREEZE_MARGIN_USEC;
         for (unsigned i = 0; i < s->n_writers; i++)
-                if (s->writers[i].frozen && s->writers[i].freeze_sent_usec == now && (int) s->writers[i].level == step->level)
+                if (s->writers[i].frozen && s->writers[i].freeze_sent_usec == now &&
+                    (int) s->writers[i].level == step->level)
                         call_writer(s, i, EVENT_FREEZE, s->deadline_usec);
 }
 
 static void begin_writers(Sequence *s, const Step *step, uint64_t now) {
-        uint64_t budget = step->op == EVENT_PREPARE_BACKUP ? s->budgets.prepare_backup :
-                step->op == EVENT_PREPARE_SNAPSHOT ? s->budgets.prepare_snapshot : s->budgets.post_snapshot;
+        uint64_t budget = step->op == EVENT_PREPARE_BACKUP   ? s->budgets.prepare_backup :
+                          step->op == EVENT_PREPARE_SNAPSHOT ? s->budgets.prepare_snapshot :
+                                                               s->budgets.post_snapshot;
 
         if (step->op == EVENT_FREEZE) {
                 begin_freeze(s, step, now);

@@ -4,8 +4,8 @@
  */
 #include "daemon/sequence-private.h"
 
-int sequence_init(Sequence *s, SequenceWriter *writers, unsigned n_writers, SequenceProvider *providers, unsigned n_providers,
-                  const SequenceBudgets *budgets, bool has_guard, bool degrade) {
+int sequence_init(Sequence *s, SequenceWriter *writers, unsigned n_writers, SequenceProvider *providers,
+                  unsigned n_providers, const SequenceBudgets *budgets, bool has_guard, bool degrade) {
         /* Between two drains every actor is asked for at most: kill, abort, one call, one drop. */
         unsigned size = 4 * (n_writers + n_providers) + 32;
         SequenceAction *actions = calloc(size, sizeof *actions);
@@ -13,15 +13,26 @@ int sequence_init(Sequence *s, SequenceWriter *writers, unsigned n_writers, Sequ
         if (!actions)
                 return -ENOMEM;
         *s = (Sequence) {
-                .budgets = *budgets, .degrade = degrade, .has_guard = has_guard, .writers = writers, .n_writers = n_writers,
-                .providers = providers, .n_providers = n_providers, .deadline_usec = USEC_INFINITY,
-                .hold_deadline_usec = USEC_INFINITY, .window_deadline_usec = USEC_INFINITY, .thaw_by_usec = USEC_INFINITY,
-                .actions = actions, .size = size,
+                .budgets = *budgets,
+                .degrade = degrade,
+                .has_guard = has_guard,
+                .writers = writers,
+                .n_writers = n_writers,
+                .providers = providers,
+                .n_providers = n_providers,
+                .deadline_usec = USEC_INFINITY,
+                .hold_deadline_usec = USEC_INFINITY,
+                .window_deadline_usec = USEC_INFINITY,
+                .thaw_by_usec = USEC_INFINITY,
+                .actions = actions,
+                .size = size,
         };
         for (unsigned i = 0; i < n_writers; i++)
                 writers[i] = (SequenceWriter) {
-                        .level = writers[i].level, .freeze_timeout_usec = writers[i].freeze_timeout_usec,
-                        .required = writers[i].required, .thaw_by_usec = USEC_INFINITY,
+                        .level = writers[i].level,
+                        .freeze_timeout_usec = writers[i].freeze_timeout_usec,
+                        .required = writers[i].required,
+                        .thaw_by_usec = USEC_INFINITY,
                 };
         for (unsigned i = 0; i < n_providers; i++)
                 providers[i] = (SequenceProvider) { .holds = providers[i].holds };
@@ -48,11 +59,12 @@ bool sequence_next(Sequence *s, SequenceAction *ret) {
 }
 
 /*
- * Whoever is still being waited for in the forward step is let go: a writer gets Abort at once (writer.c lets it overtake the
- * unanswered call), unless it is being thawed already; a provider inside the commit keeps its deadline, because a killed ioctl
- * may still complete, any other is killed and aborted from a fresh process.
+ * Whoever is still being waited for in the forward step is let go: a writer gets Abort at once (writer.c lets it
+ * overtake the unanswered call), unless it is being thawed already; a provider inside the commit keeps its deadline,
+ * because a killed ioctl may still complete, any other is killed and aborted from a fresh process.
  */
-void sequence_fail(Sequence *s, uint64_t now, SequenceActor actor, unsigned index, const Failure *failure, Condition condition) {
+void sequence_fail(Sequence *s, uint64_t now, SequenceActor actor, unsigned index, const Failure *failure,
+                   Condition condition) {
         if (s->failed || s->finished)
                 return;
         s->failed = true;
@@ -97,8 +109,9 @@ static Condition outcome_condition(Outcome outcome, Condition failed, Condition 
 static void writer_failed(Sequence *s, unsigned i, uint64_t now, Outcome outcome, const Failure *failure) {
         SequenceWriter *w = &s->writers[i];
         Condition c = outcome_condition(outcome, CONDITION_VETOED, CONDITION_WRITER_LOST);
-        Failure f = failure && failure->condition != CONDITION_NONE ? *failure
-                : (Failure) { .condition = c, .retryable = condition_retryable(c) };
+        Failure f = failure && failure->condition != CONDITION_NONE ?
+                            *failure :
+                            (Failure) { .condition = c, .retryable = condition_retryable(c) };
 
         if (w->failure.condition == CONDITION_NONE)
                 w->failure = f;
@@ -160,7 +173,8 @@ static void on_provider(Sequence *s, const SequenceEvent *e) {
                 p->dead = true;
                 provider_settled(s, e->index);
                 if (was_outstanding || !s->unwinding)
-                        sequence_fail(s, e->now_usec, SEQ_ACTOR_PROVIDER, e->index, e->failure, CONDITION_PROVIDER_LOST);
+                        sequence_fail(s, e->now_usec, SEQ_ACTOR_PROVIDER, e->index, e->failure,
+                                      CONDITION_PROVIDER_LOST);
         } else if (e->type == SEQ_EVENT_PROVIDER) {
                 if (!p->outstanding || p->call != e->op)
                         return;
@@ -169,7 +183,8 @@ static void on_provider(Sequence *s, const SequenceEvent *e) {
                         p->dead = true;
                 if (e->outcome != OUTCOME_OK)
                         sequence_fail(s, e->now_usec, SEQ_ACTOR_PROVIDER, e->index, e->failure,
-                             outcome_condition(e->outcome, CONDITION_PROVIDER_FAILED, CONDITION_PROVIDER_LOST));
+                                      outcome_condition(e->outcome, CONDITION_PROVIDER_FAILED,
+                                                        CONDITION_PROVIDER_LOST));
         }
         if (s->unwinding && s->step > 0)
                 provider_abort(s, e->index, e->now_usec);
@@ -189,7 +204,7 @@ static void on_guard(Sequence *s, const SequenceEvent *e) {
                 sequence_fail(s, e->now_usec, SEQ_ACTOR_GUARD, 0, e->failure, CONDITION_HOLD_EXPIRED);
         } else if (e->outcome != OUTCOME_OK)
                 sequence_fail(s, e->now_usec, SEQ_ACTOR_GUARD, 0, e->failure,
-                     outcome_condition(e->outcome, CONDITION_FAILED, CONDITION_HOLD_EXPIRED));
+                              outcome_condition(e->outcome, CONDITION_FAILED, CONDITION_HOLD_EXPIRED));
 }
 
 static void on_guard_gone(Sequence *s, const SequenceEvent *e) {
@@ -203,7 +218,8 @@ static void on_guard_gone(Sequence *s, const SequenceEvent *e) {
         if (in_hold)
                 s->forced = true;
         if (needed)
-                sequence_fail(s, e->now_usec, SEQ_ACTOR_GUARD, 0, e->failure, in_hold ? CONDITION_HOLD_EXPIRED : CONDITION_FAILED);
+                sequence_fail(s, e->now_usec, SEQ_ACTOR_GUARD, 0, e->failure,
+                              in_hold ? CONDITION_HOLD_EXPIRED : CONDITION_FAILED);
 }
 
 /* The armed deadline has come: whoever this step still waits for has failed. */
@@ -236,7 +252,7 @@ static void on_timer(Sequence *s, uint64_t now) {
                 }
         if (s->waiting)
                 sequence_fail(s, now, SEQ_ACTOR_NONE, 0, NULL,
-                     step_now(s)->kind == STEP_WINDOW ? CONDITION_BUSY : CONDITION_DEADLINE_PASSED);
+                              step_now(s)->kind == STEP_WINDOW ? CONDITION_BUSY : CONDITION_DEADLINE_PASSED);
 }
 
 void sequence_feed(Sequence *s, const SequenceEvent *e) {
@@ -323,17 +339,17 @@ void sequence_check(const Sequence *s) {
                 writers += w->outstanding;
                 if (!s->finished)
                         continue;
-                assert(!w->frozen || w->thawed || w->ended || w->lost);                            /* S1 */
-                assert(s->created || !w->prepared || w->ended || w->lost || w->dropped);          /* S7 */
+                assert(!w->frozen || w->thawed || w->ended || w->lost);                  /* S1 */
+                assert(s->created || !w->prepared || w->ended || w->lost || w->dropped); /* S7 */
         }
         for (unsigned i = 0; i < s->n_providers; i++) {
                 providers += s->providers[i].outstanding;
                 assert(!s->finished || s->created || !s->providers[i].begun || s->providers[i].aborted); /* S5 */
         }
         assert(writers == s->writers_outstanding && providers == s->providers_outstanding);
-        assert(!s->finished || !s->hold_sent || s->released);                                      /* S2 */
-        assert(!s->finished || s->created == !s->failed);                                          /* S4 */
-        assert(s->finished || s->rescuing || sequence_deadline(s) != USEC_INFINITY);               /* S6 */
+        assert(!s->finished || !s->hold_sent || s->released);                        /* S2 */
+        assert(!s->finished || s->created == !s->failed);                            /* S4 */
+        assert(s->finished || s->rescuing || sequence_deadline(s) != USEC_INFINITY); /* S6 */
         (void) writers;
         (void) providers;
 }

@@ -1,26 +1,25 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The order in which a snapshot set is made, and unmade when something fails: a pure machine. Events go in (a writer answered, a
- * provider died, a deadline passed), actions come out (call this writer, arm this deadline, kill that host). It has no bus, no
- * clock, no descriptor and allocates nothing after sequence_init(), so every order of arrival, failure, death and timeout can be
- * run through in a unit test. conductor.c carries out the actions.
+ * The order in which a snapshot set is made, and unmade when something fails: a pure machine. Events go in (a writer
+ * answered, a provider died, a deadline passed), actions come out (call this writer, arm this deadline, kill that
+ * host). It has no bus, no clock, no descriptor and allocates nothing after sequence_init(), so every order of arrival,
+ * failure, death and timeout can be run through in a unit test. conductor.c carries out the actions.
  *
- *   forward:  prepare-backup → begin-prepare → end-prepare → prepare-snapshot → pre-flush → (intent durable) → (window free)
- *             → freeze front-end, back-end, system → pre-commit → hold → commit → release → post-commit
- *             → thaw system, back-end, front-end → pre-final → post-snapshot → post-final → (marks cleared) → (result durable)
- *   failure anywhere: unwind
- *             release → thaw system, back-end, front-end (those whose Freeze was answered) ∥ provider abort → Abort to every writer
- *             that saw PrepareBackup (BackupShutdown to those that saw PostSnapshot) → aborted
+ *   forward:  prepare-backup → begin-prepare → end-prepare → prepare-snapshot → pre-flush → (intent durable) → (window
+ * free) → freeze front-end, back-end, system → pre-commit → hold → commit → release → post-commit → thaw system,
+ * back-end, front-end → pre-final → post-snapshot → post-final → (marks cleared) → (result durable) failure anywhere:
+ * unwind release → thaw system, back-end, front-end (those whose Freeze was answered) ∥ provider abort → Abort to every
+ * writer that saw PrepareBackup (BackupShutdown to those that saw PostSnapshot) → aborted
  *
  * Guarantees, checked after every event by sequence_check() in debug builds and by the unit tests:
  *   S1  Once a Freeze was sent to a writer, it is sent Thaw or Abort before the machine finishes.
  *   S2  Once HOLD was sent, RELEASE is sent before any Thaw, and before the machine finishes.
  *   S3  No commit before every hold succeeded; no writer call between HOLD and the end of release.
- *   S4  The machine finishes as created only if every step of every actor succeeded (or the actor was dropped by degrade).
- *   S5  Every provider that was sent BEGIN_PREPARE and whose set is not created is sent ABORT.
- *   S6  While something is outstanding, a deadline is armed.
- *   S7  A writer that saw PrepareBackup sees exactly one of Abort or BackupShutdown if the set is not created.
+ *   S4  The machine finishes as created only if every step of every actor succeeded (or the actor was dropped by
+ * degrade). S5  Every provider that was sent BEGIN_PREPARE and whose set is not created is sent ABORT. S6  While
+ * something is outstanding, a deadline is armed. S7  A writer that saw PrepareBackup sees exactly one of Abort or
+ * BackupShutdown if the set is not created.
  */
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
@@ -28,8 +27,18 @@
 typedef struct Sequence Sequence;
 
 typedef enum SequenceProviderOp { /* in the order of the life of a set */
-        SEQ_BEGIN_PREPARE, SEQ_END_PREPARE, SEQ_PRE_COMMIT, SEQ_HOLD_BLOCKS, SEQ_COMMIT, SEQ_RELEASE_BLOCKS, SEQ_POST_COMMIT,
-        SEQ_PRE_FINAL, SEQ_POST_FINAL, SEQ_CLEAR_MARK, SEQ_ABORT, _SEQ_PROVIDER_OP_MAX,
+                                  SEQ_BEGIN_PREPARE,
+                                  SEQ_END_PREPARE,
+                                  SEQ_PRE_COMMIT,
+                                  SEQ_HOLD_BLOCKS,
+                                  SEQ_COMMIT,
+                                  SEQ_RELEASE_BLOCKS,
+                                  SEQ_POST_COMMIT,
+                                  SEQ_PRE_FINAL,
+                                  SEQ_POST_FINAL,
+                                  SEQ_CLEAR_MARK,
+                                  SEQ_ABORT,
+                                  _SEQ_PROVIDER_OP_MAX,
 } SequenceProviderOp;
 
 typedef enum SequenceGuardOp { SEQ_FLUSH, SEQ_HOLD, SEQ_RELEASE } SequenceGuardOp;
@@ -42,12 +51,12 @@ typedef enum SequenceEventType {
         SEQ_EVENT_WRITER_LOST, /* index left the bus with no call in flight */
         SEQ_EVENT_PROVIDER,    /* index answered op (a SequenceProviderOp) with outcome */
         SEQ_EVENT_PROVIDER_LOST,
-        SEQ_EVENT_GUARD,       /* op (a SequenceGuardOp) answered; forced: it let go by itself */
-        SEQ_EVENT_GUARD_GONE,  /* dead or rescued: nothing of ours is held any more */
-        SEQ_EVENT_STORED,      /* the intent or the result is durable, or could not be written */
-        SEQ_EVENT_WINDOW,      /* no other set is in its window any more */
-        SEQ_EVENT_TIMER,       /* now is at or past the armed deadline */
-        SEQ_EVENT_CANCEL,      /* by Cancel, by a requester that went, by vssd's own end; failure says which */
+        SEQ_EVENT_GUARD,      /* op (a SequenceGuardOp) answered; forced: it let go by itself */
+        SEQ_EVENT_GUARD_GONE, /* dead or rescued: nothing of ours is held any more */
+        SEQ_EVENT_STORED,     /* the intent or the result is durable, or could not be written */
+        SEQ_EVENT_WINDOW,     /* no other set is in its window any more */
+        SEQ_EVENT_TIMER,      /* now is at or past the armed deadline */
+        SEQ_EVENT_CANCEL,     /* by Cancel, by a requester that went, by vssd's own end; failure says which */
 } SequenceEventType;
 
 typedef struct SequenceEvent {
@@ -66,11 +75,12 @@ typedef enum SequenceActionType {
         SEQ_DO_KILL_PROVIDER, /* index does not answer */
         SEQ_DO_GUARD,         /* op by deadline */
         SEQ_DO_RESCUE,        /* the guard does not answer: guard_rescue() until it says 1, then SEQ_EVENT_GUARD_GONE */
-        SEQ_DO_STORE_INTENT, SEQ_DO_STORE_RESULT,
-        SEQ_DO_ASK_WINDOW,    /* answer with SEQ_EVENT_WINDOW */
-        SEQ_DO_CLOSE_WINDOW,  /* the last Thaw is answered */
-        SEQ_DO_DROP_WRITER,   /* index no longer takes part (degrade); failure is in writers[index] */
-        SEQ_DO_FINISH,        /* op: 1 created, 0 aborted; cause in sequence_cause() */
+        SEQ_DO_STORE_INTENT,
+        SEQ_DO_STORE_RESULT,
+        SEQ_DO_ASK_WINDOW,   /* answer with SEQ_EVENT_WINDOW */
+        SEQ_DO_CLOSE_WINDOW, /* the last Thaw is answered */
+        SEQ_DO_DROP_WRITER,  /* index no longer takes part (degrade); failure is in writers[index] */
+        SEQ_DO_FINISH,       /* op: 1 created, 0 aborted; cause in sequence_cause() */
 } SequenceActionType;
 
 typedef struct SequenceAction {
@@ -81,7 +91,8 @@ typedef struct SequenceAction {
 } SequenceAction;
 
 typedef struct SequenceBudgets { /* µs */
-        uint64_t prepare_backup, provider, provider_step, prepare_snapshot, pre_flush, freeze, hold, thaw, post_snapshot, abort, window;
+        uint64_t prepare_backup, provider, provider_step, prepare_snapshot, pre_flush, freeze, hold, thaw,
+                post_snapshot, abort, window;
 } SequenceBudgets;
 
 typedef struct SequenceWriter {
@@ -106,8 +117,8 @@ typedef struct SequenceProvider {
 
 struct Sequence {
         SequenceBudgets budgets;
-        bool degrade;   /* a writer's failure lowers the level instead of failing the set */
-        bool has_guard; /* at least one file system is held by the guard */
+        bool degrade;            /* a writer's failure lowers the level instead of failing the set */
+        bool has_guard;          /* at least one file system is held by the guard */
         SequenceWriter *writers; /* borrowed arrays of the owner */
         unsigned n_writers;
         SequenceProvider *providers;
@@ -115,16 +126,17 @@ struct Sequence {
 
         unsigned step;
         bool started, failed, unwinding, finished, created;
-        bool hold_sent, released, guard_outstanding, guard_gone, rescuing, forced, waiting; /* waiting: store or window */
+        bool hold_sent, released, guard_outstanding, guard_gone, rescuing, forced,
+                waiting; /* waiting: store or window */
         bool window_open;
         unsigned guard_op;
         unsigned writers_outstanding, providers_outstanding;
-        uint64_t deadline_usec;      /* armed; USEC_INFINITY: none */
+        uint64_t deadline_usec; /* armed; USEC_INFINITY: none */
         uint64_t prepare_deadline_usec, hold_deadline_usec, window_deadline_usec;
-        uint64_t thaw_by_usec;       /* the earliest of all frozen writers */
+        uint64_t thaw_by_usec; /* the earliest of all frozen writers */
         uint64_t freeze_begin_usec, freeze_end_usec, thawed_usec;
         Failure cause;
-        SequenceActor cause_actor;   /* whose failure it was; cause_index: which one */
+        SequenceActor cause_actor; /* whose failure it was; cause_index: which one */
         unsigned cause_index;
         Phase cause_phase;
         SequenceAction *actions; /* ring */
@@ -132,8 +144,8 @@ struct Sequence {
 };
 
 /* Arrays stay the caller's and must outlive the sequence; their "machine's" fields are zeroed. 0 or -ENOMEM. */
-int sequence_init(Sequence *s, SequenceWriter *writers, unsigned n_writers, SequenceProvider *providers, unsigned n_providers,
-                  const SequenceBudgets *budgets, bool has_guard, bool degrade);
+int sequence_init(Sequence *s, SequenceWriter *writers, unsigned n_writers, SequenceProvider *providers,
+                  unsigned n_providers, const SequenceBudgets *budgets, bool has_guard, bool degrade);
 void sequence_done(Sequence *s);
 void sequence_feed(Sequence *s, const SequenceEvent *e);
 bool sequence_next(Sequence *s, SequenceAction *ret); /* false: no action left */

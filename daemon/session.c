@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a writer is told with each event (session a{sv}) and what its answer carries back. Readers on both sides ignore unknown
- * keys; what is known must have the right type.
+ * What a writer is told with each event (session a{sv}) and what its answer carries back. Readers on both sides ignore
+ * unknown keys; what is known must have the right type.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -21,17 +21,19 @@ static int append_components(const Set *s, const SetWriter *w, sd_bus_message *m
         for (char **c = w->components; r >= 0 && c && *c; c++) {
                 const SetComponentOption *o = NULL;
                 for (size_t i = 0; i < s->options.n_components; i++)
-                        if (streq(s->options.components[i].path, *c) &&
-                            w->writer && reference_matches(s->options.components[i].writer, w->writer))
+                        if (streq(s->options.components[i].path, *c) && w->writer &&
+                            reference_matches(s->options.components[i].writer, w->writer))
                                 o = &s->options.components[i];
                 r = sd_bus_message_open_container(m, 'r', "sa{sv}");
                 if (r >= 0)
                         r = sd_bus_message_append(m, "s", *c);
                 if (r >= 0 && w->succeeded) /* BackupComplete: logs may go only where this says so */
-                        r = sd_bus_message_append(m, "a{sv}", 1, "succeeded", "b", w->succeeded[c - w->components] == 1);
+                        r = sd_bus_message_append(m, "a{sv}", 1, "succeeded", "b",
+                                                  w->succeeded[c - w->components] == 1);
                 else if (r >= 0)
                         r = sd_bus_message_append(m, "a{sv}", 2, "options", "s", o && o->options ? o->options : "",
-                                                  "previous_stamp", "s", o && o->previous_stamp ? o->previous_stamp : "");
+                                                  "previous_stamp", "s",
+                                                  o && o->previous_stamp ? o->previous_stamp : "");
                 if (r >= 0)
                         r = sd_bus_message_close_container(m);
         }
@@ -53,7 +55,8 @@ static int append_volumes(const Set *s, sd_bus_message *m, bool copies) {
                 r = sd_bus_message_open_container(m, 'a', copies ? "{ss}" : "s");
         LIST_FOREACH(snapshot, &s->snapshots, entries)
                 if (r >= 0) /* only OpenCopy reaches the copy: it is in nobody's mount namespace yet */
-                        r = copies ? sd_bus_message_append(m, "{ss}", snapshot->name, "") : sd_bus_message_append_basic(m, 's', snapshot->name);
+                        r = copies ? sd_bus_message_append(m, "{ss}", snapshot->name, "") :
+                                     sd_bus_message_append_basic(m, 's', snapshot->name);
         for (int i = 0; r >= 0 && i < 3; i++)
                 r = sd_bus_message_close_container(m);
         return r;
@@ -74,10 +77,13 @@ static int append_entry(sd_bus_message *m, const char *key, const char *type, co
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec, const char *reason,
-                   sd_bus_message *m) {
-        uint64_t now = now_usec(), budget = deadline_usec == USEC_INFINITY ? USEC_INFINITY : deadline_usec > now ? deadline_usec - now : 0;
-        int component_mode = s->options.n_components > 0, partial = s->options.partial_files, bootable = s->options.bootable_state;
+int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec,
+                   const char *reason, sd_bus_message *m) {
+        uint64_t now = now_usec(), budget = deadline_usec == USEC_INFINITY ? USEC_INFINITY :
+                                            deadline_usec > now            ? deadline_usec - now :
+                                                                             0;
+        int component_mode = s->options.n_components > 0, partial = s->options.partial_files,
+            bootable = s->options.bootable_state;
         int one_instant = w->whole, resumed = s->loaded || w->resumed;
         bool needs_volumes = e != EVENT_ABORT && e != EVENT_BACKUP_SHUTDOWN;
         int r;
@@ -112,7 +118,8 @@ int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t dea
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
-/* The event counts as done, but what it was done for is not at rest in full: no volume of the writer is called application. */
+/* The event counts as done, but what it was done for is not at rest in full: no volume of the writer is called
+ * application. */
 static int add_failure(SetWriter *w, WriterEvent e, const char *path, const char *name, const char *message) {
         _cleanup_free_ char *line = NULL;
         char words[LIMIT_MESSAGE_BYTES];
@@ -121,7 +128,8 @@ static int add_failure(SetWriter *w, WriterEvent e, const char *path, const char
         (void) snprintf(words, sizeof words, "%.300s", message);
         text_clean(words); /* no line break of a writer's own */
         if (!w->partial.condition)
-                (void) failure_set(&w->partial, c, "component \"%.100s\" failed at %s: %s", path, writer_event_to_string(e), words);
+                (void) failure_set(&w->partial, c, "component \"%.100s\" failed at %s: %s", path,
+                                   writer_event_to_string(e), words);
         if (asprintf(&line, "%s\n%s\n%s\n%s", path, writer_event_to_string(e), condition_name(c), words) < 0)
                 return -ENOMEM;
         return strings_append(&w->failures, line);
@@ -233,6 +241,8 @@ int session_read_reply(SetWriter *w, WriterEvent e, sd_bus_message *reply, Failu
                         r = sd_bus_message_exit_container(reply);
         }
         if (r < 0)
-                return failure_set(reterr, CONDITION_VETOED, "writer %s: its answer is not of the form a{sv} that vss-bus(5) asks for", w->reference);
+                return failure_set(reterr, CONDITION_VETOED,
+                                   "writer %s: its answer is not of the form a{sv} that vss-bus(5) asks for",
+                                   w->reference);
         return 0;
 }

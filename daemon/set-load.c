@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A set as an earlier vssd left it in the catalogue. Created and completed ones are taken up again; whatever was still being made
- * when that vssd ended is aborted: its copies carry the uncommitted mark and are removed by it (manager), never by their absence
- * here. A bound session whose requester is no longer on the bus ends at once.
+ * A set as an earlier vssd left it in the catalogue. Created and completed ones are taken up again; whatever was still
+ * being made when that vssd ended is aborted: its copies carry the uncommitted mark and are removed by it (manager),
+ * never by their absence here. A bound session whose requester is no longer on the bus ends at once.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -88,15 +88,16 @@ static void load_failures(SetWriter *w, const char *path, json_object *failures)
         for (size_t i = 0; failures && i < json_object_array_length(failures) && i < LIMIT_LIST; i++) {
                 json_object *f = json_object_array_get_idx(failures, i);
                 _cleanup_free_ char *line = NULL;
-                if (asprintf(&line, "%s\n%s\n%s\n%s", path, json_get_string(f, "event", ""), json_get_string(f, "error", ""),
-                             json_get_string(f, "message", "")) < 0)
+                if (asprintf(&line, "%s\n%s\n%s\n%s", path, json_get_string(f, "event", ""),
+                             json_get_string(f, "error", ""), json_get_string(f, "message", "")) < 0)
                         line = NULL;
                 else
                         (void) strings_append(&w->failures, line);
         }
 }
 
-/* What the writer said about its components stands in the manifest; the one that is made at Complete must have it too. */
+/* What the writer said about its components stands in the manifest; the one that is made at Complete must have it too.
+ */
 static int load_components(SetWriter *w, json_object *components) {
         size_t n = strings_count(w->components);
         int r = 0;
@@ -134,8 +135,10 @@ static int load_writer(Set *s, json_object *o, json_object *manifest_writers) {
         w->freeze_usec = json_get_uint(o, "freeze_usec", 0);
         (void) copy_strings(o, "components", &w->components);
         for (size_t i = 0; manifest_writers && i < json_object_array_length(manifest_writers); i++) {
-                json_object *m = json_object_array_get_idx(manifest_writers, i), *metadata = json_get_object(m, "metadata");
-                if (!metadata || !streq(json_get_string(m, "name", ""), w->name) || !streq(json_get_string(m, "instance", ""), w->instance))
+                json_object *m = json_object_array_get_idx(manifest_writers, i),
+                            *metadata = json_get_object(m, "metadata");
+                if (!metadata || !streq(json_get_string(m, "name", ""), w->name) ||
+                    !streq(json_get_string(m, "instance", ""), w->instance))
                         continue;
                 (void) json_to_text(metadata, &w->metadata_text);
                 return load_components(w, json_get_array(m, "components"));
@@ -182,9 +185,12 @@ static void load_timing(Set *s, json_object *record) {
         if (!t)
                 return;
         s->timing = (SetTiming) {
-                .total_usec = json_get_uint(t, "total_usec", 0), .queue_usec = json_get_uint(t, "queue_usec", 0),
-                .prepare_usec = json_get_uint(t, "prepare_usec", 0), .freeze_usec = json_get_uint(t, "freeze_usec", 0),
-                .hold_usec = json_get_uint(t, "hold_usec", 0), .commit_usec = json_get_uint(t, "commit_usec", 0),
+                .total_usec = json_get_uint(t, "total_usec", 0),
+                .queue_usec = json_get_uint(t, "queue_usec", 0),
+                .prepare_usec = json_get_uint(t, "prepare_usec", 0),
+                .freeze_usec = json_get_uint(t, "freeze_usec", 0),
+                .hold_usec = json_get_uint(t, "hold_usec", 0),
+                .commit_usec = json_get_uint(t, "commit_usec", 0),
         };
 }
 
@@ -197,8 +203,10 @@ static void load_component_options(SetOptions *o, json_object *components) {
         for (size_t i = 0; o->components && i < n; i++) {
                 json_object *c = json_object_array_get_idx(components, i);
                 SetComponentOption *option = &o->components[o->n_components];
-                *option = (SetComponentOption) { .writer = copy_string(c, "writer"), .path = copy_string(c, "path"),
-                                                 .options = copy_string(c, "options"), .previous_stamp = copy_string(c, "previous_stamp") };
+                *option = (SetComponentOption) { .writer = copy_string(c, "writer"),
+                                                 .path = copy_string(c, "path"),
+                                                 .options = copy_string(c, "options"),
+                                                 .previous_stamp = copy_string(c, "previous_stamp") };
                 o->n_components++;
         }
 }
@@ -299,14 +307,16 @@ int set_take_in(Set *s, json_object *o) {
         s->session = s->options.session = SESSION_ENDED;
         s->consistency = CONSISTENCY_CRASH;
         s->error = (Failure) { 0 };
-        s->created_at_usec = s->instant_at_usec = s->completed_at_usec = json_get_uint(json_get_object(o, "private"), "created_at_usec", 0);
+        s->created_at_usec = s->instant_at_usec = s->completed_at_usec = json_get_uint(json_get_object(o, "private"),
+                                                                                       "created_at_usec", 0);
         r = json_tree_parse(s->record_text, strlen(s->record_text), LIMIT_MANIFEST_BYTES, NULL, &record);
         if (r < 0)
                 return r;
         json_object_object_add(record, "consistency", json_object_new_string(consistency_to_string(s->consistency)));
         json_object_object_add(record, "error", NULL);
         free(s->record_text);
-        s->record_text = strdup(json_object_to_json_string_ext(record, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+        s->record_text = strdup(
+                json_object_to_json_string_ext(record, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
         (void) json_object_put(record);
         return s->record_text ? 0 : -ENOMEM;
 }

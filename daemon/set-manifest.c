@@ -24,22 +24,34 @@ static char **failures_of(const SetWriter *w, const char *component) {
 static int fill_writer(const SetWriter *w, ManifestWriter *ret) {
         size_t n = w->components ? strings_count(w->components) : 0;
 
-        *ret = (ManifestWriter) { .name = w->name, .instance = w->instance, .metadata_text = w->metadata_text,
+        *ret = (ManifestWriter) { .name = w->name,
+                                  .instance = w->instance,
+                                  .metadata_text = w->metadata_text,
                                   .components = calloc(n + 1, sizeof(ManifestComponent)) };
         if (!ret->components)
                 return -ENOMEM;
         for (size_t i = 0; i < n; i++)
                 ret->components[ret->n_components++] = (ManifestComponent) {
-                        .path = w->components[i], .stamp = member(w->stamps, i), .metadata = member(w->private_metadata, i),
-                        .succeeded = w->succeeded ? w->succeeded[i] : -1, .failures = failures_of(w, w->components[i]),
+                        .path = w->components[i],
+                        .stamp = member(w->stamps, i),
+                        .metadata = member(w->private_metadata, i),
+                        .succeeded = w->succeeded ? w->succeeded[i] : -1,
+                        .failures = failures_of(w, w->components[i]),
                 };
         return 0;
 }
 
 static void fill_snapshot(const Set *s, const Snapshot *v, ManifestSnapshot *ret) {
         *ret = (ManifestSnapshot) {
-                .id = (char *) v->id, .volume = v->name, .device = v->device, .filesystem = v->fs_type, .filesystem_uuid = v->fs_uuid,
-                .provider = v->provider, .token = v->token, .size_bytes = v->size_bytes, .consistency = v->consistency,
+                .id = (char *) v->id,
+                .volume = v->name,
+                .device = v->device,
+                .filesystem = v->fs_type,
+                .filesystem_uuid = v->fs_uuid,
+                .provider = v->provider,
+                .token = v->token,
+                .size_bytes = v->size_bytes,
+                .consistency = v->consistency,
                 .persistent = s->options.lifetime == LIFETIME_PERSISTENT,
         };
 }
@@ -86,10 +98,18 @@ int set_manifest(Set *s, char **ret_json) {
         (void) format_timestamp(s->created_at_usec, created, sizeof created);
         (void) format_timestamp(s->completed_at_usec, completed, sizeof completed);
         m = (Manifest) {
-                .set = s->id, .created = created, .completed = s->completed_at_usec ? completed : NULL, .host_name = host.nodename,
-                .machine_id = machine, .vss_version = (char *) VSS_VERSION, .type = s->options.backup_type,
-                .component_mode = s->options.n_components > 0, .bootable_state = s->options.bootable_state,
-                .partial_files = s->options.partial_files, .one_instant = s->one_instant, .requester = s->options.requester,
+                .set = s->id,
+                .created = created,
+                .completed = s->completed_at_usec ? completed : NULL,
+                .host_name = host.nodename,
+                .machine_id = machine,
+                .vss_version = (char *) VSS_VERSION,
+                .type = s->options.backup_type,
+                .component_mode = s->options.n_components > 0,
+                .bootable_state = s->options.bootable_state,
+                .partial_files = s->options.partial_files,
+                .one_instant = s->one_instant,
+                .requester = s->options.requester,
                 .consistency = s->consistency,
         };
         r = fill(s, &m);

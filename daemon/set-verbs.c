@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What happens to a set once it exists: Complete (BackupComplete, then BackupShutdown), Delete (BackupShutdown if nobody completed
- * it, unmount, remove), the end of its session. One verb at a time per set; each is a chain of steps in which the writers are
- * called in parallel and the copies removed one after the other, going on after an error and reporting every result.
+ * What happens to a set once it exists: Complete (BackupComplete, then BackupShutdown), Delete (BackupShutdown if
+ * nobody completed it, unmount, remove), the end of its session. One verb at a time per set; each is a chain of steps
+ * in which the writers are called in parallel and the copies removed one after the other, going on after an error and
+ * reporting every result.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -23,12 +24,12 @@ struct SetVerb {
         void *userdata;
         void (*next)(SetVerb *v); /* after all writers have answered */
         bool force, deleting;
-        const char *reason;       /* for BackupShutdown */
+        const char *reason; /* for BackupShutdown */
         SetResult *results;
         size_t n_results;
         unsigned waiting;
         VerbWriter *writers;
-        Snapshot *only;           /* delete this one alone */
+        Snapshot *only; /* delete this one alone */
         Snapshot *current;
         ProviderJob *job;
         struct vss_wire_request *request;
@@ -59,7 +60,10 @@ static int verb_new(Set *s, SetDone done, void *userdata, Failure *reterr, SetVe
                 return failure_set(reterr, CONDITION_BUSY, "set %s is being completed or deleted already", s->id);
         v = calloc(1, sizeof *v);
         if (v)
-                *v = (SetVerb) { .set = s, .done = done, .userdata = userdata, .writers = calloc(s->n_writers + 1, sizeof *v->writers),
+                *v = (SetVerb) { .set = s,
+                                 .done = done,
+                                 .userdata = userdata,
+                                 .writers = calloc(s->n_writers + 1, sizeof *v->writers),
                                  .results = calloc(s->n_writers + s->n_snapshots + 1, sizeof *v->results),
                                  .request = calloc(1, sizeof *v->request) };
         if (!v || !v->writers || !v->results || !v->request) {
@@ -83,7 +87,8 @@ void set_verb_cancel(Set *s) {
 }
 
 static void add_result(SetVerb *v, const char *name, const Failure *failure) {
-        v->results[v->n_results++] = (SetResult) { .name = strdup(name), .failure = failure ? *failure : (Failure) { 0 } };
+        v->results[v->n_results++] = (SetResult) { .name = strdup(name),
+                                                   .failure = failure ? *failure : (Failure) { 0 } };
 }
 
 static void verb_finish(SetVerb *v) {
@@ -130,7 +135,10 @@ static void on_answer(Writer *w, Outcome outcome, const Failure *failure, sd_bus
         if (outcome != OUTCOME_OK)
                 sw->failure = *failure;
         if (vw->event == EVENT_BACKUP_COMPLETE)
-                add_result(v, sw->reference, outcome != OUTCOME_OK ? failure : strings_count(sw->failures) > before ? &sw->partial : NULL);
+                add_result(v, sw->reference,
+                           outcome != OUTCOME_OK                ? failure :
+                           strings_count(sw->failures) > before ? &sw->partial :
+                                                                  NULL);
         if (vw->event == EVENT_BACKUP_SHUTDOWN)
                 writer_end_session(w, v->set->id);
         if (--v->waiting == 0)
@@ -146,7 +154,8 @@ static int call_one(SetVerb *v, unsigned index, WriterEvent e, uint64_t deadline
         trace_begin(&sw->events, writer_event_to_string(e), now_usec(), deadline_usec);
         r = writer_call_message(sw->writer, e, v->set->id, deadline_usec, &m);
         if (r >= 0 && m)
-                r = session_append(v->set, sw, e, deadline_usec, USEC_INFINITY, e == EVENT_BACKUP_SHUTDOWN ? v->reason : NULL, m);
+                r = session_append(v->set, sw, e, deadline_usec, USEC_INFINITY,
+                                   e == EVENT_BACKUP_SHUTDOWN ? v->reason : NULL, m);
         if (r >= 0)
                 r = writer_call(sw->writer, e, v->set->id, m, deadline_usec, on_answer, &v->writers[index], NULL);
         if (r >= 0)
@@ -226,23 +235,27 @@ static int mark_components(Set *s, bool success, const SetMark *marks, size_t n_
                 bool found = false;
                 for (size_t i = 0; i < s->n_writers; i++)
                         for (size_t j = 0; s->writers[i].components && s->writers[i].components[j]; j++)
-                                if ((streq(s->writers[i].reference, marks[k].writer) || streq(s->writers[i].name, marks[k].writer)) &&
+                                if ((streq(s->writers[i].reference, marks[k].writer) ||
+                                     streq(s->writers[i].name, marks[k].writer)) &&
                                     streq(s->writers[i].components[j], marks[k].path)) {
                                         s->writers[i].succeeded[j] = marks[k].succeeded;
                                         found = true;
                                 }
                 if (!found)
-                        return failure_set(reterr, CONDITION_NOT_FOUND, "set %s has no component %s:%s", s->id, marks[k].writer, marks[k].path);
+                        return failure_set(reterr, CONDITION_NOT_FOUND, "set %s has no component %s:%s", s->id,
+                                           marks[k].writer, marks[k].path);
         }
         return 0;
 }
 
-int set_complete(Set *s, bool success, const SetMark *marks, size_t n_marks, SetDone done, void *userdata, Failure *reterr) {
+int set_complete(Set *s, bool success, const SetMark *marks, size_t n_marks, SetDone done, void *userdata,
+                 Failure *reterr) {
         SetVerb *v;
         int r;
 
         if (s->state != SET_CREATED)
-                return failure_set(reterr, CONDITION_BAD_STATE, "set %s is %s; only a created set can be completed, once", s->id,
+                return failure_set(reterr, CONDITION_BAD_STATE,
+                                   "set %s is %s; only a created set can be completed, once", s->id,
                                    set_state_to_string(s->state));
         r = mark_components(s, success, marks, n_marks, reterr);
         if (r >= 0)
@@ -308,10 +321,12 @@ static void start_job(SetVerb *v, ProviderDone done) {
         Failure f;
         int r;
 
-        r = provider_job_new(m->event, v->current->provider, v->request, -1, m->settings.budgets.provider, NULL, done, v, &v->job);
+        r = provider_job_new(m->event, v->current->provider, v->request, -1, m->settings.budgets.provider, NULL, done,
+                             v, &v->job);
         if (r >= 0)
                 return;
-        (void) failure_set(&f, CONDITION_PROVIDER_LOST, "provider %s cannot be started: %s", v->current->provider, strerror(-r));
+        (void) failure_set(&f, CONDITION_PROVIDER_LOST, "provider %s cannot be started: %s", v->current->provider,
+                           strerror(-r));
         done(NULL, -EBADF, &f, v);
 }
 
@@ -358,8 +373,9 @@ static void delete_next(SetVerb *v) {
                 if (v->current->pinned && !v->force)
                         (void) failure_set(&f, CONDITION_PINNED, "snapshot %s is pinned", v->current->id);
                 else if (v->current->mounts && v->current->mounts[0] && !v->force)
-                        (void) failure_set(&f, CONDITION_BUSY, "snapshot %s is mounted at %s; unmount it or use --force",
-                                           v->current->id, v->current->mounts[0]);
+                        (void) failure_set(&f, CONDITION_BUSY,
+                                           "snapshot %s is mounted at %s; unmount it or use --force", v->current->id,
+                                           v->current->mounts[0]);
                 else {
                         remove_current(v);
                         return;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Wait: every call is answered exactly once, when the set has come to where the caller waits for it, or at once if it is there.
+ * Wait: every call is answered exactly once, when the set has come to where the caller waits for it, or at once if it
+ * is there.
  */
 #include "daemon/manager.h"
 #include "protocol/busutil.h"
@@ -27,9 +28,9 @@ static int append_timing(sd_bus_message *m, const SetTiming *t) {
         if (r >= 0)
                 r = sd_bus_message_append(m, "s", "timing");
         if (r >= 0)
-                r = sd_bus_message_append(m, "v", "a{st}", 6, "total_usec", t->total_usec, "queue_usec", t->queue_usec, "prepare_usec",
-                                          t->prepare_usec, "freeze_usec", t->freeze_usec, "hold_usec", t->hold_usec, "commit_usec",
-                                          t->commit_usec);
+                r = sd_bus_message_append(m, "v", "a{st}", 6, "total_usec", t->total_usec, "queue_usec", t->queue_usec,
+                                          "prepare_usec", t->prepare_usec, "freeze_usec", t->freeze_usec, "hold_usec",
+                                          t->hold_usec, "commit_usec", t->commit_usec);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
@@ -45,8 +46,8 @@ static int answer(const Set *s, sd_bus_message *call) {
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'a', "{sv}");
         if (r >= 0 && failed)
-                r = sd_bus_message_append(m, "{sv}{sv}{sv}", "error_name", "s", condition_name(e->condition), "error_message", "s",
-                                          e->message, "retryable", "b", (int) e->retryable);
+                r = sd_bus_message_append(m, "{sv}{sv}{sv}", "error_name", "s", condition_name(e->condition),
+                                          "error_message", "s", e->message, "retryable", "b", (int) e->retryable);
         if (r >= 0)
                 r = sd_bus_message_append(m, "{sv}", "consistency", "s", consistency_to_string(s->consistency));
         if (r >= 0)
@@ -62,7 +63,8 @@ int set_wait(Set *s, sd_bus_message *m, bool until_completed, Failure *reterr) {
                 return r < 0 ? failure_set(reterr, CONDITION_FAILED, "cannot answer: %s", strerror(-r)) : 1;
         }
         if (s->n_waiters == LIMIT_WAITERS)
-                return failure_set(reterr, CONDITION_LIMIT_REACHED, "%d callers wait for set %s already", LIMIT_WAITERS, s->id);
+                return failure_set(reterr, CONDITION_LIMIT_REACHED, "%d callers wait for set %s already", LIMIT_WAITERS,
+                                   s->id);
         s->waiters[s->n_waiters] = sd_bus_message_ref(m);
         s->waiter_completed[s->n_waiters++] = until_completed;
         return 0;

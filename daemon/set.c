@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Lifetime and state of a set. set_set_state() is the only way a state changes; it announces, answers who waits and lets nothing
- * happen that the table of legal transitions does not know. What a set does while it is made: conductor.c; afterwards: set-verbs.c.
+ * Lifetime and state of a set. set_set_state() is the only way a state changes; it announces, answers who waits and
+ * lets nothing happen that the table of legal transitions does not know. What a set does while it is made: conductor.c;
+ * afterwards: set-verbs.c.
  */
 #include "daemon/set.h"
 #include "daemon/conductor.h"
@@ -14,9 +15,12 @@
 void trace_begin(Trace *t, const char *name, uint64_t now, uint64_t deadline_usec) {
         if (t->n == TRACE_STEPS_MAX)
                 return;
-        t->steps[t->n++] = (TraceStep) { .name = name, .start_usec = now, .outcome = OUTCOME_RUNNING,
-                                         .budget_usec = deadline_usec == USEC_INFINITY ? USEC_INFINITY
-                                                 : deadline_usec > now ? deadline_usec - now : 0 };
+        t->steps[t->n++] = (TraceStep) { .name = name,
+                                         .start_usec = now,
+                                         .outcome = OUTCOME_RUNNING,
+                                         .budget_usec = deadline_usec == USEC_INFINITY ? USEC_INFINITY :
+                                                        deadline_usec > now            ? deadline_usec - now :
+                                                                                         0 };
 }
 
 void trace_end(Trace *t, uint64_t now, Outcome outcome) {
@@ -205,11 +209,14 @@ static int check_turn(Set *s, Failure *reterr) {
 
         if (!other || s->options.wait_for_turn_usec > 0)
                 return 0;
-        return failure_set(reterr, CONDITION_BUSY, "set %s of %s works on the same volumes; wait for it (--wait-for-turn) or try later",
-                           other->id, isempty(other->options.requester) ? "another requester" : other->options.requester);
+        return failure_set(reterr, CONDITION_BUSY,
+                           "set %s of %s works on the same volumes; wait for it (--wait-for-turn) or try later",
+                           other->id,
+                           isempty(other->options.requester) ? "another requester" : other->options.requester);
 }
 
-static int set_build(Manager *m, SetOptions *options, const ProbeResult *volumes, sd_bus_message *requester, Set **ret) {
+static int set_build(Manager *m, SetOptions *options, const ProbeResult *volumes, sd_bus_message *requester,
+                     Set **ret) {
         _cleanup_(set_freep) Set *s = calloc(1, sizeof *s);
         sd_id128_t id;
         int r;
@@ -239,7 +246,8 @@ static int set_build(Manager *m, SetOptions *options, const ProbeResult *volumes
         return 0;
 }
 
-int set_new(Manager *m, SetOptions *options, ProbeResult *volumes, sd_bus_message *requester, Failure *reterr, Set **ret) {
+int set_new(Manager *m, SetOptions *options, ProbeResult *volumes, sd_bus_message *requester, Failure *reterr,
+            Set **ret) {
         _cleanup_(probe_result_freep) ProbeResult *arguments = volumes;
         Set *s = NULL;
         int r;
@@ -247,8 +255,9 @@ int set_new(Manager *m, SetOptions *options, ProbeResult *volumes, sd_bus_messag
         if (m->stopping)
                 return failure_set(reterr, CONDITION_UNAVAILABLE, "vssd is being stopped");
         if (count_running(m) >= LIMIT_SETS_RUNNING || m->n_sets >= LIMIT_SETS)
-                return failure_set(reterr, CONDITION_LIMIT_REACHED, "%u sets are being made and %u are kept, no more are allowed",
-                                   count_running(m), m->n_sets);
+                return failure_set(reterr, CONDITION_LIMIT_REACHED,
+                                   "%u sets are being made and %u are kept, no more are allowed", count_running(m),
+                                   m->n_sets);
         r = set_build(m, options, arguments, requester, &s);
         if (r < 0)
                 return failure_set(reterr, CONDITION_FAILED, "cannot make a set: %s", strerror(-r));
@@ -278,10 +287,12 @@ int set_cancel(Set *s, Failure *reterr) {
         if (!s->conductor) {
                 if (s->state == SET_ABORTED)
                         return 0;
-                return failure_set(reterr, CONDITION_TOO_LATE, "set %s is %s; delete it instead", s->id, set_state_to_string(s->state));
+                return failure_set(reterr, CONDITION_TOO_LATE, "set %s is %s; delete it instead", s->id,
+                                   set_state_to_string(s->state));
         }
         if (conductor_cancel(s->conductor, &why, false) < 0)
-                return failure_set(reterr, CONDITION_TOO_LATE, "set %s is being committed; delete it when it is created", s->id);
+                return failure_set(reterr, CONDITION_TOO_LATE,
+                                   "set %s is being committed; delete it when it is created", s->id);
         return 0;
 }
 
@@ -294,11 +305,13 @@ void set_stop(Set *s) {
 
 static void log_end(Set *s) {
         if (s->state == SET_CREATED)
-                manager_log(s->manager, 6, s->id, "created: level %s, %u snapshots, %zu writers, frozen %.1f ms, held %.1f ms",
+                manager_log(s->manager, 6, s->id,
+                            "created: level %s, %u snapshots, %zu writers, frozen %.1f ms, held %.1f ms",
                             consistency_to_string(s->consistency), s->n_snapshots, s->n_writers,
                             (double) s->timing.freeze_usec / 1000.0, (double) s->timing.hold_usec / 1000.0);
         else
-                manager_log(s->manager, 4, s->id, "aborted: %s (%s)", s->error.message, condition_name(s->error.condition));
+                manager_log(s->manager, 4, s->id, "aborted: %s (%s)", s->error.message,
+                            condition_name(s->error.condition));
 }
 
 static int on_session_over(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -311,8 +324,9 @@ void set_arm_session(Set *s) {
 
         if (s->session != SESSION_DETACHED || s->state != SET_CREATED || max == USEC_INFINITY)
                 return;
-        if (sd_event_add_time(s->manager->event, &s->session_timer, CLOCK_MONOTONIC, usec_add(now_usec(), max > age ? max - age : 0),
-                              60 * USEC_PER_SEC, on_session_over, s) < 0)
+        if (sd_event_add_time(s->manager->event, &s->session_timer, CLOCK_MONOTONIC,
+                              usec_add(now_usec(), max > age ? max - age : 0), 60 * USEC_PER_SEC, on_session_over,
+                              s) < 0)
                 manager_log(s->manager, 4, s->id, "out of memory: the session will not end by itself");
 }
 

@@ -24,5 +24,6 @@ int settings_load(Settings *s, Failure *reterr); /* files; *s unchanged on failu
 void settings_done(Settings *s);
 /* One budget by its vssd.conf name ("hold"); NULL if unknown. */
 uint64_t *budgets_find(Budgets *b, const char *name);
-/* The names, in the order of the fields of Budgets: NULL after the last. Bounds: what configuration and requests may ask for. */
+/* The names, in the order of the fields of Budgets: NULL after the last. Bounds: what configuration and requests may
+ * ask for. */
 const char *budget_name(size_t index, uint64_t *ret_min, uint64_t *ret_max);

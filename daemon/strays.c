@@ -40,7 +40,8 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
 
 static void retry_later(Stray *s) {
         s->timer = sd_event_source_disable_unref(s->timer);
-        if (sd_event_add_time(s->manager->event, &s->timer, CLOCK_MONOTONIC, now_usec() + s->retry_usec, USEC_PER_SEC, on_retry, s) < 0)
+        if (sd_event_add_time(s->manager->event, &s->timer, CLOCK_MONOTONIC, now_usec() + s->retry_usec, USEC_PER_SEC,
+                              on_retry, s) < 0)
                 stray_free(s); /* the next start of vssd looks again */
         else
                 s->retry_usec = MIN_OF(2 * s->retry_usec, RETRY_MAX_USEC);
@@ -67,8 +68,8 @@ static void stray_retry(Stray *s) {
                 q->op = VSS_WIRE_ABORT;
                 memcpy(q->set, s->set, sizeof q->set);
         }
-        if (!q || provider_job_new(s->manager->event, s->provider, q, -1, s->manager->settings.budgets.provider, NULL, on_aborted, s,
-                                   &s->job) < 0)
+        if (!q || provider_job_new(s->manager->event, s->provider, q, -1, s->manager->settings.budgets.provider, NULL,
+                                   on_aborted, s, &s->job) < 0)
                 retry_later(s);
 }
 
@@ -112,9 +113,10 @@ int strays_check(Manager *m, const Volume *v, Failure *reterr) {
         LIST_FOREACH(s, &m->strays, entries)
                 for (unsigned i = 0; s->pidfd >= 0 && i < s->n_superblocks; i++)
                         if (s->superblocks[i] == v->superblock)
-                                return failure_set(reterr, CONDITION_BUSY,
-                                                   "%s: provider %s of set %s is still stuck in the kernel on this file system", v->name,
-                                                   s->provider, s->set);
+                                return failure_set(
+                                        reterr, CONDITION_BUSY,
+                                        "%s: provider %s of set %s is still stuck in the kernel on this file system",
+                                        v->name, s->provider, s->set);
         return 0;
 }
 

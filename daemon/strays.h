@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * Sets that were not created and whose provider could not be brought to clean up: its process sleeps in the kernel and cannot
- * be killed (hazards B13: what it makes after the end of the set is a stray), or its abort failed. vssd asks again until it
- * succeeds; while such a process lives, no new set is made on its file systems.
+ * Sets that were not created and whose provider could not be brought to clean up: its process sleeps in the kernel and
+ * cannot be killed (hazards B13: what it makes after the end of the set is a stray), or its abort failed. vssd asks
+ * again until it succeeds; while such a process lives, no new set is made on its file systems.
  */
 #include "daemon/set.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who may go on. Two sets are in each other's way when they share a superblock, a device above or below, or a writer (hazards B3).
- * A set waits for every set in its way that is older or already at work; a set at work waits for nobody, so there is no circle.
- * The window, from the last look at the disks to the last Thaw, is one for all sets: while one is held vssd answers no bus, and
- * nobody else's freeze clock may run meanwhile.
+ * Who may go on. Two sets are in each other's way when they share a superblock, a device above or below, or a writer
+ * (hazards B3). A set waits for every set in its way that is older or already at work; a set at work waits for nobody,
+ * so there is no circle. The window, from the last look at the disks to the last Thaw, is one for all sets: while one
+ * is held vssd answers no bus, and nobody else's freeze clock may run meanwhile.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -51,7 +51,10 @@ void turns_changed(Manager *m) {
                 if (c->waits_for_turn)
                         conductor_begin_turn(c);
                 else if (c->waits_for_window && turns_open_window(c)) {
-                        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_WINDOW, .now_usec = now_usec(), .outcome = OUTCOME_OK },
+                        conductor_feed(c,
+                                       &(SequenceEvent) { .type = SEQ_EVENT_WINDOW,
+                                                          .now_usec = now_usec(),
+                                                          .outcome = OUTCOME_OK },
                                        NULL);
                         return; /* feeding may have changed the list */
                 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Calls to one writer. sd-bus would happily send ten calls to a peer that answers none; here each writer has a queue of which
- * only the head is on the bus, each call has a timer of its own (also while it waits), and Abort and BackupShutdown overtake
- * whatever the same set still wants of it, because a writer that hangs must still hear that it may go on.
+ * Calls to one writer. sd-bus would happily send ten calls to a peer that answers none; here each writer has a queue of
+ * which only the head is on the bus, each call has a timer of its own (also while it waits), and Abort and
+ * BackupShutdown overtake whatever the same set still wants of it, because a writer that hangs must still hear that it
+ * may go on.
  *
- * The bus allows only so many unanswered calls. Slow work of many writers must not take the places of what has a clock, and
- * nothing the places of what lets a frozen application go on.
+ * The bus allows only so many unanswered calls. Slow work of many writers must not take the places of what has a clock,
+ * and nothing the places of what lets a frozen application go on.
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
@@ -93,8 +94,8 @@ static int on_reply(sd_bus_message *reply, void *userdata, sd_bus_error *error) 
                 outcome = OUTCOME_FAILED;
                 if (f.condition == CONDITION_UNAVAILABLE) {
                         outcome = OUTCOME_DIED;
-                        (void) failure_set(&f, CONDITION_WRITER_LOST, "writer %s left the bus during %s", c->writer->reference,
-                                           writer_event_to_string(c->event));
+                        (void) failure_set(&f, CONDITION_WRITER_LOST, "writer %s left the bus during %s",
+                                           c->writer->reference, writer_event_to_string(c->event));
                 }
         }
         call_finish(c, outcome, &f, reply);
@@ -173,7 +174,8 @@ static void writer_pump(Writer *w) {
         if (!c || c->slot || c->defer)
                 return;
         if (w->frozen_for[0] && !streq(w->frozen_for, c->set)) {
-                /* Nothing of another set comes between a Freeze and its Thaw: look for a call of the set it is frozen for. */
+                /* Nothing of another set comes between a Freeze and its Thaw: look for a call of the set it is frozen
+                 * for. */
                 TAILQ_FOREACH(other, &w->calls, entries)
                         if (streq(w->frozen_for, other->set))
                                 break;
@@ -187,8 +189,8 @@ static void writer_pump(Writer *w) {
 }
 
 /*
- * Every call of the same set before it gives way, sent or not; whoever waited for them has already been told otherwise. A call
- * of another set that is on its way stays, and this one goes beside it: a writer expects one call and an Abort.
+ * Every call of the same set before it gives way, sent or not; whoever waited for them has already been told otherwise.
+ * A call of another set that is on its way stays, and this one goes beside it: a writer expects one call and an Abort.
  */
 static void overtake(Writer *w, WriterCall *c) {
         WriterCall *other, *next;
@@ -220,27 +222,32 @@ int writer_call_message(Writer *w, WriterEvent e, const char *set, uint64_t dead
                 *ret = NULL;
                 return 0;
         }
-        r = sd_bus_message_new_method_call(w->manager->bus, &m, w->bus_name, w->object, VSS_IFACE_WRITER, writer_event_member(e));
+        r = sd_bus_message_new_method_call(w->manager->bus, &m, w->bus_name, w->object, VSS_IFACE_WRITER,
+                                           writer_event_member(e));
         if (r < 0)
                 return r;
         (void) sd_bus_message_set_auto_start(m, false);
-        r = e == EVENT_IDENTIFY ? sd_bus_message_append(m, "t", deadline_usec)
-                                : sd_bus_message_append(m, "st", set, deadline_usec);
+        r = e == EVENT_IDENTIFY ? sd_bus_message_append(m, "t", deadline_usec) :
+                                  sd_bus_message_append(m, "st", set, deadline_usec);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(m);
         return 0;
 }
 
-int writer_call(Writer *w, WriterEvent e, const char *set, sd_bus_message *m, uint64_t deadline_usec, WriterCallDone done,
-                void *userdata, WriterCall **ret) {
+int writer_call(Writer *w, WriterEvent e, const char *set, sd_bus_message *m, uint64_t deadline_usec,
+                WriterCallDone done, void *userdata, WriterCall **ret) {
         WriterCall *c = calloc(1, sizeof *c);
         int r;
 
         if (!c)
                 return -ENOMEM;
-        *c = (WriterCall) { .writer = writer_ref(w), .event = e, .message = sd_bus_message_ref(m), .deadline_usec = deadline_usec,
-                            .done = done, .userdata = userdata };
+        *c = (WriterCall) { .writer = writer_ref(w),
+                            .event = e,
+                            .message = sd_bus_message_ref(m),
+                            .deadline_usec = deadline_usec,
+                            .done = done,
+                            .userdata = userdata };
         memcpy(c->set, set, MIN_OF(strlen(set), (size_t) VSS_ID_LENGTH));
         TAILQ_INSERT_TAIL(&w->calls, c, entries);
         r = sd_event_add_time(w->manager->event, &c->timer, CLOCK_MONOTONIC, deadline_usec, 1000, on_timer, c);

@@ -299,8 +299,8 @@ void json_add_strings(json_object *object, const char *key, char *const *list) {
 }
 
 int json_to_text(json_object *object, char **ret) {
-        const char *text =
-                json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+        const char *text = json_object_to_json_string_ext(object,
+                                                          JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
         char *copy = text ? strdup(text) : NULL;
         if (!copy)
                 return -ENOMEM;

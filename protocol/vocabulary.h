@@ -46,21 +46,21 @@ enum {
         LIMIT_METADATA_BYTES_PER_UID = 1024 * 1024, /* all documents of one uid other than 0 (hazards C2) */
         LIMIT_MANIFEST_BYTES = 64 * 1024 * 1024,    /* 1024 writers would not fit into one bus message */
         LIMIT_JSON_DEPTH = 16,
-        LIMIT_COMPONENTS = 4096,        /* per writer document */
-        LIMIT_FILE_SETS = 16384,        /* per writer document */
-        LIMIT_PATH_BYTES = 4096,        /* PATH_MAX */
-        LIMIT_STRING_BYTES = 4096,      /* any other string of a document or option */
-        LIMIT_LABELS = 64,              /* per set */
+        LIMIT_COMPONENTS = 4096,           /* per writer document */
+        LIMIT_FILE_SETS = 16384,           /* per writer document */
+        LIMIT_PATH_BYTES = 4096,           /* PATH_MAX */
+        LIMIT_STRING_BYTES = 4096,         /* any other string of a document or option */
+        LIMIT_LABELS = 64,                 /* per set */
         LIMIT_OPTIONS_BYTES = 1024 * 1024, /* all strings of one call */
-        LIMIT_LIST = 4096,              /* entries of one list of an option or document */
-        LIMIT_SETS_RUNNING = 64,        /* backup sessions being made at once, as in VSS */
-        LIMIT_SET_RECORDS = 256,        /* sets without snapshots kept for reference */
-        LIMIT_SETS = 4096,              /* sets in the catalogue */
-        LIMIT_WAITERS = 64,             /* Wait calls per set */
-        LIMIT_WAITERS_OF_OTHERS = 48,   /* of these, by accounts that are neither its requester's nor root */
-        LIMIT_CALLS_IN_FLIGHT = 100,    /* dbus-daemon refuses the 129th unanswered call of a connection */
-        LIMIT_SESSIONS_PER_WRITER = 16, /* shown in WriterEntry.Sessions */
-        LIMIT_MESSAGE_BYTES = 512,      /* one error text */
+        LIMIT_LIST = 4096,                 /* entries of one list of an option or document */
+        LIMIT_SETS_RUNNING = 64,           /* backup sessions being made at once, as in VSS */
+        LIMIT_SET_RECORDS = 256,           /* sets without snapshots kept for reference */
+        LIMIT_SETS = 4096,                 /* sets in the catalogue */
+        LIMIT_WAITERS = 64,                /* Wait calls per set */
+        LIMIT_WAITERS_OF_OTHERS = 48,      /* of these, by accounts that are neither its requester's nor root */
+        LIMIT_CALLS_IN_FLIGHT = 100,       /* dbus-daemon refuses the 129th unanswered call of a connection */
+        LIMIT_SESSIONS_PER_WRITER = 16,    /* shown in WriterEntry.Sessions */
+        LIMIT_MESSAGE_BYTES = 512,         /* one error text */
 };
 
 /* Closed lists. x_to_string() of an invalid value asserts; x_from_string() returns -EINVAL for an unknown word. */

@@ -125,7 +125,8 @@ static void *write_one(void *userdata) {
         if (fd < 0)
                 test_die("cannot open %s", path);
         for (off_t i = 0;; i++) {
-                if (pwrite(fd, block, sizeof(block), i % 256 * (off_t) sizeof(block)) < 0 || (i % 16 == 0 && fdatasync(fd) < 0))
+                if (pwrite(fd, block, sizeof(block), i % 256 * (off_t) sizeof(block)) < 0 ||
+                    (i % 16 == 0 && fdatasync(fd) < 0))
                         test_die("cannot write %s", path);
                 nap_msec(5);
         }

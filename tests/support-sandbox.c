@@ -10,8 +10,8 @@
  *      └─ init of an own PID namespace     reaps; when it goes, the kernel kills whatever the test left
  *         └─ the test
  *
- * The keeper never calls into a test's file system itself: a FITHAW sleeps as long as a FIFREEZE is under way, so each is
- * done by a child that may sleep.
+ * The keeper never calls into a test's file system itself: a FITHAW sleeps as long as a FIFREEZE is under way, so each
+ * is done by a child that may sleep.
  */
 #include "tests/support.h"
 #include <fcntl.h>

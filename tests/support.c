@@ -189,12 +189,12 @@ PrivateBus *private_bus_new(void) {
                 test_die("out of memory");
         bus->directory = temp_dir_new();
         (void) chmod(bus->directory, 0755);
-        if (asprintf(&config, "%s/bus.conf", bus->directory) < 0 ||
-            asprintf(&option, "--config-file=%s", config) < 0 ||
+        if (asprintf(&config, "%s/bus.conf", bus->directory) < 0 || asprintf(&option, "--config-file=%s", config) < 0 ||
             asprintf(&bus->address, "unix:path=%s/bus", bus->directory) < 0)
                 test_die("out of memory");
         write_bus_config(bus, config);
-        char *argv[] = { (char *) "dbus-daemon", option, (char *) "--nofork", (char *) "--nopidfile", (char *) "--nosyslog", NULL };
+        char *argv[] = { (char *) "dbus-daemon", option, (char *) "--nofork", (char *) "--nopidfile",
+                         (char *) "--nosyslog",  NULL };
         bus->pid = start_command(argv, NULL);
         setenv("DBUS_SYSTEM_BUS_ADDRESS", bus->address, 1);
         if (!wait_until(bus_answers, NULL, BUS_START_USEC))
@@ -233,8 +233,9 @@ void bus_pair_new(sd_bus **ret_server, sd_bus **ret_client) {
         if ((r = sd_id128_randomize(&id)) < 0 || (r = sd_bus_new(&server)) < 0 || (r = sd_bus_new(&client)) < 0 ||
             (r = sd_bus_set_fd(server, fds[0], fds[0])) < 0 || (r = sd_bus_set_server(server, 1, id)) < 0 ||
             (r = sd_bus_set_fd(client, fds[1], fds[1])) < 0 || (r = sd_bus_negotiate_fds(server, 1)) < 0 ||
-            (r = sd_bus_negotiate_fds(client, 1)) < 0 || (r = sd_bus_negotiate_creds(server, 1, SD_BUS_CREDS_EUID)) < 0 ||
-            (r = sd_bus_start(server)) < 0 || (r = sd_bus_start(client)) < 0) {
+            (r = sd_bus_negotiate_fds(client, 1)) < 0 ||
+            (r = sd_bus_negotiate_creds(server, 1, SD_BUS_CREDS_EUID)) < 0 || (r = sd_bus_start(server)) < 0 ||
+            (r = sd_bus_start(client)) < 0) {
                 errno = -r;
                 test_die("cannot start the bus pair");
         }

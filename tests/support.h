@@ -24,11 +24,11 @@ _Noreturn void test_skip(const char *format, ...) _printf_(1, 2);
 _Noreturn void test_die(const char *format, ...) _printf_(1, 2);
 
 /*
- * Runs the caller in a mount and PID namespace of its own, below a keeper process that stays outside of it. Returns in the
- * inner process; the outer one exits with its status. The keeper thaws every file system mounted below the sandbox's
- * directory and then ends everything when the deadline passes, when the outer process dies, and when the inner one is
- * through. What is left mounted, frozen or attached to a loop device then makes the test fail. Skips if not root.
- * Inside another sandbox it only sets a new deadline.
+ * Runs the caller in a mount and PID namespace of its own, below a keeper process that stays outside of it. Returns in
+ * the inner process; the outer one exits with its status. The keeper thaws every file system mounted below the
+ * sandbox's directory and then ends everything when the deadline passes, when the outer process dies, and when the
+ * inner one is through. What is left mounted, frozen or attached to a loop device then makes the test fail. Skips if
+ * not root. Inside another sandbox it only sets a new deadline.
  */
 void sandbox_enter(unsigned timeout_sec);
 /* The sandbox's own directory, a tmpfs. */

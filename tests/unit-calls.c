@@ -52,7 +52,7 @@ static void teardown(void) {
         Writer *w;
 
         LIST_FOREACH(w, &m.writers, entries)
-        writer_lost(w);
+                writer_lost(w);
         settle();
         while ((w = LIST_FIRST(&m.writers))) {
                 LIST_REMOVE(w, entries);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The sequence machine against a world that answers in any order, refuses, dies, hangs and cancels. The world knows nothing of
- * the machine's state: it looks only at the actions and checks the guarantees S1 to S7 of daemon/sequence.h from outside.
+ * The sequence machine against a world that answers in any order, refuses, dies, hangs and cancels. The world knows
+ * nothing of the machine's state: it looks only at the actions and checks the guarantees S1 to S7 of daemon/sequence.h
+ * from outside.
  */
 #include "daemon/sequence.h"
 #include <check.h>
@@ -180,10 +181,17 @@ static void fire_timer(World *w) {
 
 static void world_init(World *w, uint32_t seed, bool guard, bool degrade) {
         static const SequenceBudgets budgets = {
-                .prepare_backup = 3600 * USEC_PER_SEC, .provider = 60 * USEC_PER_SEC, .provider_step = 2 * USEC_PER_SEC,
-                .prepare_snapshot = 60 * USEC_PER_SEC, .pre_flush = 10 * USEC_PER_SEC, .freeze = 60 * USEC_PER_SEC,
-                .hold = 10 * USEC_PER_SEC, .thaw = 10 * USEC_PER_SEC, .post_snapshot = 600 * USEC_PER_SEC,
-                .abort = 10 * USEC_PER_SEC, .window = 60 * USEC_PER_SEC,
+                .prepare_backup = 3600 * USEC_PER_SEC,
+                .provider = 60 * USEC_PER_SEC,
+                .provider_step = 2 * USEC_PER_SEC,
+                .prepare_snapshot = 60 * USEC_PER_SEC,
+                .pre_flush = 10 * USEC_PER_SEC,
+                .freeze = 60 * USEC_PER_SEC,
+                .hold = 10 * USEC_PER_SEC,
+                .thaw = 10 * USEC_PER_SEC,
+                .post_snapshot = 600 * USEC_PER_SEC,
+                .abort = 10 * USEC_PER_SEC,
+                .window = 60 * USEC_PER_SEC,
         };
 
         *w = (World) { .seed = seed, .now = 1000000 };
@@ -191,7 +199,8 @@ static void world_init(World *w, uint32_t seed, bool guard, bool degrade) {
         w->writers[1].level = LEVEL_FRONT_END;
         w->writers[2].level = LEVEL_SYSTEM;
         w->writers[3].level = LEVEL_FRONT_END;
-        ck_assert_int_eq(sequence_init(&w->s, w->writers, WRITERS, w->providers, PROVIDERS, &budgets, guard, degrade), 0);
+        ck_assert_int_eq(sequence_init(&w->s, w->writers, WRITERS, w->providers, PROVIDERS, &budgets, guard, degrade),
+                         0);
         feed(w, (SequenceEvent) { .type = SEQ_EVENT_START });
 }
 
@@ -200,14 +209,16 @@ static void check_end(World *w) {
         for (unsigned i = 0; i < WRITERS; i++) {
                 bool gone = w->lost[i];
                 ck_assert_msg(!w->freeze_sent[i] || w->resumed[i] || gone, "S1: writer %u was left frozen", i);
-                ck_assert_msg(w->created || !w->prepared[i] || w->n_ended[i] == 1 || gone, "S7: writer %u: %u last words", i,
-                              w->n_ended[i]);
+                ck_assert_msg(w->created || !w->prepared[i] || w->n_ended[i] == 1 || gone,
+                              "S7: writer %u: %u last words", i, w->n_ended[i]);
         }
         ck_assert_msg(!w->holding || w->released, "S2: left held");
         for (unsigned i = 0; i < PROVIDERS; i++)
-                ck_assert_msg(w->created || !w->begun[i] || w->n_abort[i] >= 1, "S5: provider %u not asked to abort", i);
+                ck_assert_msg(w->created || !w->begun[i] || w->n_abort[i] >= 1, "S5: provider %u not asked to abort",
+                              i);
         if (!w->s.degrade)
-                ck_assert_msg(w->created == !w->anything_failed || !w->created, "S4: created although something failed");
+                ck_assert_msg(w->created == !w->anything_failed || !w->created,
+                              "S4: created although something failed");
         if (!w->created)
                 ck_assert_int_ne(sequence_cause(&w->s)->condition, CONDITION_NONE);
         sequence_done(&w->s);
@@ -281,9 +292,11 @@ START_TEST(every_single_failure) {
                                         ck_assert(created && !hit);
                                         break;
                                 }
-                                if (bad[b] == OUTCOME_TIMEOUT && failed.type == SEQ_DO_WRITER && failed.op == EVENT_THAW)
+                                if (bad[b] == OUTCOME_TIMEOUT && failed.type == SEQ_DO_WRITER &&
+                                    failed.op == EVENT_THAW)
                                         continue; /* late by more than patience, but within its clock */
-                                ck_assert_msg(!created, "created although call %u of type %d op %u went wrong", k, failed.type, failed.op);
+                                ck_assert_msg(!created, "created although call %u of type %d op %u went wrong", k,
+                                              failed.type, failed.op);
                                 n++;
                                 aborted += !created;
                         }
@@ -320,7 +333,9 @@ static void random_event(World *w, unsigned percent_bad) {
         } else if (fail && kind < 60 && w->holding && !w->released) {
                 w->released = true;
                 drop_pending(w, SEQ_DO_GUARD, 0);
-                feed(w, (SequenceEvent) { .type = SEQ_EVENT_GUARD, .op = SEQ_RELEASE, .outcome = OUTCOME_FAILED, .forced = true });
+                feed(w,
+                     (SequenceEvent) {
+                             .type = SEQ_EVENT_GUARD, .op = SEQ_RELEASE, .outcome = OUTCOME_FAILED, .forced = true });
         } else if (w->n_pending == 0 || (fail && kind < 75))
                 fire_timer(w);
         else
