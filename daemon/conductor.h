@@ -86,6 +86,7 @@ void turns_close_window(Conductor *c);
 /* Between the conductor's files */
 void conductor_feed(Conductor *c, const SequenceEvent *event, const Failure *failure);
 void conductor_act(Conductor *c, const SequenceAction *a);
+void conductor_act_guard(Conductor *c, const SequenceAction *a);
 void conductor_hold(Conductor *c); /* returns when nothing is held */
 void conductor_guard_dispatch(Conductor *c);
 void conductor_guard_lost(Conductor *c); /* starts the rescue */

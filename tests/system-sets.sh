@@ -37,7 +37,7 @@ case_disjoint_sets_run_side_by_side() {
 }
 
 case_a_set_holds_64_volumes_and_no_more() {
-        local i volumes=() subvolumes=()
+        local i volumes=() subvolumes=() pairs=()
         for i in {1..65}; do
                 btrfs subvolume create "$tree/v$i" >/dev/null
                 volumes+=("$tree/v$i")
@@ -48,8 +48,9 @@ case_a_set_holds_64_volumes_and_no_more() {
         expect_equal 64 "$(btrfs subvolume list -s "$tree" | wc -l)" "copies on the file system"
         expect_exit 0 vssctl delete "$SET" >/dev/null
         refuse 7 "${volumes[@]}"
+        for i in "${volumes[@]}"; do pairs+=("$i" 0); done
         # the service refuses it too, also when the closure brings the one too many
-        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager CreateSet 'a(sa{sv})a{sv}' 65 $(printf '%s 0 ' "${volumes[@]}") 0 \
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager CreateSet 'a(sa{sv})a{sv}' 65 "${pairs[@]}" 0 \
                 2>"$VSS_TEST_DIR/err" && die "65 volumes are accepted"
         grep -q 'more than 64' "$VSS_TEST_DIR/err" || die "the refusal is $(cat "$VSS_TEST_DIR/err")"
         testwriter --name=more --volume="${volumes[64]}"
