@@ -257,6 +257,7 @@ static void on_abort_job(const struct vss_wire_reply *reply, int fd, const Failu
 
         (void) close_fd(fd);
         p->job = provider_job_free(p->job);
+        p->abort_failed |= failure && failure->condition != CONDITION_NOT_FOUND;
         while (c->marks_cleared && p->next < c->set->n_snapshots) {
                 unsigned i = p->next++;
                 if (!(p->volumes & (1ULL << i)))
@@ -268,9 +269,9 @@ static void on_abort_job(const struct vss_wire_reply *reply, int fd, const Failu
                 if (provider_job_new(c->manager->event, p->name, p->request, -1, c->budgets.provider, NULL,
                                      on_abort_job, p, &p->job) >= 0)
                         return;
+                p->abort_failed = true;
         }
-        p->abort_failed = failure && p->op == SEQ_ABORT;
-        provider_answer(p, failure ? OUTCOME_FAILED : OUTCOME_OK, failure);
+        provider_answer(p, p->abort_failed ? OUTCOME_FAILED : OUTCOME_OK, failure);
 }
 
 /* Abort works in a process of its own: the set's host may be dead, hung or half-way. */

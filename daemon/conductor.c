@@ -21,7 +21,8 @@ static void leave_strays(Conductor *c) {
                 struct pollfd fd = { .fd = p->stuck, .events = POLLIN };
                 bool alive = p->stuck >= 0 && poll(&fd, 1, 0) == 0;
                 if (alive || p->abort_failed)
-                        strays_add(c->manager, c->set, p->name, p->volumes, alive ? TAKE_FD(p->stuck) : -EBADF);
+                        strays_add(c->manager, c->set, p->name, p->volumes, alive ? TAKE_FD(p->stuck) : -EBADF,
+                                   c->marks_cleared);
         }
 }
 

@@ -15,6 +15,8 @@ struct Stray {
         int pidfd; /* readable: the process is gone */
         uint64_t superblocks[LIMIT_VOLUMES];
         unsigned n_superblocks;
+        char (*copies)[VSS_ID_LENGTH + 1]; /* to be removed one by one after the abort, from the last */
+        unsigned n_copies, left;
         uint64_t retry_usec;
         sd_event_source *exit, *timer;
         ProviderJob *job;
@@ -27,6 +29,7 @@ static void stray_free(Stray *s) {
         provider_job_free(s->job);
         (void) close_fd(s->pidfd);
         free(s->provider);
+        free(s->copies);
         manager_idle(s->manager);
         free(s);
 }
@@ -47,30 +50,45 @@ static void retry_later(Stray *s) {
                 s->retry_usec = MIN_OF(2 * s->retry_usec, RETRY_MAX_USEC);
 }
 
-static void on_aborted(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
+static void stray_ask(Stray *s);
+
+static void on_answer(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
         Stray *s = userdata;
 
         (void) close_fd(fd);
         s->job = provider_job_free(s->job);
-        if (failure) {
+        if (failure && failure->condition != CONDITION_NOT_FOUND) {
                 retry_later(s);
+                return;
+        }
+        if (s->left > 0) {
+                s->left--;
+                stray_ask(s);
                 return;
         }
         manager_log(s->manager, 6, s->set, "provider %s has cleaned up after all", s->provider);
         stray_free(s);
 }
 
-static void stray_retry(Stray *s) {
+/* The abort first, then what it does not find any more. */
+static void stray_ask(Stray *s) {
         _cleanup_free_ struct vss_wire_request *q = calloc(1, sizeof *q);
 
-        s->timer = sd_event_source_disable_unref(s->timer);
         if (q) {
-                q->op = VSS_WIRE_ABORT;
+                q->op = s->left == s->n_copies ? VSS_WIRE_ABORT : VSS_WIRE_REMOVE;
                 memcpy(q->set, s->set, sizeof q->set);
+                if (q->op == VSS_WIRE_REMOVE)
+                        memcpy(q->snapshot, s->copies[s->left], sizeof q->snapshot);
         }
         if (!q || provider_job_new(s->manager->event, s->provider, q, -1, s->manager->settings.budgets.provider, NULL,
-                                   on_aborted, s, &s->job) < 0)
+                                   on_answer, s, &s->job) < 0)
                 retry_later(s);
+}
+
+static void stray_retry(Stray *s) {
+        s->timer = sd_event_source_disable_unref(s->timer);
+        s->left = s->n_copies;
+        stray_ask(s);
 }
 
 static int on_gone(sd_event_source *source, int fd, uint32_t events, void *userdata) {
@@ -82,7 +100,18 @@ static int on_gone(sd_event_source *source, int fd, uint32_t events, void *userd
         return 0;
 }
 
-void strays_add(Manager *m, const Set *set, const char *provider, uint64_t volumes, int pidfd) {
+/* Without memory for it, the next start of vssd takes the copies in again and people see them. */
+static void note_copies(Stray *s, const Set *set, uint64_t volumes) {
+        const Snapshot *copy;
+        unsigned i = 0;
+
+        s->copies = calloc(set->n_snapshots + 1, sizeof *s->copies);
+        LIST_FOREACH(copy, &set->snapshots, entries)
+                if (s->copies && volumes & (1ULL << i++))
+                        memcpy(s->copies[s->n_copies++], copy->id, sizeof *s->copies);
+}
+
+void strays_add(Manager *m, const Set *set, const char *provider, uint64_t volumes, int pidfd, bool cleared) {
         Stray *s = calloc(1, sizeof *s);
         int r;
 
@@ -98,6 +127,8 @@ void strays_add(Manager *m, const Set *set, const char *provider, uint64_t volum
         for (size_t i = 0; i < set->n_volumes && i < LIMIT_VOLUMES; i++)
                 if (volumes & (1ULL << i))
                         s->superblocks[s->n_superblocks++] = set->volumes[i]->superblock;
+        if (cleared)
+                note_copies(s, set, volumes);
         LIST_INSERT_HEAD(&m->strays, s, entries);
         manager_busy(m);
         manager_log(m, 4, s->set, "provider %s %s; its copies are removed when it can be", s->provider,

@@ -9,8 +9,11 @@
 
 typedef struct Stray Stray;
 
-/* pidfd of the process that would not go (taken; -EBADF: none). The set's volumes of this provider: bits of volumes. */
-void strays_add(Manager *m, const Set *s, const char *provider, uint64_t volumes, int pidfd);
+/*
+ * pidfd of the process that would not go (taken; -EBADF: none). The set's volumes of this provider: bits of volumes.
+ * cleared: its copies may have lost their mark already, so abort alone does not find them.
+ */
+void strays_add(Manager *m, const Set *s, const char *provider, uint64_t volumes, int pidfd, bool cleared);
 /* Is some process still at work on the file system of v? BUSY in *reterr. */
 int strays_check(Manager *m, const Volume *v, Failure *reterr);
 void strays_free(Manager *m);

@@ -57,6 +57,16 @@ expect_exit 5 vssctl create --provider=fault:btrfs "$top/one" "$top/two"
 expect_exit 0 vssctl create --provider=fault:btrfs "$top/one" "$top/two"
 delete_all
 
+note "copies of a set that fails after its marks were cleared are asked for until they are gone"
+stop_vssd
+export VSS_FAULT=list:fail:1,remove:fail:1
+start_vssd
+expect_exit 5 vssctl create --provider=fault:btrfs "$top/one" "$top/two"
+[ -n "$(left)" ] || die "nothing is left although a removal failed: this test shows nothing"
+nothing_left() { [ -z "$(left)" ]; }
+wait_until 10 nothing_left || die "left for good: $(left)"
+expect_equal 0 "$(vssctl --json snapshots | python3 -c 'import json,sys; print(len(json.load(sys.stdin)["snapshots"]))')" "snapshots listed"
+
 note "where the abort dies too, the next start removes what is marked, and nothing else"
 stop_vssd
 export VSS_FAULT=post-commit:die:1,abort:die:1
