@@ -109,7 +109,7 @@ static int place_describe(const BtrfsTop *top, const BtrfsPlace *place, struct v
         struct btrfs_ioctl_get_subvol_info_args info = {};
         struct vss_snapshot s = { .struct_size = sizeof(s) };
         struct statfs sf;
-        char flags[16], path[BTRFS_NAME_MAX + 64];
+        char flags[16], created[24], path[BTRFS_NAME_MAX + 64];
         _cleanup_close_ int fd = -EBADF;
         int r = place_open_copy(place, &fd);
         if (r < 0)
@@ -117,6 +117,8 @@ static int place_describe(const BtrfsTop *top, const BtrfsPlace *place, struct v
         if (ioctl(fd, BTRFS_IOC_GET_SUBVOL_INFO, &info) < 0 || fstatfs(fd, &sf) < 0)
                 return -errno;
         s.created_at = info.otime.sec * USEC_PER_SEC + info.otime.nsec / NSEC_PER_USEC;
+        if (btrfs_place_get(place->fd, BTRFS_ATTR_CREATED, created, sizeof(created)) > 0)
+                s.created_at = strtoull(created, NULL, 10);
         s.size_bytes = (uint64_t) sf.f_blocks * (uint64_t) sf.f_bsize;
         (void) snprintf(s.id, sizeof(s.id), "%s", place->snapshot);
         (void) snprintf(s.set, sizeof(s.set), "%s", place->set);

@@ -357,6 +357,12 @@ int btrfs_each_place(struct vss_call *c, const BtrfsTop *top, const char *set, B
         return each_entry(top->store_fd, subvolume_entry, &e);
 }
 
+int btrfs_place_clean(const BtrfsPlace *p) {
+        enum btrfs_util_error e = btrfs_util_delete_subvolume_fd(p->fd, BTRFS_FINAL,
+                                                                 BTRFS_UTIL_DELETE_SUBVOLUME_RECURSIVE);
+        return e != BTRFS_UTIL_OK && errno != ENOENT ? -errno : 0;
+}
+
 int btrfs_place_remove(BtrfsPlace *p) {
         /* Whoever makes it may just have been killed: give the kernel the time to let go of its lock. */
         uint64_t give_up = now_usec() + LOCK_WAIT_USEC;
@@ -370,5 +376,8 @@ int btrfs_place_remove(BtrfsPlace *p) {
                                                                  BTRFS_UTIL_DELETE_SUBVOLUME_RECURSIVE);
         if (e != BTRFS_UTIL_OK && errno != ENOENT)
                 return -errno;
+        int r = btrfs_place_clean(p);
+        if (r < 0)
+                return r;
         return unlinkat(p->parent_fd, p->name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
 }

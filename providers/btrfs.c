@@ -16,7 +16,8 @@
  *   begin_prepare  private mount of the top level, the place, its attributes, nested subvolumes are warned about
  *   end_prepare    arguments of the ioctls, one thread per copy
  *   commit         btrfs-proof.c
- *   post_final     writable copies become read-only
+ *   post_final     a writable copy gives way to a read-only copy of itself: whoever has a file of the writable one open
+ *                  could go on writing into it, read-only or not, and would write into what is deleted
  *   clear_mark     rename and one transaction
  *   abort          by name, whoever made it
  *
@@ -36,6 +37,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 
 enum { WARN_NESTED_MAX = 4 }; /* names in one warning */
 
@@ -186,16 +188,44 @@ static int btrfs_pre_final(void *state, struct vss_call *c) {
         return 0;
 }
 
+static int keep_creation_time(const BtrfsCopy *copy, int copy_fd) {
+        struct btrfs_ioctl_get_subvol_info_args info = {};
+        char text[24];
+        if (ioctl(copy_fd, BTRFS_IOC_GET_SUBVOL_INFO, &info) < 0)
+                return -errno;
+        int n = snprintf(text, sizeof(text), "%llu",
+                         (unsigned long long) (info.otime.sec * USEC_PER_SEC + info.otime.nsec / NSEC_PER_USEC));
+        return fsetxattr(copy->place.fd, BTRFS_ATTR_CREATED, text, (size_t) n, 0) < 0 ? -errno : 0;
+}
+
+/* May be asked for again. A power cut leaves the place with its mark, so all of it goes. */
+static int finalize_copy(const BtrfsCopy *copy) {
+        bool done = false;
+        _cleanup_close_ int fd = openat(copy->place.fd, BTRFS_COPY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 || btrfs_util_get_subvolume_read_only_fd(fd, &done) != BTRFS_UTIL_OK)
+                return -errno;
+        if (!done) {
+                struct btrfs_ioctl_vol_args_v2 args = { .fd = fd, .flags = BTRFS_SUBVOL_RDONLY, .name = BTRFS_FINAL };
+                int r = keep_creation_time(copy, fd);
+                if (r >= 0)
+                        r = btrfs_place_clean(&copy->place);
+                if (r < 0)
+                        return r;
+                if (ioctl(copy->place.fd, BTRFS_IOC_SNAP_CREATE_V2, &args) < 0 ||
+                    renameat2(copy->place.fd, BTRFS_FINAL, copy->place.fd, BTRFS_COPY, RENAME_EXCHANGE) < 0)
+                        return -errno;
+        }
+        return btrfs_place_clean(&copy->place);
+}
+
 static int btrfs_post_final(void *state, struct vss_call *c) {
         for (unsigned i = 0; i < btrfs_set.n_copies; i++) {
                 const BtrfsCopy *copy = &btrfs_set.copies[i];
                 if (!(copy->flags & VSS_REQUEST_WRITABLE) || !copy->made)
                         continue;
-                _cleanup_close_ int fd = openat(copy->place.fd, BTRFS_COPY,
-                                                O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-                if (fd < 0 || syncfs(fd) < 0 || btrfs_util_set_subvolume_read_only_fd(fd, true) != BTRFS_UTIL_OK)
-                        return btrfs_fail(c, -errno, "cannot make the copy of %s read-only: %s", copy->volume,
-                                          strerror(errno));
+                int r = finalize_copy(copy);
+                if (r < 0)
+                        return btrfs_fail(c, r, "cannot make the copy of %s read-only: %s", copy->volume, strerror(-r));
         }
         return 0;
 }

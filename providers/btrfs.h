@@ -8,10 +8,12 @@
 
 #define BTRFS_STORE ".vss"
 #define BTRFS_COPY "copy"
+#define BTRFS_FINAL "final" /* while a writable copy is exchanged for one that nobody has open */
 /* on the directory of a place */
 #define BTRFS_ATTR_SET "trusted.vss.set"
 #define BTRFS_ATTR_VOLUME "trusted.vss.volume"
 #define BTRFS_ATTR_FLAGS "trusted.vss.flags"
+#define BTRFS_ATTR_CREATED "trusted.vss.created" /* of the writable copy that the final one was made from */
 
 enum { BTRFS_NAME_MAX = 96, BTRFS_TRIES_MAX = 3, BTRFS_FSID_SIZE = 16 };
 
@@ -74,6 +76,8 @@ typedef int (*BtrfsPlaceFunction)(struct vss_call *c, const BtrfsTop *top, Btrfs
 int btrfs_each_place(struct vss_call *c, const BtrfsTop *top, const char *set, BtrfsPlaceFunction f, void *userdata);
 /* Deletes the copy, if there, and the place. */
 int btrfs_place_remove(BtrfsPlace *p);
+/* Without what post_final may have left beside the copy. */
+int btrfs_place_clean(const BtrfsPlace *p);
 /* One of our extended attributes: length, or -errno; always terminated. */
 int btrfs_place_get(int fd, const char *name, char *ret, size_t size);
 

@@ -199,6 +199,37 @@ START_TEST(a_writable_copy_can_be_written_until_post_final) {
 }
 END_TEST
 
+START_TEST(a_file_that_was_left_open_does_not_reach_the_finished_copy) {
+        char text[16] = "";
+        make_copy(subvolume, VSS_REQUEST_WRITABLE, VSS_WIRE_PRE_FINAL);
+        uint64_t created_at = listed()->created_at;
+        ck_assert_int_eq(mount_copy(directory), 0);
+        _cleanup_close_ int place = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        _cleanup_close_ int fd = openat(place, "kept-open", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        ck_assert_int_eq(write(fd, "before", 6), 6);
+        nap_msec(20);
+        ck_assert_int_eq(host_step(host, VSS_WIRE_POST_FINAL, set, NULL), 0);
+        (void) !pwrite(fd, "behind", 6, 0);
+        (void) fsync(fd);
+        ck_assert_int_eq(host_step(host, VSS_WIRE_POST_FINAL, set, NULL), 0);
+        finish();
+        (void) !pwrite(fd, "behind", 6, 0);
+        (void) fsync(fd);
+        ck_assert_uint_eq(listed()->created_at, created_at);
+        _cleanup_close_ int dir = open_copy();
+        _cleanup_close_ int copy = openat(dir, "kept-open", O_RDONLY | O_CLOEXEC);
+        ck_assert_int_eq(read(copy, text, sizeof(text)), 6);
+        ck_assert_str_eq(text, "before");
+        ck_assert_int_lt(openat(dir, "more", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 0);
+        dir = close_fd(dir);
+        copy = close_fd(copy);
+        place = close_fd(place);
+        fd = close_fd(fd);
+        ck_assert_int_eq(unmount_copy(directory, 0), 0);
+        ck_assert_int_eq(host_step(host, VSS_WIRE_REMOVE, NULL, snapshot), 0);
+}
+END_TEST
+
 START_TEST(subvolumes_below_are_warned_about) {
         run_format("btrfs subvolume create %s/inner >/dev/null; echo x >%s/inner/x", subvolume, subvolume);
         const Answer *a = ask_volume(host, VSS_WIRE_BEGIN_PREPARE, subvolume, 0);
@@ -370,6 +401,7 @@ int main(void) {
         tcase_add_test(t, a_mounted_copy_is_read_only_and_in_use);
         tcase_add_test(t, other_mounts_and_links_are_left_alone);
         tcase_add_test(t, a_writable_copy_can_be_written_until_post_final);
+        tcase_add_test(t, a_file_that_was_left_open_does_not_reach_the_finished_copy);
         tcase_add_test(t, subvolumes_below_are_warned_about);
         tcase_add_test(t, the_top_level_is_copied_without_the_store);
         tcase_add_test(t, volumes_that_cannot_be_copied_are_refused);
