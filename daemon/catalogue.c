@@ -59,7 +59,7 @@ struct Catalogue {
         struct WaiterList finished;  /* answered, to be told from the loop */
         sd_event_source *finish_source;
         size_t n_requests, n_waiters, n_bytes;
-        uint64_t serial, respawn_at_usec, spawned_usec;
+        uint64_t serial, respawn_at_usec, spawned_usec, paused_usec;
         int refused; /* why HELLO said no */
         bool paused;
 };
@@ -113,7 +113,7 @@ static void catalogue_arm(Catalogue *c) {
 
         TAILQ_FOREACH(q, &c->queue, entries)
                 TAILQ_FOREACH(w, &q->waiters, entries)
-                        next = MIN_OF(next, w->deadline_usec);
+                        next = c->paused ? next : MIN_OF(next, w->deadline_usec);
         (void) sd_event_source_set_time(c->timer, next);
         (void) sd_event_source_set_enabled(c->timer, next == USEC_INFINITY ? SD_EVENT_OFF : SD_EVENT_ONESHOT);
 }
@@ -127,7 +127,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         TAILQ_FOREACH(q, &c->queue, entries)
                 for (w = TAILQ_FIRST(&q->waiters); w; w = next) {
                         next = TAILQ_NEXT(w, entries);
-                        if (w->deadline_usec <= now)
+                        if (w->deadline_usec <= now && !c->paused)
                                 waiter_finish(c, &q->waiters, w, -ETIMEDOUT);
                 }
         catalogue_pump(c);
@@ -526,7 +526,21 @@ void catalogue_forget(Catalogue *c, void *userdata) {
         waiters_forget(&c->finished, userdata);
 }
 
+/* What stands still on our own account is not the store's delay. */
+static void catalogue_extend(Catalogue *c, uint64_t usec) {
+        Request *q;
+        Waiter *w;
+
+        TAILQ_FOREACH(q, &c->queue, entries)
+                TAILQ_FOREACH(w, &q->waiters, entries)
+                        w->deadline_usec = usec_add(w->deadline_usec, usec);
+}
+
 void catalogue_pause(Catalogue *c, bool paused) {
+        if (paused && !c->paused)
+                c->paused_usec = now_usec();
+        else if (!paused && c->paused)
+                catalogue_extend(c, now_usec() - c->paused_usec);
         c->paused = paused;
         if (!paused)
                 catalogue_pump(c);

@@ -15,8 +15,7 @@
 #define HOLD_MARGIN_USEC (500 * USEC_PER_MSEC)
 #define GUARD_GRACE_USEC (500 * USEC_PER_MSEC) /* beyond the guard's own deadline, before we stop believing in it */
 #define THAW_PATIENCE_USEC (2 * USEC_PER_SEC)  /* then the next level is thawed although this one has not answered */
-#define STORE_BUDGET_USEC \
-        (30 * USEC_PER_SEC) /* the catalogue's disk may be held by another set for its whole hold budget */
+#define STORE_BUDGET_USEC (30 * USEC_PER_SEC)  /* and the window of another set, in which the catalogue waits */
 
 static const Step forward[] = {
         { PHASE_PREPARE_BACKUP, STEP_WRITERS, EVENT_PREPARE_BACKUP, -1 },
@@ -335,7 +334,7 @@ void step_begin(Sequence *s, uint64_t now) {
                 break;
         case STEP_STORE:
                 s->waiting = true;
-                s->deadline_usec = usec_add(now, STORE_BUDGET_USEC);
+                s->deadline_usec = usec_add(now, STORE_BUDGET_USEC + s->budgets.window);
                 sequence_push(s, (SequenceAction) { .type = step->op });
                 break;
         case STEP_WINDOW:
