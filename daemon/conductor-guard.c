@@ -7,6 +7,7 @@
 #include "daemon/manager.h"
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 
 #define RESCUE_TICK_USEC (20 * USEC_PER_MSEC)
 #define RESCUE_PATIENCE_USEC (2 * USEC_PER_SEC)
@@ -166,6 +167,7 @@ int conductor_start_guard(Conductor *c, Failure *reterr) {
         sd_event *event = c->manager->event;
         int r;
 
+        (void) mlockall(MCL_CURRENT); /* not what comes later: a limit must not make vssd fail (hazards D1) */
         r = guard_new(c->set->id, c->manager->settings.runtime_directory, &c->guard);
         if (r >= 0)
                 r = add_held_volumes(c);

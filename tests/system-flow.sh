@@ -83,6 +83,7 @@ case_all_volumes_are_held_before_any_is_copied() {
         (: >"$two/second") &
         sleep 0.3
         grep -q '^State:.D' "/proc/$!/status" || die "the second volume is not held while the first is"
+        [ "$(awk '/^VmLck/ {print $2}' "/proc/$VSSD_PID/status")" -gt 0 ] || die "vssd's memory is not locked while volumes are held"
         wait_set || die "the set failed: $(cat "$SET_OUT")"
         kill "$PROBE_PID" 2>/dev/null || :
         vssctl --json show "$(json .set <"$SET_OUT")" >"$VSS_TEST_DIR/show.json"
