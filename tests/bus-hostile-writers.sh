@@ -15,7 +15,8 @@ start_vssd
 testwriter --name=good --volume="$data"
 good_log=$WRITER_LOG
 hostile=$VSS_BUILD/writers/vss-testwriter
-kilobytes() { awk '$1 == "VmRSS:" {print $2}' "/proc/$VSSD_PID/status"; }
+# of a vssd inside valgrind it would be the memory of valgrind
+kilobytes() { [ -n "${VSSD_WRAPPER:-}" ] && echo 0 || awk '$1 == "VmRSS:" {print $2}' "/proc/$VSSD_PID/status"; }
 
 # one of everything first, so that what is made once counts for nothing
 create --provider=null "$data"
