@@ -56,6 +56,7 @@ int guard_new(const char *set, const char *runtime_directory, Guard **ret) {
         g->child = CHILD_NULL;
         g->shared_fd = g->second_pidfd = -EBADF;
         strcpy(g->set, set);
+        g->runtime_directory = runtime_directory;
         int r = guard_shared_new(&g->shared_fd, &g->shared);
         if (r >= 0)
                 r = guard_spawn("--socket-fd=3", runtime_directory, &g->child);
@@ -180,9 +181,21 @@ int guard_rescue(Guard *g) {
         return (gone || !g->awaited) && !guard_holds(g);
 }
 
+/*
+ * Nobody of the guard's is left who could thaw what a FIFREEZE that is stuck in the kernel leaves behind when it
+ * returns: a process for that, which waits for it. One that finds the first alive after all leaves it to it.
+ */
+static void guard_leave_behind(Guard *g) {
+        Child child = CHILD_NULL;
+        if (guard_holds(g) && pidfd_is_gone(g->second_pidfd) &&
+            guard_spawn("--release-leftovers", g->runtime_directory, &child) >= 0)
+                child_done(&child);
+}
+
 Guard *guard_free(Guard *g) {
         if (!g)
                 return NULL;
+        guard_leave_behind(g);
         /* One that owes an answer and holds nothing may be stopped, and would keep the mounts busy for ever. */
         if (g->awaited && !guard_holds(g))
                 child_kill(&g->child);

@@ -78,10 +78,11 @@ typedef struct Guard {
         uint32_t awaited; /* the request not answered yet; 0: none */
         int second_pidfd; /* came with ARMED */
         uint64_t rescue_begin_usec;
+        const char *runtime_directory; /* the caller's */
         char set[VSS_ID_LENGTH + 1];
 } Guard;
 
-/* runtime_directory: where held/ lives (tmpfs). */
+/* runtime_directory: where held/ lives (tmpfs); outlives the guard. */
 int guard_new(const char *set, const char *runtime_directory, Guard **ret);
 /* Duplicates fd (a directory of the file system, O_RDONLY). */
 int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point);

@@ -143,6 +143,27 @@ START_TEST(both_killed_inside_freeze_vssd_thaws) {
 }
 END_TEST
 
+/* vssd waits two seconds for the kernel, then the set goes on to its end and takes its descriptors with it. */
+START_TEST(both_killed_inside_freeze_thawed_after_the_set) {
+        World w;
+        Blocker b = world_block(&w, SECONDS(60));
+        ck_assert_int_eq(kill(second_pid(&w), SIGKILL), 0);
+        ck_assert(wait_until(process_is_gone, &w.guard->second_pidfd, SECONDS(5)));
+        child_kill(&w.guard->child);
+        nap_msec(400);
+        ck_assert_int_eq(guard_rescue(w.guard), 0);
+        w.guard = guard_free(w.guard);
+        nap_msec(400);
+        blocker_end(&b);
+        world_expect_thaw(&w, SECONDS(3));
+        for (unsigned i = 0; i < 50 && held_list_exists(); i++)
+                nap_msec(100);
+        ck_assert(!held_list_exists());
+        for (unsigned i = 0; i < w.n; i++)
+                w.fs[i] = loop_fs_free(w.fs[i]);
+}
+END_TEST
+
 static void *release_leftovers(void *ret) {
         *(int *) ret = guard_release_leftovers(sandbox_directory());
         return NULL;
@@ -287,6 +308,7 @@ int main(void) {
                 deadline_inside_freeze_names_the_blocker,
                 first_killed_inside_freeze,
                 both_killed_inside_freeze_vssd_thaws,
+                both_killed_inside_freeze_thawed_after_the_set,
                 all_killed_inside_freeze_next_start_thaws,
         };
         const TTest *const slow_tests[] = {
