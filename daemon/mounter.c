@@ -6,6 +6,7 @@
  * directory of its own. Unmounting goes by the parent's descriptor and the mount id: a mount point cannot be renamed or
  * removed, so between look and act it stays.
  */
+#include "daemon/capabilities.h"
 #include "daemon/mounter.h"
 #include "protocol/text.h"
 #include <fcntl.h>
@@ -169,6 +170,7 @@ static int name_place(int place, struct MounterReply *reply) {
 }
 
 static int do_mount(const struct MounterRequest *q, int copy, struct MounterReply *reply) {
+        pid_t parent = getppid();
         _cleanup_close_ int tree = mount_detached(q, copy, reply);
         if (tree < 0)
                 return tree;
@@ -179,6 +181,8 @@ static int do_mount(const struct MounterRequest *q, int copy, struct MounterRepl
                 return place;
         if (become(0) < 0)
                 return fail(reply, EPERM, "cannot take root's rights back");
+        if (parent_death_arm(parent) < 0) /* nobody would remember the mount */
+                return fail(reply, EPIPE, "vssd has gone");
         int r = name_place(place, reply);
         if (r < 0)
                 return fail(reply, -r, "%s: %s", q->path, strerror(-r));
@@ -238,10 +242,14 @@ static int handle(const struct MounterRequest *q, int copy, struct MounterReply 
         }
 }
 
+/* Mounting, and looking at paths as root or as somebody else. */
+static const unsigned capabilities[] = { CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SETUID, CAP_SETGID };
+
 int main(void) {
         static struct MounterRequest q;
         static struct MounterReply reply;
         _cleanup_close_ int copy = -EBADF, fd = -EBADF;
+        capabilities_keep(capabilities, ELEMENTSOF(capabilities));
         if (child_receive(CHILD_SOCKET_FD, &q, sizeof(q), &copy) != 1)
                 return EXIT_FAILURE;
         q.path[sizeof(q.path) - 1] = '\0';

@@ -4,6 +4,7 @@
  * it, and it may be lied to: it opens every path once, with the rights of who named it, and from then on looks at the
  * descriptor.
  */
+#include "daemon/capabilities.h"
 #include "daemon/probe.h"
 #include "daemon/probe-resolve.h"
 #include "protocol/text.h"
@@ -206,6 +207,7 @@ static int open_all(Question *q, bool arguments) {
 
 static int open_paths(Question *q) {
         struct rlimit limit;
+        pid_t parent = getppid();
         int r;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) >= 0) {
@@ -216,8 +218,12 @@ static int open_paths(Question *q) {
         if (r >= 0)
                 r = become(q->uid);
         if (r >= 0)
+                r = parent_death_arm(parent); /* the paths of somebody else may hang for ever */
+        if (r >= 0)
                 r = open_all(q, true);
-        return r < 0 ? r : become_ourselves();
+        if (r >= 0)
+                r = become_ourselves();
+        return r < 0 ? r : parent_death_arm(parent);
 }
 
 /* ---- the answer ---- */
@@ -236,6 +242,7 @@ static int send_text(const char *name, const char *text, void *userdata) {
                 return 0;
         (void) snprintf(reply.name, sizeof(reply.name), "%s", name);
         (void) snprintf(reply.text, sizeof(reply.text), "%s", text);
+        text_clean(reply.text); /* it may quote a name that was cut */
         return send_reply(&reply, -1);
 }
 
@@ -286,6 +293,11 @@ static int send_volumes(Resolver *r) {
                 int result;
 
                 f->reply.volume = (int32_t) i;
+                /* disks and whoever mounts something by FUSE say what they are in bytes of their own */
+                text_clean(f->reply.device);
+                text_clean(f->reply.fs_type);
+                text_clean(f->reply.fs_uuid);
+                text_clean(f->reply.text);
                 result = send_reply(&f->reply, f->reply.has_fd ? f->fd : -1);
                 if (result >= 0)
                         result = resolver_mount_points(r, f, send_text, &mounts);
@@ -351,6 +363,9 @@ static int answer(Question *q) {
         return result;
 }
 
+/* Looking everywhere, and looking as somebody else. */
+static const unsigned capabilities[] = { CAP_DAC_READ_SEARCH, CAP_SETUID, CAP_SETGID };
+
 int main(int argc, char *argv[]) {
         struct ProbeReply last = { .op = PROBE_DONE, .index = -1, .volume = -1 };
         Question question = {};
@@ -360,6 +375,7 @@ int main(int argc, char *argv[]) {
                 (void) fprintf(stderr, "%s is a part of vssd and is started by it, without arguments\n", argv[0]);
                 return EXIT_FAILURE;
         }
+        capabilities_keep(capabilities, ELEMENTSOF(capabilities));
         r = receive_question(&question);
         if (r >= 0)
                 r = answer(&question);

@@ -11,10 +11,10 @@
  * ioctls, trusted attributes), DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER and CHOWN (copies belong to anybody), MKNOD
  * (device nodes), IPC_LOCK, SYS_NICE and SYS_RESOURCE (the window: locked memory, scheduling, I/O flusher).
  */
+#include "daemon/capabilities.h"
 #include "daemon/child.h"
 #include "providers/loader.h"
 #include "providers/wire.h"
-#include <cap-ng.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -409,20 +409,10 @@ static int serve(Host *h) {
         }
 }
 
-static void drop_capabilities(void) {
-        static const unsigned kept[] = {
-                CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,       CAP_CHOWN,
-                CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE,
-        };
-        bool had[ELEMENTSOF(kept)];
-        for (size_t i = 0; i < ELEMENTSOF(kept); i++)
-                had[i] = capng_have_capability(CAPNG_PERMITTED, kept[i]);
-        capng_clear(CAPNG_SELECT_BOTH);
-        for (size_t i = 0; i < ELEMENTSOF(kept); i++)
-                if (had[i])
-                        (void) capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET, kept[i]);
-        (void) capng_apply(CAPNG_SELECT_BOTH); /* not root: there is nothing to drop */
-}
+static const unsigned capabilities[] = {
+        CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,       CAP_CHOWN,
+        CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE,
+};
 
 int main(int argc, char *argv[]) {
         struct stat st;
@@ -434,10 +424,9 @@ int main(int argc, char *argv[]) {
         (void) umask(077);
         (void) signal(SIGPIPE, SIG_IGN);
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
-        (void) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         (void) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
         (void) fcntl(CHILD_SOCKET_FD, F_SETFD, FD_CLOEXEC);
-        drop_capabilities();
+        capabilities_keep(capabilities, ELEMENTSOF(capabilities));
         int r = serve(&host);
         provider_stop(&host.provider);
         /* The provider's threads, handlers and destructors are not waited for. */

@@ -238,12 +238,15 @@ probe "$dir/fuse2"
 expect '.volumes[0].why_not | test("served by a process")'
 [ $((SECONDS - start)) -le 2 ] || die "a mount that does not answer was asked"
 status=0
+(sleep 2 && grep -h '^CapPrm\|^NoNewPrivs' /proc/"$(pgrep -n -x vss-probe)"/status >"$dir/powers") &
 probe "$dir/fuse2/missing" 2>"$dir/error" || status=$?
 took=$((SECONDS - start))
 kill -CONT "$server"
 [ $status -eq 1 ] || die "a path that hangs did not fail the question"
 grep -q "$dir/fuse2/missing took longer than 5 s" "$dir/error" || die "no deadline: $(cat "$dir/error")"
 [ $took -le 8 ] || die "the deadline took $took s"
+grep -q '^CapPrm:[[:space:]]*00000000000000c4$' "$dir/powers" || die "vss-probe may do more than look: $(cat "$dir/powers")"
+grep -q '^NoNewPrivs:[[:space:]]*1$' "$dir/powers" || die "vss-probe may get new powers"
 probe "$a"
 
 note "while a path is swapped between two volumes, facts and descriptor always belong together"
