@@ -4,6 +4,7 @@
  * path that somebody names.
  */
 #include "client/verbs.h"
+#include <stdio.h>
 #include <sys/stat.h>
 
 static const Option mount_options[] = {
@@ -39,30 +40,57 @@ int snapshot_resolve(Context *c, json_object *objects, const char *id, json_obje
         return r;
 }
 
+/*
+ * The absolute path of a directory that need not be there: only what leads to it is resolved. If its last part becomes a
+ * symlink after we looked, by whoever owns the place, vssd still sees the name and refuses it.
+ */
+static int absolute_path(const char *argument, char **ret) {
+        _cleanup_free_ char *copy = strdup(argument), *parent = NULL;
+        if (!copy)
+                return -ENOMEM;
+        for (size_t n = strlen(copy); n > 1 && copy[n - 1] == '/'; n--)
+                copy[n - 1] = '\0';
+        char *slash = strrchr(copy, '/'), *name = slash ? slash + 1 : copy;
+        if (streq(name, "") || streq(name, ".") || streq(name, "..")) {
+                *ret = realpath(copy, NULL);
+                return *ret ? 0 : -errno;
+        }
+        if (slash)
+                *slash = '\0';
+        parent = realpath(!slash ? "." : slash == copy ? "/" : copy, NULL);
+        if (!parent)
+                return -errno;
+        return asprintf(ret, "%s/%s", streq(parent, "/") ? "" : parent, name) < 0 ? -ENOMEM : 0;
+}
+
 /* *ret_made: whether it was us who made it. */
 static int make_directory(Context *c, const char *argument, char **ret, bool *ret_made) {
+        _cleanup_free_ char *absolute = NULL;
         struct stat st;
-        if (stat(argument, &st) >= 0) {
+        int r = absolute_path(argument, &absolute);
+        if (r < 0 && c->dry_run && r == -ENOENT)
+                r = volume_to_bus(argument, ret);
+        else if (r >= 0 && lstat(absolute, &st) >= 0) {
+                if (S_ISLNK(st.st_mode))
+                        return context_fail(c, CONDITION_INVALID_ARGUMENT,
+                                            "%s is a symbolic link; name the directory that it leads to", argument);
                 if (!S_ISDIR(st.st_mode))
                         return context_fail(c, CONDITION_INVALID_ARGUMENT, "%s is not a directory", argument);
-        } else if (errno != ENOENT)
-                return context_fail(c, errno == EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
-                                    "cannot use %s: %s", argument, strerror(errno));
-        else if (!c->dry_run) {
-                if (mkdir(argument, 0755) < 0)
-                        return context_fail(c,
-                                            errno == ENOENT ? CONDITION_NOT_FOUND :
-                                            errno == EACCES ? CONDITION_NOT_AUTHORIZED :
-                                                              CONDITION_FAILED,
-                                            "cannot make %s: %s", argument, strerror(errno));
-                *ret_made = true;
+        } else if (r >= 0 && errno != ENOENT)
+                r = -errno;
+        else if (r >= 0 && !c->dry_run) {
+                r = mkdir(absolute, 0755) < 0 ? -errno : 0;
+                *ret_made = r >= 0;
         }
-        char *absolute = realpath(argument, NULL);
-        if (!absolute && !c->dry_run)
-                return context_fail(c, CONDITION_FAILED, "cannot resolve %s: %s", argument, strerror(errno));
-        int r = absolute ? path_to_bus(absolute, ret) : volume_to_bus(argument, ret);
-        free(absolute);
-        return r < 0 ? context_fail(c, CONDITION_LIMIT_REACHED, "out of memory") : 0;
+        if (r < 0)
+                return context_fail(c,
+                                    r == -ENOENT ? CONDITION_NOT_FOUND :
+                                    r == -EACCES ? CONDITION_NOT_AUTHORIZED :
+                                                   CONDITION_FAILED,
+                                    "cannot use %s: %s", argument, strerror(-r));
+        if (*ret)
+                return 0;
+        return path_to_bus(absolute, ret) < 0 ? context_fail(c, CONDITION_LIMIT_REACHED, "out of memory") : 0;
 }
 
 static int mount_run(Context *c) {

@@ -92,4 +92,8 @@ expect_exit 0 vssctl --json create --provider=null "$data" >/dev/null
 wait_until 5 sh -c "[ \$(wc -l <'$VSS_TEST_DIR/log/vssd.log') -lt 20000 ]" || die "the log has $(wc -l <"$VSS_TEST_DIR/log/vssd.log") lines"
 grown=$(($(kilobytes) - before))
 echo "grew by $grown KiB"
+if ldd "$VSS_BUILD/daemon/vssd" | grep -q libasan; then
+        note "a sanitizer keeps what was freed: its size says nothing"
+        exit 0
+fi
 [ $grown -le 16384 ] || die "vssd grew by $grown KiB"
