@@ -133,11 +133,14 @@ static void take_in(ProviderRecovery *p) {
 
 static void on_aborted(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
         ProviderRecovery *p = userdata;
+        const Set *s = manager_find_set(p->manager, p->pending[p->at]);
         (void) close_fd(fd);
         p->job = provider_job_free(p->job);
         if (failure)
                 complain(p, "could not remove uncommitted copies", failure);
-        else
+        if (failure && s) /* a process of the vssd before may still be inside the kernel; not of another vssd's sets */
+                strays_add(p->manager, s, p->entry->name, 0, -EBADF, false);
+        else if (!failure)
                 manager_log(p->manager, LOG_NOTICE, NULL, "uncommitted copies of set %s by provider %s are removed",
                             p->pending[p->at], p->entry->name);
         p->at++;
