@@ -52,9 +52,6 @@ int make_set_check(Context *c) {
                                 return context_usage(c, "--no-writers and --%s exclude each other", with_writers[i]);
         if (c->n_operands == 0 && !given_flag(c, "component"))
                 return context_usage(c, "needs a VOLUME or a --component");
-        if (c->n_operands > LIMIT_VOLUMES)
-                return context_fail(c, CONDITION_LIMIT_REACHED, "a set has at most %d volumes; make two sets",
-                                    LIMIT_VOLUMES);
         return 0;
 }
 

@@ -111,6 +111,22 @@ static int exec_run(Context *c, struct vss_set *s) {
         return r;
 }
 
+/* The service was given an absolute path for what is relative on the command line. */
+static void name_volumes_as_given(Context *c) {
+        json_object *snapshots = member(c->document, "snapshots");
+        for (size_t i = 0; snapshots && i < json_object_array_length(snapshots); i++) {
+                json_object *snapshot = json_object_array_get_idx(snapshots, i);
+                for (size_t k = 0; k < c->n_operands; k++) {
+                        _cleanup_free_ char *sent = NULL;
+                        if (c->operands[k][0] != '/' && volume_to_bus(c->operands[k], &sent) >= 0 &&
+                            streq(sent, member_text(snapshot, "volume"))) {
+                                json_object_object_add(snapshot, "volume", json_object_new_string(c->operands[k]));
+                                break;
+                        }
+                }
+        }
+}
+
 static void print_set(Context *c) {
         static const Column columns[] = {
                 { "SNAPSHOT", "id", FORMAT_TEXT },       { "VOLUME", "volume", FORMAT_TEXT },
@@ -176,6 +192,8 @@ static int create_run(Context *c) {
         if (r < 0)
                 return r;
         r = describe_set_full(c, s->path, false, &c->document);
+        if (r >= 0)
+                name_volumes_as_given(c);
         if (r < 0)
                 return r; /* it is there, but vssd does not answer any more */
         r = make_set_manifest(c, s);

@@ -407,6 +407,11 @@ static int on_start(sd_event_source *source, void *userdata) {
         return 0;
 }
 
+/* One that is on its way back counts as cancelled. */
+bool conductor_may_cancel(const Conductor *c) {
+        return c->ended || !c->in_sequence || sequence_may_cancel(&c->sequence) || c->sequence.failed;
+}
+
 int conductor_cancel(Conductor *c, const Failure *why, bool forced) {
         if (c->ended)
                 return 0;
@@ -415,7 +420,7 @@ int conductor_cancel(Conductor *c, const Failure *why, bool forced) {
                 return 0;
         }
         if (!forced && !sequence_may_cancel(&c->sequence))
-                return c->sequence.failed ? 0 : -EALREADY;
+                return conductor_may_cancel(c) ? 0 : -EALREADY;
         conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_CANCEL, .now_usec = now_usec(), .forced = forced }, why);
         return 0;
 }

@@ -70,6 +70,7 @@ struct Conductor {
 /* arguments is taken. Starts from the loop. */
 int conductor_new(Set *s, ProbeResult *arguments, sd_bus_message *message, Conductor **ret);
 Conductor *conductor_free(Conductor *c);
+bool conductor_may_cancel(const Conductor *c);
 /* why: Cancel, requester gone, vssd stops (forced: also after commit began). */
 int conductor_cancel(Conductor *c, const Failure *why, bool forced);
 

@@ -19,16 +19,6 @@ int plan_warn(PlanResult *r, const char *format, ...) {
         return strings_append(&r->warnings, line);
 }
 
-static bool is_nested(const Planner *p, const Volume *v) {
-        if (!p->options->nested)
-                return false;
-        for (size_t i = 0; i < p->probed->n_volumes; i++)
-                if (p->probed->volumes[i]->argument && p->probed->volumes[i] != v &&
-                    path_is_inside(v->name, p->probed->volumes[i]->name))
-                        return true;
-        return false;
-}
-
 /* Between CreateSet and now a path may have come to mean something else; what was authorised is what counts. */
 static int check_arguments(Planner *p, Failure *reterr) {
         const ProbeResult *then = p->arguments, *now = p->probed;
@@ -182,7 +172,8 @@ static int take_volumes(Planner *p, const bool *in_set, Failure *reterr) {
                         if (p->roots[j].volume == (int) i)
                                 p->roots[j].volume = (int) r->n_volumes +
                                                      LIMIT_VOLUMES * 1024; /* renumbered, see below */
-                r->volumes[r->n_volumes++] = (PlanVolume) { .volume = v, .added = !v->argument };
+                r->volumes[r->n_volumes++] =
+                        (PlanVolume) { .volume = v, .added = !v->argument, .optional = v->chosen && !v->argument };
                 probed->volumes[i] = NULL; /* taken */
         }
         for (size_t j = 0; j < p->n_roots; j++)
@@ -308,7 +299,7 @@ static int close_and_take(Planner *p, Failure *reterr) {
                 return r;
         place_roots(p);
         for (size_t i = 0; i < p->probed->n_volumes; i++)
-                if (p->probed->volumes[i]->argument || is_nested(p, p->probed->volumes[i]))
+                if (p->probed->volumes[i]->chosen)
                         (void) add_volume(p, in_set, (int) i);
         r = close_set(p, in_set, reterr);
         if (r >= 0)

@@ -294,6 +294,33 @@ static void all_assigned(Planner *p) {
         plan_finish(p, r < 0 ? &f : NULL);
 }
 
+static uint64_t without_bit(uint64_t bits, size_t index) {
+        uint64_t below = (1ULL << index) - 1;
+
+        return (bits & below) | (index < 63 ? (bits >> (index + 1)) << index : 0);
+}
+
+/* What --nested found and nobody can take stays out; true if there was such a volume. */
+static bool leave_out(Planner *p, size_t index) {
+        PlanResult *r = &p->result;
+        PlanVolume *v = &r->volumes[index];
+
+        for (size_t i = 0; i < r->n_taking_part; i++)
+                if (r->writers[i].volumes & (1ULL << index))
+                        return false;
+        if (!v->optional || r->n_volumes == 1)
+                return false;
+        (void) plan_warn(r, "left out: %s (%s): no provider can take a snapshot of it", v->volume->name,
+                         v->volume->fs_type ? v->volume->fs_type : "no file system");
+        volume_free(v->volume);
+        memmove(v, v + 1, (--r->n_volumes - index) * sizeof *v);
+        for (size_t i = 0; i < r->n_taking_part; i++)
+                r->writers[i].volumes = without_bit(r->writers[i].volumes, index);
+        for (size_t i = 0; i < r->n_providers; i++)
+                r->providers[i].volumes = without_bit(r->providers[i].volumes, index);
+        return true;
+}
+
 static void ask_next_provider(Planner *p) {
         const char *name;
         size_t open = unassigned(p);
@@ -304,6 +331,10 @@ static void ask_next_provider(Planner *p) {
                 return;
         }
         name = choose_provider(p);
+        if (!name && leave_out(p, open)) {
+                ask_next_provider(p);
+                return;
+        }
         if (!name) {
                 const Volume *v = p->result.volumes[open].volume;
                 Failure f;

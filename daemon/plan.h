@@ -25,6 +25,7 @@ typedef struct PlanVolume {
         Volume *volume; /* owned */
         unsigned provider;
         bool added;     /* by the closure or --nested */
+        bool optional;  /* by --nested: left out, with a word, if nobody can take it and no component needs it */
         bool held;      /* by the guard */
         bool neglected; /* a writer has data there and takes no part: at most level filesystem */
         Consistency reachable, require;

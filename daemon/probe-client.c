@@ -105,6 +105,7 @@ static int volume_from_reply(const Probe *p, const struct ProbeReply *reply, int
         v->mount_id = reply->mount_id;
         v->level = reply->level;
         v->can_hold = reply->can_hold;
+        v->chosen = reply->chosen;
         v->n_keys = reply->n_keys;
         memcpy(v->keys, reply->keys, v->n_keys * sizeof(v->keys[0]));
         if ((r = take_string(reply->name, &v->name)) < 0 ||

@@ -293,6 +293,7 @@ static int send_volumes(Resolver *r) {
                 int result;
 
                 f->reply.volume = (int32_t) i;
+                f->reply.chosen = f->chosen;
                 /* disks and whoever mounts something by FUSE say what they are in bytes of their own */
                 text_clean(f->reply.device);
                 text_clean(f->reply.fs_type);

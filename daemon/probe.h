@@ -45,7 +45,7 @@ struct ProbeRequest {
 struct ProbeReply {
         uint32_t op, condition;
         int32_t index, volume; /* of the path, -1: none */
-        uint32_t kind, level, can_hold, has_fd, n_keys;
+        uint32_t kind, level, can_hold, has_fd, n_keys, chosen;
         int32_t mount_id;
         uint32_t owner; /* FOUND: of the directory that was looked up; UINT32_MAX: it is none */
         uint64_t dev, superblock, subvolume, size_bytes;

@@ -151,7 +151,8 @@ static json_object *volume_object(const Set *s, const Snapshot *v) {
         json_object *o = json_object_new_object();
         bool by_guard = v->held && v->held_by_guard;
 
-        json_add_string(o, "volume", v->name);
+        json_add_string(o, "volume", v->volume);
+        json_add_string(o, "mountpoint", v->name);
         json_add_string(o, "snapshot", v->id);
         json_add_string(o, "provider", v->provider);
         json_add_string(o, "held_by", by_guard ? "guard" : v->held ? "provider" : "none");

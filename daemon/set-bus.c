@@ -120,7 +120,7 @@ static void cancel_step(Call *c) {
         Set *s = call_set(c);
         if (!s)
                 return;
-        if (!o->dry_run && set_cancel(s, &f) < 0)
+        if ((o->dry_run ? set_may_cancel(s, &f) : set_cancel(s, &f)) < 0)
                 call_fail(c, &f);
         else
                 call_reply(c, "");

@@ -281,19 +281,25 @@ int set_new(Manager *m, SetOptions *options, ProbeResult *volumes, sd_bus_messag
         return 0;
 }
 
+static int too_late(const Set *s, Failure *reterr) {
+        return s->conductor ? failure_set(reterr, CONDITION_TOO_LATE,
+                                          "set %s is being committed; delete it when it is created", s->id) :
+                              failure_set(reterr, CONDITION_TOO_LATE, "set %s is %s; delete it instead", s->id,
+                                          set_state_to_string(s->state));
+}
+
+int set_may_cancel(const Set *s, Failure *reterr) {
+        if (s->conductor ? conductor_may_cancel(s->conductor) : s->state == SET_ABORTED)
+                return 0;
+        return too_late(s, reterr);
+}
+
 int set_cancel(Set *s, Failure *reterr) {
         Failure why = { .condition = CONDITION_CANCELLED, .message = "cancelled on request" };
 
-        if (!s->conductor) {
-                if (s->state == SET_ABORTED)
-                        return 0;
-                return failure_set(reterr, CONDITION_TOO_LATE, "set %s is %s; delete it instead", s->id,
-                                   set_state_to_string(s->state));
-        }
-        if (conductor_cancel(s->conductor, &why, false) < 0)
-                return failure_set(reterr, CONDITION_TOO_LATE,
-                                   "set %s is being committed; delete it when it is created", s->id);
-        return 0;
+        if (!s->conductor)
+                return set_may_cancel(s, reterr);
+        return conductor_cancel(s->conductor, &why, false) < 0 ? too_late(s, reterr) : 0;
 }
 
 void set_stop(Set *s) {

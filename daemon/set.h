@@ -164,6 +164,7 @@ typedef struct SetResult {
         Failure failure;
 } SetResult; /* writer reference or snapshot id */
 typedef void (*SetDone)(const Failure *failure, const SetResult *results, size_t n, void *userdata);
+int set_may_cancel(const Set *s, Failure *reterr); /* all that set_cancel() checks */
 int set_cancel(Set *s, Failure *reterr);
 /* marks: explicit components as {writer, path} with succeeded and message; others take success. */
 typedef struct SetMark {

@@ -39,6 +39,7 @@ typedef struct Volume {
         int root_fd;    /* O_RDONLY|O_DIRECTORY at its root; -EBADF for a raw device */
         unsigned level; /* longest path in {file system -> device -> dm/md slaves, loop backing file …}: highest is
                            frozen first; mount depth breaks ties, so levels are unique per (graph level, depth) pair */
+        bool chosen;    /* an argument, or nested below one; not only the place of a component */
         bool can_hold; /* FIFREEZE can work on this type (ext2/3/4, xfs, btrfs, f2fs, …); false: vfat, overlay, tmpfs,
                           network … */
         char *why_not; /* when nothing can snapshot it at all (tmpfs, proc, network): the reason; else NULL */

@@ -10,7 +10,7 @@ watchdog 300
 
 new_fs one ext4 32M
 new_fs two ext4 300M
-new_fs tree btrfs 128M
+new_fs tree btrfs 512M
 btrfs subvolume create "$tree/a" >/dev/null
 btrfs subvolume create "$tree/b" >/dev/null
 
@@ -48,6 +48,8 @@ case_a_set_holds_64_volumes_and_no_more() {
         expect_equal 64 "$(btrfs subvolume list -s "$tree" | wc -l)" "copies on the file system"
         expect_exit 0 vssctl delete "$SET" >/dev/null
         refuse 7 "${volumes[@]}"
+        expect_exit 7 vssctl plan "${volumes[@]}" >/dev/null 2>&1
+        expect_exit 125 vssctl run "${volumes[@]}" -- true 2>/dev/null
         for i in "${volumes[@]}"; do pairs+=("$i" 0); done
         # the service refuses it too, also when the closure brings the one too many
         bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager CreateSet 'a(sa{sv})a{sv}' 65 "${pairs[@]}" 0 \

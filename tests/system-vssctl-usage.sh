@@ -142,10 +142,6 @@ for verb in create plan run; do
         wrong $verb /x --retry=1.5 "${end[@]}"
         wrong $verb /x --retry=1000000000000 "${end[@]}"
 done
-# well formed, but over the limit
-expect_exit 7 vssctl create $(seq -f /v%g 65) 2>/dev/null
-expect_exit 7 vssctl plan $(seq -f /v%g 65) 2>/dev/null
-expect_exit 125 vssctl run $(seq -f /v%g 65) -- true 2>/dev/null
 wrong create /x --persistent --auto-release
 wrong create /x --exec=
 wrong create /x --keep
