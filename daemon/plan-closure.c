@@ -48,7 +48,7 @@ static int check_arguments(Planner *p, Failure *reterr) {
  */
 static void check_owner(Planner *p, const ClosureRoot *root, uid_t owner) {
         Candidate *c = &p->candidates[root->writer];
-        Writer *w = c->writer;
+        const Writer *w = c->writer;
         const char *path = c->metadata->components[root->component].path;
 
         if (w->uid == 0 || w->uid == owner || c->failure.condition != CONDITION_NONE)
@@ -64,9 +64,7 @@ static void check_owner(Planner *p, const ClosureRoot *root, uid_t owner) {
                         "component \"%.80s\" of writer %s has files in %.200s, a directory of uid %u: a writer of uid %u "
                         "speaks only for directories of its own; run it as root or chown that",
                         path, w->reference, root->root, (unsigned) owner, (unsigned) w->uid);
-        w->state = WRITER_FAILED_AT_IDENTIFY;
-        w->last_error = c->failure;
-        manager_writer_changed(p->manager, w);
+        plan_refuse_writer(p, c);
 }
 
 static void place_roots(Planner *p) {

@@ -34,6 +34,7 @@ struct Planner {
 };
 
 void plan_finish(Planner *p, const Failure *failure);
+void plan_refuse_writer(Planner *p, Candidate *c); /* whose failure is set: shown as that of its Identify */
 void plan_closure(Planner *p);
 void plan_providers(Planner *p);
 int plan_warn(PlanResult *r, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -265,6 +265,43 @@ static size_t probe_path_index(ProbePath *paths, size_t *n, size_t first, const 
         return (*n)++;
 }
 
+void plan_refuse_writer(Planner *p, Candidate *c) {
+        c->writer->state = WRITER_FAILED_AT_IDENTIFY;
+        c->writer->last_error = c->failure;
+        manager_writer_changed(p->manager, c->writer);
+}
+
+static void choose_path(Planner *p, size_t root, ProbePath *paths, size_t *n) {
+        Candidate *c = &p->candidates[p->roots[root].writer];
+
+        p->root_path[root] = probe_path_index(paths, n, p->options->n_volumes, p->roots[root].root);
+        if (*n <= PROBE_PATHS_MAX)
+                return;
+        *n = PROBE_PATHS_MAX;
+        (void) failure_set(&c->failure, CONDITION_LIMIT_REACHED,
+                           "writer %s: with its directories there are more than %d to be looked at",
+                           c->writer->reference, PROBE_PATHS_MAX);
+        plan_refuse_writer(p, c);
+}
+
+/* Root's writers first, and one that names too many is heard no further: it must not be a reason against the set. */
+static void choose_paths(Planner *p, ProbePath *paths, size_t *n) {
+        size_t kept = 0;
+
+        for (int others = 0; others < 2; others++)
+                for (size_t i = 0; i < p->n_roots; i++) {
+                        const Candidate *c = &p->candidates[p->roots[i].writer];
+                        if ((c->writer->uid != 0) == others && c->failure.condition == CONDITION_NONE)
+                                choose_path(p, i, paths, n);
+                }
+        for (size_t i = 0; i < p->n_roots; i++)
+                if (p->candidates[p->roots[i].writer].failure.condition == CONDITION_NONE) {
+                        p->roots[kept] = p->roots[i];
+                        p->root_path[kept++] = p->root_path[i];
+                }
+        p->n_roots = kept;
+}
+
 static void probe_start(Planner *p) {
         size_t n_arguments = p->options->n_volumes, n = n_arguments;
         _cleanup_free_ ProbePath *paths = NULL;
@@ -280,14 +317,8 @@ static void probe_start(Planner *p) {
                 r = -ENOMEM;
         for (size_t i = 0; r >= 0 && i < n_arguments; i++)
                 paths[i] = (ProbePath) { .path = p->options->volumes[i].volume, .is_argument = true };
-        for (size_t i = 0; r >= 0 && i < p->n_roots; i++)
-                p->root_path[i] = probe_path_index(paths, &n, n_arguments, p->roots[i].root);
-        if (r >= 0 && n > PROBE_PATHS_MAX) {
-                (void) failure_set(&f, CONDITION_LIMIT_REACHED, "the writers name more than %d directories",
-                                   PROBE_PATHS_MAX);
-                plan_finish(p, &f);
-                return;
-        }
+        if (r >= 0)
+                choose_paths(p, paths, &n);
         if (r >= 0)
                 r = probe_new(p->manager->event, paths, n, p->options->nested ? PROBE_NESTED : 0, 0, on_probed, p,
                               &p->probe);

@@ -70,6 +70,15 @@ doc=$(vssctl --json plan --closure=extend "$data") || die "no plan: $doc"
 expect_equal 2 "$(jq '.volumes | length' <<<"$doc")" "volumes with a directory of its own on the other"
 stop_process "$WRITER_PID"
 
+note "more directories than can be looked at are a reason against the writer, not against the set"
+roots=()
+for i in {1..4200}; do roots+=("$data/app/$i"); done
+app "${roots[@]}"
+doc=$(vssctl --json plan "$data") || die "no plan: $doc"
+expect_equal false "$(jq '[.writers[] | select(.name == "app")][0].takes_part' <<<"$doc")" "the writer of too many directories takes part"
+jq -r '.warnings[]' <<<"$doc" | grep -q 'writer app.*more than 4096' || die "not explained: $doc"
+stop_process "$WRITER_PID"
+
 note "root speaks for everything"
 testwriter --name=app --volume="$data"
 doc=$(vssctl --json plan "$data")
