@@ -146,6 +146,10 @@ static int check_required(const Planner *p, Failure *reterr) {
                         *reterr = c->failure;
                         return -EPERM;
                 }
+                if (candidate_unit(c))
+                        return failure_set(reterr, CONDITION_NOT_SUPPORTED,
+                                           "writer %s: unit %s: freezing units is not supported yet",
+                                           c->writer->reference, candidate_unit(c));
                 return failure_set(reterr, CONDITION_LEVEL_NOT_REACHED,
                                    "required writer %s has no data on the volumes of the set", c->writer->reference);
         }
@@ -245,9 +249,16 @@ static void find_neglected(Planner *p) {
                 if (!v || v->neglected || c->takes_part)
                         continue;
                 v->neglected = true;
-                (void) plan_warn(&p->result,
-                                 "%s: writer %s has data there and was not chosen: the level is at most filesystem",
-                                 v->volume->name, c->writer->reference);
+                if (candidate_unit(c))
+                        (void) plan_warn(&p->result,
+                                         "%s: writer %s has data there and wants unit %s to stand still, which is not "
+                                         "supported yet: the level is at most filesystem",
+                                         v->volume->name, c->writer->reference, candidate_unit(c));
+                else
+                        (void) plan_warn(
+                                &p->result,
+                                "%s: writer %s has data there and was not chosen: the level is at most filesystem",
+                                v->volume->name, c->writer->reference);
         }
 }
 

@@ -36,5 +36,6 @@ struct Planner {
 void plan_finish(Planner *p, const Failure *failure);
 void plan_refuse_writer(Planner *p, Candidate *c); /* whose failure is set: shown as that of its Identify */
 void plan_closure(Planner *p);
+const char *candidate_unit(const Candidate *c); /* that its document wants to stand still; NULL: none */
 void plan_providers(Planner *p);
 int plan_warn(PlanResult *r, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -143,6 +143,10 @@ static int take_document(Planner *p, Candidate *c, const char *text) {
         return 0;
 }
 
+const char *candidate_unit(const Candidate *c) {
+        return c->metadata && c->writer->kind == WRITER_KIND_DECLARATIVE ? c->metadata->freeze_unit : NULL;
+}
+
 static void identified(Planner *p, Candidate *c, Outcome outcome, const Failure *failure, sd_bus_message *reply) {
         const char *text = c->writer->kind == WRITER_KIND_DECLARATIVE ? c->writer->metadata_text : NULL;
 
@@ -159,6 +163,7 @@ static void identified(Planner *p, Candidate *c, Outcome outcome, const Failure 
                                    c->writer->reference);
         if (c->failure.condition == CONDITION_NONE)
                 (void) take_document(p, c, text);
+        c->bystander |= candidate_unit(c) != NULL; /* nobody can do yet what it asks for */
         if (c->failure.condition != CONDITION_NONE) {
                 c->metadata = metadata_free(c->metadata);
                 c->writer->state = WRITER_FAILED_AT_IDENTIFY;

@@ -36,6 +36,14 @@ case_declared_by_a_file_without_code() {
         expect_equal back-end "$(writer_field declared .level)" "level"
         create --provider=null "$data"
         expect_equal declared "$(set_field '.writers[].name')" "writers of the set"
+        expect_equal application "$(set_field .consistency)" "level with a document that asks for nothing"
+        # what it asks for cannot be done yet, so its data are not at rest
+        sed -i 's/"requires":/"freeze":{"unit":"some.service"},&/' "$CONFIGURATION_DIRECTORY/writers.d/declared.json"
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null
+        create --provider=null "$data"
+        expect_equal filesystem "$(set_field .consistency)" "level with a unit that runs on"
+        set_field '.warnings[]' | grep -q some.service || die "nobody is told of the unit: $(set_field .warnings)"
+        refuse 10 --provider=null --require-writer=declared "$data"
         rm "$CONFIGURATION_DIRECTORY/writers.d/declared.json"
         bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null || :
 }
