@@ -9,6 +9,7 @@
 #include "daemon/volumes.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -218,23 +219,31 @@ static void raise_descriptor_limit(void) {
         }
 }
 
+/* Who can write there decides which files root writes: -EPERM if that is anybody else. */
 static int make_directory(const char *path) {
+        struct stat st;
         if (mkdir(path, 0700) < 0 && errno != EEXIST)
                 return -errno;
-        return 0;
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        return (st.st_uid != 0 && st.st_uid != geteuid()) || st.st_mode & (S_IWGRP | S_IWOTH) ? -EPERM : 0;
 }
 
 static int manager_make_directories(const Settings *s) {
         const char *const all[] = { s->state_directory, s->runtime_directory, s->logs_directory };
         for (size_t i = 0; i < ELEMENTSOF(all); i++) {
                 int r = make_directory(all[i]);
-                if (r < 0) {
+                if (r == -EPERM)
+                        log_line(LOG_ERR, NULL, NULL,
+                                 "%s cannot be used: it must be root's and writable by nobody else", all[i]);
+                else if (r < 0)
                         log_line(LOG_ERR, NULL, NULL,
                                  "%s cannot be made: %s; make its parent, or set STATE_DIRECTORY, "
                                  "RUNTIME_DIRECTORY and LOGS_DIRECTORY",
                                  all[i], strerror(-r));
+                if (r < 0)
                         return r;
-                }
         }
         return 0;
 }

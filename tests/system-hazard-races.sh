@@ -111,3 +111,17 @@ done
 run_as nobody ls "$path" >/dev/null 2>&1 && die "uid $user may look into a copy that was not exposed to him"
 expect_exit 0 vssctl umount "$id"
 expect_exit 0 vssctl delete "$id"
+
+note "directories of somebody else are not used"
+mkdir "$VSS_TEST_DIR/theirs" "$VSS_TEST_DIR/everybodys"
+chown nobody "$VSS_TEST_DIR/theirs"
+chmod 1777 "$VSS_TEST_DIR/everybodys"
+for d in theirs everybodys; do
+        for variable in RUNTIME_DIRECTORY LOGS_DIRECTORY STATE_DIRECTORY; do
+                status=0
+                env STATE_DIRECTORY="$VSS_TEST_DIR/second" "$variable=$VSS_TEST_DIR/$d" timeout 10 "$VSS_BUILD/daemon/vssd" \
+                        2>"$VSS_TEST_DIR/second.log" || status=$?
+                [ $status -eq 1 ] || die "$variable=$d: vssd ended with $status"
+                grep -q "$VSS_TEST_DIR/$d cannot be used" "$VSS_TEST_DIR/second.log" || die "$variable=$d: $(cat "$VSS_TEST_DIR/second.log")"
+        done
+done
