@@ -41,8 +41,8 @@ int snapshot_resolve(Context *c, json_object *objects, const char *id, json_obje
 }
 
 /*
- * The absolute path of a directory that need not be there: only what leads to it is resolved. If its last part becomes a
- * symlink after we looked, by whoever owns the place, vssd still sees the name and refuses it.
+ * The absolute path of a directory that need not be there: only what leads to it is resolved. If its last part becomes
+ * a symlink after we looked, by whoever owns the place, vssd still sees the name and refuses it.
  */
 static int absolute_path(const char *argument, char **ret) {
         _cleanup_free_ char *copy = strdup(argument), *parent = NULL;
