@@ -286,9 +286,15 @@ static int read_components(JsonReader *r, void *field) {
                                &w->n_components);
 }
 
+/* As it was listed: a writer of an account that the name does not belong to is UID:NAME. */
+static bool listed_name_is_valid(const char *s) {
+        size_t digits = strspn(s, "0123456789");
+        return writer_name_is_valid(digits > 0 && s[digits] == ':' ? s + digits + 1 : s);
+}
+
 static int read_writer(JsonReader *r, void *element) {
         static const JsonField fields[] = {
-                { "name", JSON_STRING, offsetof(ManifestWriter, name), .required = true, .check = writer_name_is_valid,
+                { "name", JSON_STRING, offsetof(ManifestWriter, name), .required = true, .check = listed_name_is_valid,
                   .expected = "a writer name" },
                 { "instance", JSON_STRING, offsetof(ManifestWriter, instance), .required = true,
                   .check = writer_instance_is_valid, .expected = "an instance" },

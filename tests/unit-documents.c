@@ -391,6 +391,30 @@ START_TEST(test_a_manifest_survives_its_journey) {
 }
 END_TEST
 
+START_TEST(test_a_foreign_writer_in_a_manifest_keeps_its_name) {
+        static const struct {
+                const char *name;
+                bool good;
+        } names[] = {
+                { "1000:app", true }, { "0:a", true }, { ":app", false }, { "1000:", false }, { "10x:app", false }
+        };
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                _cleanup_free_ char *text = NULL;
+                _cleanup_(manifest_done) Manifest m = { 0 };
+                ManifestWriter writer = full_manifest.writers[0];
+                Manifest one = full_manifest;
+                Failure f = { 0 };
+                writer.name = (char *) names[i].name;
+                one.writers = &writer;
+                ck_assert_int_eq(manifest_format(&one, &text), 0);
+                ck_assert_msg((manifest_parse(text, strlen(text), &f, &m) == 0) == names[i].good, "%s: %s",
+                              names[i].name, f.message);
+                if (names[i].good)
+                        ck_assert_str_eq(m.writers[0].name, names[i].name);
+        }
+}
+END_TEST
+
 START_TEST(test_any_changed_byte_of_a_manifest_is_noticed) {
         _cleanup_free_ char *text = NULL;
         ck_assert_int_eq(manifest_format(&full_manifest, &text), 0);
@@ -497,6 +521,7 @@ int main(void) {
         tcase_add_test(tcase, test_long_strings_are_refused);
         tcase_add_test(tcase, test_component_sets_follow_their_paths);
         tcase_add_test(tcase, test_a_manifest_survives_its_journey);
+        tcase_add_test(tcase, test_a_foreign_writer_in_a_manifest_keeps_its_name);
         tcase_add_test(tcase, test_any_changed_byte_of_a_manifest_is_noticed);
         tcase_add_loop_test(tcase, test_a_bad_manifest_is_refused_and_the_place_named, 0, ELEMENTSOF(bad_manifests));
         tcase_add_test(tcase, test_unknown_keys_of_a_manifest_are_for_later_versions);
