@@ -74,10 +74,14 @@ static int list_to_text(sd_bus_message *m, bool map, char **ret) {
                 return -ENOMEM;
         r = sd_bus_message_enter_container(m, 'a', map ? "{ss}" : "s");
         for (bool first = true; r >= 0; first = false) {
-                r = map ? sd_bus_message_read(m, "{ss}", &key, &value) : sd_bus_message_read(m, "s", &key);
+                r = map ? sd_bus_message_read(m, "{ss}", &key, &value) : sd_bus_message_read_basic(m, 's', &key);
                 if (r <= 0)
                         break;
-                fprintf(f, map ? "%s%s=%s" : "%s%s", first ? "" : "\n", key, value);
+                if (!first)
+                        fputc_unlocked('\n', f);
+                fputs_unlocked(key, f);
+                if (map)
+                        fprintf(f, "=%s", value);
         }
         r = r < 0 ? r : sd_bus_message_exit_container(m);
         if (fclose(f) != 0)
@@ -89,15 +93,18 @@ static int list_to_text(sd_bus_message *m, bool map, char **ret) {
 
 static int read_volumes(Event *e, const char *lines) {
         _cleanup_free_ char *copy = strdup(lines);
-        char *state = NULL;
+        char *state = NULL, **grown;
+        size_t n = 1;
 
         if (!copy)
                 return -ENOMEM;
+        for (const char *p = strchr(lines, '\n'); p; p = strchr(p + 1, '\n'))
+                n++;
+        grown = reallocarray(e->volumes, e->n_volumes + n, sizeof(*grown));
+        if (!grown)
+                return -ENOMEM;
+        e->volumes = grown;
         for (char *line = strtok_r(copy, "\n", &state); line; line = strtok_r(NULL, "\n", &state)) {
-                char **grown = reallocarray(e->volumes, e->n_volumes + 1, sizeof(*grown));
-                if (!grown)
-                        return -ENOMEM;
-                e->volumes = grown;
                 if (path_unescape(line, &e->volumes[e->n_volumes]) < 0)
                         return -EBADMSG;
                 e->n_volumes++;
