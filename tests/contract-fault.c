@@ -233,7 +233,7 @@ START_TEST(rules_that_cannot_be_read_are_refused) {
                 ",commit:fail",
                 "commit:fail;list:fail",
                 "Commit:fail",
-                "begin_prepare:fail",
+                "begin prepare:fail",
                 " commit:fail",
         };
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
