@@ -21,29 +21,31 @@ enum {
 typedef struct PollSet {
         struct pollfd fds[POLL_MAX];
         int provider[POLL_MAX]; /* index, or -1: the guard's socket, -2: the guard's end */
+        bool exits[POLL_MAX];   /* it is the pidfd */
         unsigned n;
 } PollSet;
 
-static void poll_add(PollSet *p, int fd, int provider) {
+static void poll_add(PollSet *p, int fd, int provider, bool exits) {
         if (fd < 0)
                 return;
         assert(p->n < POLL_MAX);
         p->fds[p->n] = (struct pollfd) { .fd = fd, .events = POLLIN };
+        p->exits[p->n] = exits;
         p->provider[p->n++] = provider;
 }
 
 static void poll_fill(PollSet *p, const Conductor *c) {
         p->n = 0;
         if (c->guard && !c->rescuing) {
-                poll_add(p, c->guard->child.socket, -1);
-                poll_add(p, c->guard->child.pidfd, -2);
+                poll_add(p, c->guard->child.socket, -1, false);
+                poll_add(p, c->guard->child.pidfd, -2, true);
         }
         for (unsigned i = 0; i < c->n_providers; i++) {
                 const Host *h = c->providers[i].host;
                 if (!h || h->dead)
                         continue;
-                poll_add(p, h->process->child.socket, (int) i);
-                poll_add(p, h->process->child.pidfd, (int) i);
+                poll_add(p, h->process->child.socket, (int) i, false);
+                poll_add(p, h->process->child.pidfd, (int) i, true);
         }
 }
 
@@ -74,6 +76,8 @@ static void dispatch(Conductor *c, const PollSet *p) {
                         conductor_guard_dispatch(c);
                 else if (p->provider[i] == -2)
                         conductor_guard_lost(c);
+                else if (c->providers[p->provider[i]].host && p->exits[i])
+                        host_exited(c->providers[p->provider[i]].host);
                 else if (c->providers[p->provider[i]].host)
                         host_dispatch(c->providers[p->provider[i]].host);
         }

@@ -17,7 +17,7 @@ static void host_died(Host *h) {
         h->done(h, OUTCOME_DIED, NULL, -EBADF, &f, h->userdata);
 }
 
-void host_dispatch(Host *h) {
+static void take_one(Host *h, bool exited) {
         struct vss_wire_reply reply;
         Failure f = { 0 };
         int fd = -EBADF, r;
@@ -25,6 +25,8 @@ void host_dispatch(Host *h) {
         if (h->dead)
                 return;
         r = provider_host_receive(h->process, &reply, &fd);
+        if (r == 0 && exited)
+                host_died(h);
         if (r == 0)
                 return;
         if (r < 0) { /* gone, or it talks nonsense: either way it is of no further use */
@@ -38,6 +40,14 @@ void host_dispatch(Host *h) {
         if (reply.result < 0)
                 provider_reply_failure(h->process->name, &reply, &f);
         h->done(h, reply.result < 0 ? OUTCOME_FAILED : OUTCOME_OK, &reply, fd, &f, h->userdata);
+}
+
+void host_dispatch(Host *h) {
+        take_one(h, false);
+}
+
+void host_exited(Host *h) {
+        take_one(h, true);
 }
 
 static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {

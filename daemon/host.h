@@ -29,4 +29,7 @@ Host *host_free(Host *h); /* kills it */
 DEFINE_CLEANUP(Host *, host_free);
 int host_call(Host *h, struct vss_wire_request *request, uint64_t deadline_usec, int fd);
 void host_dispatch(Host *h); /* reads what is there; may free nothing itself, but done may free h */
-void host_kill(Host *h);     /* no callback for the call in flight */
+/* Its process is gone: as above, and if there is nothing (more) it died, although a child of its may keep the socket.
+ */
+void host_exited(Host *h);
+void host_kill(Host *h); /* no callback for the call in flight */
