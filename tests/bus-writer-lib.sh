@@ -142,6 +142,8 @@ fake refuse -
 
 note "a writer that starts before vssd waits for it"
 kill -KILL "$FAKE_PID"
+_name_is_free() { [ "$(bus_call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus NameHasOwner s org.vssd.Vss1)" = "b false" ]; }
+wait_until 5 _name_is_free || die "the killed coordinator keeps its name"
 "$VSS_BUILD/writers/vss-testwriter" --name=eight >"$VSS_TEST_DIR/log/eight.log" 2>&1 &
 eight=$!
 cleanup_fn stop_process $eight
