@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * How the provider talks to vss-cow: one SOCK_SEQPACKET connection to DIRECTORY/control (0600, root only), one JSON
+ * object per message in each direction, one request at a time per connection. A hold belongs to its connection: when
+ * that ends, or at its deadline, the gate opens by itself and the hold's token is worth nothing any more.
+ *
+ * Request: {"command": WORD, …}. Answer: {"ok": true, …} or {"ok": false, "errno": N, "message": "…"}. Unknown keys,
+ * missing keys and wrong types are EINVAL. ids are UUID text; sizes, times and numbers JSON integers >= 0.
+ *
+ *   status                                    uuid path segments segment_bytes total_bytes used_bytes free_bytes policy
+ *                                             fault ("", "store-lost") pid server_pid preserved_blocks snapshots
+ * volumes volumes                                   volumes: [{name uuid origin bytes attached device snapshots gated
+ * fault}] volume-create name origin                 the origin is opened and locked but not attached; -EBUSY while it
+ * is mounted or in use, -EEXIST, -EINVAL (not a regular file or block device, size not a multiple of 512), -EDEADLK
+ * (the store lies on a served volume) volume-attach name                        device. Loop device of the volume; link
+ * NAME in the device directory volume-detach name [force]                -EBUSY: mounted or open (message names by
+ * what) volume-remove name force                  not attached; -EBUSY: has snapshots and force is false hold volumes:
+ * [name] deadline_usec        token. deadline: CLOCK_MONOTONIC snapshot token set created_usec members: [{id volume
+ * label persistent frozen pending}] release token                             held (bool: the gate was still closed)
+ *   clear-mark set | abort set                commit the pending ones | delete the pending ones
+ *   list set ("" all) from                    snapshots: [{id set volume created_usec label bytes persistent frozen
+ * pending damaged unverified device}] next (-1: that was the last) delete id                                 -ENOENT,
+ * -EBUSY (shown as a device that is in use) expose id                                 device (read-only loop device;
+ * more than once gives the same) hide id                                   0 also when it was not shown; -EBUSY
+ *   set-policy policy | collect | checkpoint  "drop-oldest" "drop-all" "fail-writes" | freed_bytes |
+ *   stop [force]                              detaches every volume, writes the last checkpoint, ends both processes;
+ *                                             -EBUSY if a volume is in use
+ */
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+        CONTROL_MESSAGE_MAX = 192 * 1024, /* 64 members with labels of 1 KiB, and what is around them */
+        CONTROL_LIST_MAX = 128,           /* snapshots in one answer */
+        CONTROL_CONNECTIONS_MAX = 64,
+};
+
+typedef struct ControlError {
+        char message[512];
+} ControlError;
+
+/* Connects to DIRECTORY/control. Returns a descriptor, -ENOENT or -ECONNREFUSED: nobody is there. */
+int control_connect(const char *directory);
+/*
+ * Sends request and waits until deadline_usec (CLOCK_MONOTONIC) for the answer. 0 and *ret (the caller puts it), or the
+ * answer's -errno with its message, -ETIME, -EPIPE (the server is gone), -EPROTO. Does not take request.
+ */
+int control_call(int fd, json_object *request, uint64_t deadline_usec, json_object **ret, ControlError *reterr);
