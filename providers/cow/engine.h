@@ -5,8 +5,8 @@
  * after a snapshot. The core has no thread, no clock and no system call: requests and completions of a Disk come in,
  * I/O goes out, and the same code runs under a simulator that loses power at every step. One thread owns an Engine.
  *
- * Rules of all asynchronous calls: done() comes exactly once, never from inside the call that started it, unless a
- * comment says "at once". 0 or -errno. Structs belong to the engine until done().
+ * Rules of all asynchronous calls: done() comes exactly once, perhaps before the call that started it returns (when
+ * there is nothing to wait for). 0 or -errno. Structs belong to the engine until done().
  *
  * -ENOMEDIUM: the store is lost (a write to it failed): volumes go on, snapshots are void. -EUCLEAN: damaged.
  */
@@ -42,10 +42,19 @@ typedef enum EngineEvent {
 } EngineEvent;
 typedef void (*EngineEventFn)(void *userdata, EngineEvent event, const uint8_t id[16], const char *text);
 
+/* What a successor after kill -9 is told by the one before. */
+typedef struct EngineShared {
+        uint64_t
+                tail_sequence; /* newest record given to the disk: who has replayed up to it need not look for damage */
+        uint64_t lost;         /* not 0: the store is lost, whatever it says itself */
+} EngineShared;
+
 typedef struct EngineOptions {
         Disk *disk;
-        EngineLimits limits; /* 0: the default */
-        EngineEventFn event; /* may be NULL */
+        uint64_t store_bytes;        /* size of disk 0 */
+        struct EngineShared *shared; /* memory that outlives this process, or NULL; zeroed once per boot */
+        EngineLimits limits;         /* 0: the default */
+        EngineEventFn event;         /* may be NULL */
         void *userdata;
 } EngineOptions;
 
@@ -58,9 +67,9 @@ struct Reply {
 /*
  * engine_format() writes an empty store of that many segments. engine_open() reads a store, replays its log, raises the
  * generation and is done when the first request may come; nothing has been attached then. A store that is not one, or
- * not whole, is -EUCLEAN with a message, a newer one -EPROTONOSUPPORT, one in state STORE_LOST -ENOMEDIUM: it can be
- * formatted again. Volumes that were attached have VOLUME_ATTACHED; snapshots of a set that never was complete have
- * SNAPSHOT_PENDING.
+ * not whole, is -EUCLEAN with a message, a newer one -EPROTONOSUPPORT. A lost one opens with its volumes and without
+ * snapshots (engine_stats says so), so that the volumes can be served. Volumes that were attached have VOLUME_ATTACHED;
+ * snapshots of a set that never was complete have SNAPSHOT_PENDING.
  */
 int engine_new(const EngineOptions *o, Engine **ret);
 void engine_format(Engine *e, const uint8_t uuid[16], uint32_t segments, uint32_t segment_blocks, Reply *r);
@@ -110,16 +119,16 @@ typedef enum RequestOp {
         REQUEST_READ,
         REQUEST_WRITE,
         REQUEST_FLUSH,   /* everything that was acknowledged is on stable storage */
-        REQUEST_ZERO,    /* write zeros */
-        REQUEST_DISCARD, /* advisory: ignored where a snapshot still needs the block */
+        REQUEST_ZERO,    /* write zeros; of any length */
+        REQUEST_DISCARD, /* advisory: ignored where a snapshot still needs the block; of any length */
         REQUEST_MAX,
 } RequestOp;
 
 enum { REQUEST_BYTES_MAX = 128 * 1024 }; /* of one Request: 32 blocks, or 33 when it is not aligned */
 
 /*
- * One read or write. offset and length are multiples of 512 and inside the volume. buffer: aligned to 4096, at most
- * REQUEST_BYTES_MAX. Overlapping writes that are under way together end in any order, as on a disk.
+ * One request. offset and length are multiples of 512 and inside the volume. buffer: aligned to 4096, at most
+ * REQUEST_BYTES_MAX (reads and writes). Overlapping writes that are under way together end in any order, as on a disk.
  */
 struct Request {
         /* the caller's */

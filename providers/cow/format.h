@@ -9,8 +9,10 @@
  *   middle, last       superblock copies 2 and 3 (their first block), the rest unused
  *   all others         free, LOG or META as the manifest says
  *
- * Superblock. Number N of them is written to copies N % 2 and 2 + N % 2, so the one before is never overwritten by it.
- * The highest valid number wins. It names the manifest, and the manifest names everything else.
+ * Superblock. Number N of them is written to copy N % 2 and, when that is durable, to copy 2 + N % 2, so the one before
+ * is never overwritten by it, and a power cut tears one copy at most. The highest valid number wins. Where neither
+ * copy 0 nor 2, or neither 1 nor 3 is valid, a newer one may be gone: that is damage. It names the manifest, and the
+ * manifest names everything else.
  *
  * Manifest: one byte string in consecutive blocks of one META segment: head, volumes, snapshots, runs, reserved log
  * segments, segment table; each list starts at a multiple of 8 bytes. Its CRC is in the superblock. It is never
@@ -114,8 +116,7 @@ enum {                      /* record_head.type */
        RECORD_SNAPSHOT = 2, /* body: struct set_member each followed by its label; a snapshot of each, at one instant */
        RECORD_DELETE = 3,   /* body: count struct id_member: these snapshots are gone */
        RECORD_COMMIT = 4,   /* body: count struct id_member: the pending mark of these snapshots is gone */
-       RECORD_DAMAGE = 5,   /* body: count struct id_member: what these show can no longer be trusted */
-       RECORD_MAX = 6,
+       RECORD_MAX = 5,
 };
 
 /* A block of a volume: the volume's number in the upper 16 bits, its 4 KiB block number in the lower 48. */

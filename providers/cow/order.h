@@ -8,7 +8,6 @@
         X(PRESERVE_BEFORE_OVERWRITE) /* I1: new data goes to the volume after the old is durable in the store */ \
         X(RECORDS_IN_ORDER)          /* I1: a record counts as durable only when all before it are */ \
         X(SHARE_IN_FLIGHT)           /* I1: a write to a block that is just being preserved waits for that record */ \
-        X(ENTRY_BEFORE_OVERWRITE)    /* I3: an entry can be found before its block is overwritten */ \
         X(LOOK_AGAIN_AFTER_READ)     /* a snapshot's block read from the volume counts if nobody preserved it since */ \
         X(GATE_HOLDS_WRITES)         /* I2: no write passes a closed gate */ \
         X(DRAIN_BEFORE_CUT)          /* I2: writes under way end before the snapshot */ \
@@ -16,6 +15,7 @@
         X(CUT_DURABLE_BEFORE_DONE)   /* I2: a snapshot exists when its record is durable */ \
         X(RUN_BEFORE_MANIFEST)       /* pages of a run are durable before a superblock names them */ \
         X(MANIFEST_BEFORE_SUPERBLOCK)   /* so is the manifest */ \
+        X(SUPERBLOCKS_ONE_BY_ONE)       /* a power cut tears one copy of a superblock at most */ \
         X(SUPERBLOCK_BEFORE_REUSE)      /* I4: space is free when no durable manifest names it */ \
         X(READERS_BEFORE_REUSE)         /* I4: … and nobody reads in it */ \
         X(MEMTABLE_UNTIL_INSTALLED)     /* entries stay in memory until their run is installed */ \

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The manifest: everything but the log and the runs' pages, as one string of bytes. Written here, read in recover.c.
+ */
+#include "providers/cow/core.h"
+
+static size_t padded(size_t n) {
+        return (n + 7) / 8 * 8;
+}
+
+static size_t volume_size(const Volume *v) {
+        return sizeof(struct manifest_volume) + padded(strlen(v->name) + strlen(v->origin));
+}
+
+static size_t copy_size(const Copy *c) {
+        return sizeof(struct manifest_snapshot) + padded(strlen(c->label));
+}
+
+uint32_t manifest_size(const Engine *e) {
+        const Checkpoint *c = &e->checkpoint;
+        const Volume *v;
+        const Copy *s;
+        size_t n = sizeof(struct manifest_head);
+        TAILQ_FOREACH(v, &e->volumes, link)
+                n += volume_size(v);
+        TAILQ_FOREACH(s, &e->copies, link)
+                if (!s->dropped)
+                        n += copy_size(s);
+        for (uint32_t i = 0; i < c->set->n; i++)
+                n += sizeof(struct manifest_run) + c->set->runs[i]->n_extents * sizeof(struct run_extent);
+        n += padded((c->list_n - c->list_dropped) * sizeof(uint32_t));
+        n += padded(e->n_segments * sizeof(struct manifest_segment));
+        assert(n <= UINT32_MAX);
+        return (uint32_t) n;
+}
+
+static uint8_t *write_volume(uint8_t *at, const Volume *v) {
+        size_t name = strlen(v->name), origin = strlen(v->origin);
+        struct manifest_volume *m = (struct manifest_volume *) at;
+        *m = (struct manifest_volume) {
+                .number = v->number,
+                .tag = v->tag,
+                .bytes = v->bytes,
+                .flags = v->flags,
+                .name_bytes = (uint16_t) name,
+                .origin_bytes = (uint16_t) origin,
+        };
+        memcpy(m->uuid, v->uuid, sizeof(m->uuid));
+        memcpy(m->stamp, v->stamp, sizeof(m->stamp));
+        memcpy(m + 1, v->name, name);
+        memcpy((uint8_t *) (m + 1) + name, v->origin, origin);
+        return at + volume_size(v);
+}
+
+static uint8_t *write_copy(uint8_t *at, const Copy *c) {
+        size_t label = strlen(c->label);
+        struct manifest_snapshot *m = (struct manifest_snapshot *) at;
+        *m = (struct manifest_snapshot) {
+                .volume = c->volume->number,
+                .epoch = c->epoch,
+                .created_usec = c->created_usec,
+                .flags = c->flags,
+                .label_bytes = (uint32_t) label,
+        };
+        memcpy(m->snapshot, c->id, sizeof(m->snapshot));
+        memcpy(m->set, c->set, sizeof(m->set));
+        memcpy(m + 1, c->label, label);
+        return at + copy_size(c);
+}
+
+static uint8_t *write_run(uint8_t *at, const Run *r) {
+        struct manifest_run *m = (struct manifest_run *) at;
+        *m = (struct manifest_run) {
+                .number = r->number,
+                .entries = r->entries,
+                .first = r->first,
+                .last = r->last,
+                .min_epoch = r->min_epoch,
+                .max_epoch = r->max_epoch,
+                .pages = r->pages,
+                .extents = r->n_extents,
+                .level = r->level,
+        };
+        memcpy(m + 1, r->extents, r->n_extents * sizeof(struct run_extent));
+        return (uint8_t *) (m + 1) + r->n_extents * sizeof(struct run_extent);
+}
+
+static void write_table(const Engine *e, struct manifest_segment *table) {
+        for (uint32_t i = 0; i < e->n_segments; i++) {
+                const Segment *s = &e->segments[i];
+                bool is_free = s->releasing || s->kind == SEGMENT_FREE;
+                assert(s->live_runs <= e->segment_blocks);
+                table[i] = (struct manifest_segment) {
+                        .kind = is_free ? SEGMENT_FREE : s->kind,
+                        .live = is_free ? 0 : (uint16_t) s->live_runs,
+                };
+        }
+}
+
+void manifest_write(const Engine *e, uint8_t *buffer, uint32_t bytes) {
+        const Checkpoint *c = &e->checkpoint;
+        struct manifest_head *h = (struct manifest_head *) buffer;
+        uint8_t *at = buffer + sizeof(*h);
+        const Volume *v;
+        const Copy *s;
+
+        *h = (struct manifest_head) {
+                .magic = MANIFEST_MAGIC,
+                .version = STORE_VERSION,
+                .generation = e->generation,
+                .next_sequence = c->replay_sequence,
+                .next_run = e->next_run,
+                .epoch = e->epoch,
+                .next_volume = e->next_volume,
+                .replay_block = c->replay_block,
+                .meta_segment = e->meta_segment,
+                .meta_block = e->meta_block,
+                .runs = c->set->n,
+                .reserved = c->list_n - c->list_dropped,
+                .segments = e->n_segments,
+                .policy = e->policy,
+        };
+        memcpy(h->store, e->uuid, sizeof(h->store));
+        TAILQ_FOREACH(v, &e->volumes, link) {
+                at = write_volume(at, v);
+                h->volumes++;
+        }
+        TAILQ_FOREACH(s, &e->copies, link)
+                if (!s->dropped) {
+                        at = write_copy(at, s);
+                        h->snapshots++;
+                }
+        for (uint32_t i = 0; i < c->set->n; i++)
+                at = write_run(at, c->set->runs[i]);
+        memcpy(at, e->list + c->list_dropped, h->reserved * sizeof(uint32_t));
+        at += padded(h->reserved * sizeof(uint32_t));
+        write_table(e, (struct manifest_segment *) at);
+        at += padded(e->n_segments * sizeof(struct manifest_segment));
+        assert(at == buffer + bytes);
+        (void) bytes;
+}
