@@ -461,6 +461,8 @@ void superblock_fill(const Engine *e, struct superblock *s, uint64_t number, uin
 /* The manifest as the checkpoint under way will leave everything (manifest.c). */
 uint32_t manifest_size(const Engine *e);
 void manifest_write(const Engine *e, uint8_t *buffer, uint32_t bytes);
+/* Fills an engine that knows its size with what the manifest says; of a lost store the volumes only. */
+int manifest_load(Engine *e, const uint8_t *manifest);
 void run_note_entry(Run *r, const struct run_entry *e);
 
 /* Frees space when it runs out, as the policy says. */

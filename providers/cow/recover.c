@@ -347,125 +347,6 @@ static void log_begin(Opening *o) {
 
 /* --- the manifest ------------------------------------------------------------------------------------------------- */
 
-static size_t padded(size_t n) {
-        return (n + 7) / 8 * 8;
-}
-
-static int load_volume(Engine *e, const uint8_t **at) {
-        const struct manifest_volume *m = (const struct manifest_volume *) *at;
-        const char *name = (const char *) (m + 1);
-        Volume *v;
-        int r = volume_new(e, name, m->name_bytes, name + m->name_bytes, m->origin_bytes, m->bytes, &v);
-        if (r < 0)
-                return r;
-        memcpy(v->uuid, m->uuid, sizeof(v->uuid));
-        memcpy(v->stamp, m->stamp, sizeof(v->stamp));
-        v->number = m->number;
-        v->tag = m->tag;
-        v->flags = m->flags & VOLUME_KNOWN;
-        volume_link(e, v);
-        *at += sizeof(*m) + padded((size_t) m->name_bytes + m->origin_bytes);
-        return 0;
-}
-
-static int load_copy(Engine *e, const uint8_t **at, bool wanted) {
-        const struct manifest_snapshot *m = (const struct manifest_snapshot *) *at;
-        Volume *v = engine_volume_by_number(e, m->volume);
-        Copy *c;
-        *at += sizeof(*m) + padded(m->label_bytes);
-        if (!wanted)
-                return 0;
-        if (!v || v->n_epochs == EPOCHS_MAX || copy_find(e, m->snapshot))
-                return -EUCLEAN;
-        int r = copy_new(m, (const char *) (m + 1), m->label_bytes, &c);
-        if (r == 0)
-                copy_link(e, c, v);
-        return r;
-}
-
-static int load_run(Engine *e, const uint8_t **at, Run **ret) {
-        const struct manifest_run *m = (const struct manifest_run *) *at;
-        const struct run_extent *x = (const struct run_extent *) (m + 1);
-        Run *run;
-        int r = run_new(&run);
-        if (r < 0)
-                return r;
-        *ret = run;
-        run->number = m->number;
-        run->entries = m->entries;
-        run->first = m->first;
-        run->last = m->last;
-        run->min_epoch = m->min_epoch;
-        run->max_epoch = m->max_epoch;
-        run->level = m->level;
-        for (uint32_t i = 0; r == 0 && i < m->extents; i++)
-                r = run_add_extent(run, &x[i]);
-        *at += sizeof(*m) + m->extents * sizeof(*x);
-        if (r < 0)
-                return r;
-        run_pin(e, run);
-        return run_alloc_fences(run, run->pages);
-}
-
-static int load_runs(Engine *e, uint32_t n, const uint8_t **at) {
-        RunSet *set;
-        int r = runset_new(e, n, &set);
-        for (uint32_t i = 0; r == 0 && i < n; i++)
-                r = load_run(e, at, &set->runs[i]);
-        if (r < 0)
-                return r;
-        (void) runset_unref(e, e->runs);
-        e->runs = set;
-        return 0;
-}
-
-static void load_segments(Engine *e, const uint32_t *reserved, uint32_t n, const struct manifest_segment *table) {
-        for (uint32_t i = 0; i < e->n_segments; i++) {
-                e->segments[i].kind = table[i].kind;
-                e->segments[i].live_runs = table[i].live;
-        }
-        for (uint32_t i = 0; i < n; i++) {
-                e->list[i] = reserved[i];
-                e->segments[reserved[i]].reserved = true;
-        }
-        e->list_n = e->list_durable = n;
-        for (uint32_t i = 0; i < e->n_segments; i++) {
-                Segment *s = &e->segments[i];
-                bool used = s->kind == SEGMENT_SUPER || s->reserved || s->live_runs > 0 || i == e->meta_segment;
-                if (!used)
-                        s->kind = SEGMENT_FREE; /* taken for something that was not finished */
-                if (s->kind == SEGMENT_FREE)
-                        e->free_segments++;
-        }
-}
-
-static int load_manifest(Engine *e, const uint8_t *manifest) {
-        const struct manifest_head *h = (const struct manifest_head *) manifest;
-        const uint8_t *at = manifest + sizeof(*h);
-        int r = 0;
-        e->generation = h->generation;
-        e->next_sequence = h->next_sequence;
-        e->durable = h->next_sequence - 1;
-        e->next_run = h->next_run;
-        e->epoch = h->epoch;
-        e->next_volume = h->next_volume;
-        e->log_block = h->replay_block;
-        e->meta_segment = h->meta_segment;
-        e->meta_block = h->meta_block;
-        e->policy = h->policy;
-        for (uint32_t i = 0; r == 0 && i < h->volumes; i++)
-                r = load_volume(e, &at);
-        for (uint32_t i = 0; r == 0 && i < h->snapshots; i++)
-                r = load_copy(e, &at, !e->lost);
-        r = r < 0 ? r : load_runs(e, h->runs, &at);
-        if (r < 0)
-                return r;
-        const uint32_t *reserved = (const uint32_t *) at;
-        load_segments(e, reserved, h->reserved,
-                      (const struct manifest_segment *) (at + padded(h->reserved * sizeof(uint32_t))));
-        return 0;
-}
-
 /* Its volumes can be served; what it had preserved is void, and it must say so itself, if it still can. */
 static void open_lost(Opening *o) {
         Engine *e = o->e;
@@ -493,7 +374,7 @@ static void manifest_read(Io *io, int result) {
                 return;
         }
         e->lost = o->super.state == STORE_LOST || (e->shared && e->shared->lost);
-        r = load_manifest(e, o->manifest);
+        r = manifest_load(e, o->manifest);
         if (r < 0)
                 opening_fail(o, r, "the manifest contradicts itself");
         else if (e->lost)
