@@ -9,32 +9,8 @@
  * before it of the same block. An entry that is not among the inputs makes previous too small, which keeps too much and
  * never too little.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/merge.h"
 #include "providers/cow/parse.h"
-
-typedef struct Cursor {
-        Merge *merge;
-        Run *run;
-        struct run_page *buffer;     /* MERGE_READ_PAGES */
-        uint32_t next_page;          /* to be read */
-        uint32_t pages, page, entry; /* in the buffer; where we are */
-        bool reading;
-        Io io;
-} Cursor;
-
-struct Merge {
-        Engine *engine;
-        bool full, abandoned, ready;
-        uint32_t n, io; /* inputs; I/Os with the disk */
-        Cursor *cursors;
-        Run *output;
-        struct run_page *out; /* MERGE_WRITE_PAGES */
-        uint32_t out_page, out_entry;
-        uint64_t volblock; /* of the last entry */
-        uint32_t previous; /* its epoch */
-        uint16_t *drops;   /* for each segment: entries that pointed into it and are gone */
-        Io writes[MERGE_WRITE_PAGES];
-};
 
 bool entry_is_dead(Engine *e, const struct run_entry *entry, uint32_t previous) {
         const Volume *v = volume_by_volblock(e, entry->volblock);
@@ -67,6 +43,7 @@ static void merge_destroy(Engine *e, Merge *m) {
                 free(m->cursors[i].buffer);
         }
         (void) run_unref(e, m->output);
+        pack_done(m);
         free(m->cursors);
         free(m->out);
         free(m->drops);
@@ -79,12 +56,14 @@ void merge_free(Engine *e) {
 }
 
 /* It ends when its I/O has come back. */
-static void merge_end(Merge *m) {
+void merge_end(Merge *m) {
         Engine *e = m->engine;
         if (m->io > 0)
                 return;
         for (uint32_t i = 0; m->output && !e->lost && i < m->output->n_extents; i++)
                 meta_give_up(e, &m->output->extents[i]);
+        if (!e->lost)
+                pack_give_up(m);
         e->collect_wanted = e->collect_wanted || m->full;
         merge_free(e);
         if (e->lost || e->merge_broken)
@@ -208,9 +187,12 @@ static void merge_written(Io *io, int result) {
                 merge_advance(m);
 }
 
-static int merge_write(Merge *m) {
+static int write_pages(Merge *m) {
         Engine *e = m->engine;
         uint32_t done = 0, first = m->output->pages;
+        for (uint32_t i = 0; i < m->out_page; i++)
+                run_page_fill(&m->out[i], m->output->number, first + i,
+                              i + 1 == m->out_page ? m->out_last : RUN_PAGE_ENTRIES);
         for (unsigned slot = 0; done < m->out_page; slot++) {
                 struct run_extent x;
                 int r = meta_take(e, 1, m->out_page - done, &x);
@@ -240,9 +222,15 @@ static int merge_write(Merge *m) {
         return 0;
 }
 
+void merge_write_pages(Merge *m) {
+        int r = write_pages(m);
+        if (r < 0)
+                merge_fail(m, r);
+}
+
 static void page_close(Merge *m) {
         run_note_page(m->output, m->output->pages + m->out_page, &m->out[m->out_page].entry[0]);
-        run_page_fill(&m->out[m->out_page], m->output->number, m->output->pages + m->out_page, m->out_entry);
+        m->out_last = m->out_entry;
         m->out_page++;
         m->out_entry = 0;
 }
@@ -250,6 +238,7 @@ static void page_close(Merge *m) {
 static void merge_keep(Merge *m, const struct run_entry *entry) {
         m->out[m->out_page].entry[m->out_entry++] = *entry;
         run_note_entry(m->output, entry);
+        pack_consider(m, entry);
         if (m->out_entry == RUN_PAGE_ENTRIES)
                 page_close(m);
 }
@@ -297,9 +286,7 @@ static void merge_finish(Merge *m) {
         if (m->out_entry > 0)
                 page_close(m);
         if (m->out_page > 0) {
-                int r = merge_write(m);
-                if (r < 0)
-                        merge_fail(m, r);
+                pack_begin(m);
                 return;
         }
         if (m->output->entries == 0)
@@ -314,9 +301,7 @@ static void merge_advance(Merge *m) {
                 if (m->io > 0 || !cursors_filled(m))
                         return;
                 if (m->out_page == MERGE_WRITE_PAGES) {
-                        int r = merge_write(m);
-                        if (r < 0)
-                                merge_fail(m, r);
+                        pack_begin(m);
                         return;
                 }
                 Cursor *c = merge_smallest(m);
@@ -358,6 +343,10 @@ static int merge_new(Engine *e, uint32_t first, uint32_t n, Merge **ret) {
         if (r < 0) {
                 merge_destroy(e, m);
                 return r;
+        }
+        if (m->full && pack_init(m) < 0) {
+                merge_destroy(e, m);
+                return -ENOMEM;
         }
         m->output->number = e->next_run++;
         m->output->level = level + 1;
@@ -407,13 +396,16 @@ void merge_settle(Engine *e) {
                 assert(e->segments[i].live_runs >= m->drops[i]);
                 e->segments[i].live_runs -= m->drops[i];
         }
+        pack_settle(m);
         if (m->output)
                 run_settle(e, m->output);
 }
 
 void merge_installed(Engine *e) {
-        bool full = e->merge->full;
+        bool full = e->merge->full, packed = e->merge->victims;
         merge_free(e);
+        if (full && !packed && pack_pays(e))
+                e->collect_wanted = true; /* now that the dead are known, what is sparse can be emptied */
         if (full && !e->collect_wanted)
                 waiters_done(&e->collectors, 0);
 }

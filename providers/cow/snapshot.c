@@ -123,6 +123,8 @@ static void copy_info(const Copy *c, SnapshotInfo *ret) {
 bool engine_snapshot_next(Engine *e, unsigned *position, SnapshotInfo *ret) {
         unsigned i = 0;
         Copy *c;
+        if (e->lost)
+                return false;
         TAILQ_FOREACH(c, &e->copies, link)
                 if (i++ == *position) {
                         (*position)++;
@@ -133,7 +135,7 @@ bool engine_snapshot_next(Engine *e, unsigned *position, SnapshotInfo *ret) {
 }
 
 bool engine_snapshot_info(Engine *e, const uint8_t id[16], SnapshotInfo *ret) {
-        const Copy *c = copy_find(e, id);
+        const Copy *c = e->lost ? NULL : copy_find(e, id);
         if (c)
                 copy_info(c, ret);
         return c;

@@ -123,7 +123,7 @@ void engine_volume_create(Engine *e, const uint8_t uuid[16], const char *name, c
 }
 
 void engine_volume_remove(Engine *e, Volume *v, bool force, Reply *r) {
-        if (v->attached || v->flags & VOLUME_ATTACHED) {
+        if (v->attached || v->cutting > 0) {
                 reply_done(r, -EBUSY, "%s is attached", v->name);
                 return;
         }
