@@ -28,7 +28,7 @@ static void check_volume(World *w, Engine *e, unsigned i, bool resolve) {
 }
 
 static bool snap_may_be_missing(const World *w, const Snap *s) {
-        return s->state != SNAP_MADE || w->lost;
+        return s->state != SNAP_MADE || w->lost || w->dropping;
 }
 
 static void check_snap_info(World *w, const Snap *s, const SnapshotInfo *info) {
@@ -144,7 +144,7 @@ bool check_snap(World *w, Engine *e, SimDisk *d, Snap *s) {
                                                  .length = n });
                 if (r == 0)
                         (void) snap_content_is_right(w, s, transfer, at, n);
-                else if (!w->options.may_lose && !(r == -ENOENT && s->state >= SNAP_GOING))
+                else if (!w->options.may_lose && !(r == -ENOENT && snap_may_be_missing(w, s)))
                         world_fail(w, "reading snapshot %u: %s", (unsigned) (s - w->snaps), strerror(-r));
         }
         return !w->failed;
@@ -184,6 +184,8 @@ typedef struct State {
 
 static void state_event(void *userdata, EngineEvent event, const uint8_t id[16], const char *text) {
         State *s = userdata;
+        if (event == ENGINE_SNAPSHOT_DROPPED)
+                s->world->dropping = true;
         if ((event == ENGINE_STORE_LOST || event == ENGINE_SNAPSHOT_DAMAGED) && !s->world->options.may_lose)
                 world_fail(s->world, "after a crash: %s: %s",
                            event == ENGINE_STORE_LOST ? "the store is lost" : "a snapshot is damaged", text);
@@ -274,11 +276,6 @@ static void state_overwrite(State *s) {
         }
 }
 
-static void state_close(State *s) {
-        sim_disk_forget(s->disk);
-        s->engine = engine_free(s->engine);
-}
-
 void check_state(World *w, uint64_t seed) {
         State s = { .world = w, .random.state = seed, .disk = w->disk, .shared = w->shared };
         w->states++;
@@ -289,9 +286,6 @@ void check_state(World *w, uint64_t seed) {
                 state_cut(&s);
         if (sim_chance(&s.random, 1, 5) && !w->failed) { /* and again while it is being opened */
                 (void) state_open(&s, 1 + sim_below(&s.random, 60));
-                sim_disk_forget(s.disk);
-                SimDisk *before = s.disk;
-                (void) before;
                 state_cut(&s);
                 s.engine = engine_free(s.engine);
         }
@@ -302,6 +296,8 @@ void check_state(World *w, uint64_t seed) {
                         state_read(&s);
                 }
         }
-        state_close(&s);
+        sim_disk_forget(s.disk);
+        engine_free(s.engine);
         sim_disk_free(s.disk);
+        w->dropping = false;
 }

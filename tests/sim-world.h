@@ -156,6 +156,7 @@ struct World {
         uint64_t boundary;
         bool lost;  /* the store said so */
         bool quiet; /* nothing new is begun */
+        bool dropping; /* the crash state under way dropped snapshots: its store was full */
         bool failed;
         char message[512];
         /* results */
