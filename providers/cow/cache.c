@@ -5,7 +5,6 @@
  * with gigabytes of preserved data reads nothing of the index.
  */
 #include "providers/cow/core.h"
-#include "providers/cow/parse.h"
 
 int cache_init(Engine *e, uint32_t pages) {
         Cache *c = &e->cache;
@@ -84,12 +83,11 @@ static void scans_resume(ScanList *list, int result) {
 static void frame_loaded(Io *io, int result) {
         Frame *f = io->owner;
         Engine *e = f->cache->engine;
-        char why[128];
 
         engine_io_done(e, io);
         f->loading = false;
         if (result >= 0)
-                result = run_page_check(f->data, f->run, f->page, why, sizeof(why));
+                result = run_page_verify(e, f->data, f->run, f->page);
         if (result < 0) {
                 LIST_REMOVE(f, hash);
                 f->valid = false;

@@ -103,8 +103,8 @@ void engine_volume_remove(Engine *e, Volume *v, bool force, Reply *r);
 /* Durable when done. disk: where its origin is from now on. Until then requests for it are mistakes. */
 void engine_attach(Engine *e, Volume *v, unsigned disk, Reply *r);
 /*
- * Waits for what is under way, flushes, and writes stamp down. Requests after the call are mistakes. -EIO: detached, but
- * not everything acknowledged is in the origin.
+ * Waits for what is under way, flushes, and writes stamp down. Requests after the call are mistakes. -EIO: detached,
+ * but not everything acknowledged is in the origin.
  */
 void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r);
 /* NULL when there is none. Volumes live until engine_volume_remove() is done. */
@@ -189,7 +189,8 @@ void engine_commit_set(Engine *e, const uint8_t set[16], Reply *r);
 void engine_delete_set(Engine *e, const uint8_t set[16], bool pending_only, Reply *r);
 /* Durable when done; the space comes back in the background. Readers under way get -ENOENT. -ENOENT: no such. */
 void engine_delete(Engine *e, const uint8_t id[16], Reply *r);
-/* In order of creation; false at the end, and always when the store is lost. *position starts at 0 and is the engine's; changes of the list may skip. */
+/* In order of creation; false at the end, and always when the store is lost. *position starts at 0 and is the engine's;
+ * changes of the list may skip. */
 bool engine_snapshot_next(Engine *e, unsigned *position, SnapshotInfo *ret);
 bool engine_snapshot_info(Engine *e, const uint8_t id[16], SnapshotInfo *ret);
 

@@ -212,6 +212,24 @@ static int load_runs(Engine *e, uint32_t n, const uint8_t **at) {
         return 0;
 }
 
+/* Pages that runs and manifest say they have, against what the table says; nobody may point to pages it does not know.
+ */
+static int pages_check(Engine *e, const struct manifest_segment *table) {
+        for (uint32_t i = 0; i < e->runs->n; i++)
+                for (uint32_t k = 0; k < e->runs->runs[i]->n_extents; k++)
+                        e->segments[e->runs->runs[i]->extents[k].segment].live_mem +=
+                                e->runs->runs[i]->extents[k].pages;
+        e->segments[e->manifest.place.segment].live_mem += e->manifest.place.pages;
+        int r = 0;
+        for (uint32_t i = 0; i < e->n_segments; i++) {
+                uint32_t pages = e->segments[i].live_mem;
+                e->segments[i].live_mem = 0;
+                if (pages != (table[i].kind == SEGMENT_META ? table[i].live : 0u))
+                        r = -EUCLEAN;
+        }
+        return r;
+}
+
 static void load_segments(Engine *e, const uint32_t *reserved, uint32_t n, const struct manifest_segment *table) {
         for (uint32_t i = 0; i < e->n_segments; i++) {
                 e->segments[i].kind = table[i].kind;

@@ -10,7 +10,6 @@
  * never too little.
  */
 #include "providers/cow/merge.h"
-#include "providers/cow/parse.h"
 
 bool entry_is_dead(Engine *e, const struct run_entry *entry, uint32_t previous) {
         const Volume *v = volume_by_volblock(e, entry->volblock);
@@ -95,9 +94,8 @@ static void merge_fail(Merge *m, int error) {
 static void merge_advance(Merge *m);
 
 static int cursor_check(const Cursor *c, uint32_t first) {
-        char why[128];
         for (uint32_t i = 0; i < c->pages; i++) {
-                int r = run_page_check(&c->buffer[i], c->run->number, first + i, why, sizeof(why));
+                int r = run_page_verify(c->merge->engine, &c->buffer[i], c->run->number, first + i);
                 if (r < 0)
                         return r;
         }
@@ -392,10 +390,8 @@ void merge_settle(Engine *e) {
         for (uint32_t i = 0; i < m->n; i++)
                 for (uint32_t k = 0; k < m->cursors[i].run->n_extents; k++)
                         meta_drop(e, &m->cursors[i].run->extents[k]);
-        for (uint32_t i = 0; i < e->n_segments; i++) {
-                assert(e->segments[i].live_runs >= m->drops[i]);
-                e->segments[i].live_runs -= m->drops[i];
-        }
+        for (uint32_t i = 0; i < e->n_segments; i++) /* a store from elsewhere may count wrongly */
+                e->segments[i].live_runs -= MIN_OF(e->segments[i].live_runs, (uint32_t) m->drops[i]);
         pack_settle(m);
         if (m->output)
                 run_settle(e, m->output);

@@ -5,6 +5,7 @@
  * its runs lie in (I4).
  */
 #include "providers/cow/core.h"
+#include "providers/cow/parse.h"
 
 int run_new(Run **ret) {
         Run *r = calloc(1, sizeof(Run));
@@ -113,4 +114,16 @@ RunSet *runset_unref(Engine *e, RunSet *s) {
         LIST_REMOVE(s, link);
         free(s);
         return NULL;
+}
+
+int run_page_verify(const Engine *e, const struct run_page *p, uint64_t run, uint32_t page) {
+        int r = run_page_check(p, run, page, NULL, 0);
+        for (uint32_t i = 0; r == 0 && i < p->entries; i++) {
+                uint64_t where = p->entry[i].where, segment = ENTRY_WHERE_BLOCK(where) / e->segment_blocks;
+                if (ENTRY_WHERE_FLAGS(where) & ENTRY_NO_PAYLOAD)
+                        continue;
+                if (segment >= e->n_segments || e->segments[segment].kind != SEGMENT_LOG)
+                        r = -EUCLEAN;
+        }
+        return r;
 }
