@@ -49,6 +49,7 @@ struct SimDisk {
         uint64_t now, answered;
         SimFault faults[SIM_FAULTS_MAX];
         unsigned n_faults;
+        bool trace;
 };
 
 /* --- images ------------------------------------------------------------------------------------------------------- */
@@ -305,9 +306,17 @@ static void io_check(const SimDisk *d, const Io *io) {
         (void) buffer;
 }
 
+static void io_trace(const SimDisk *d, const char *what, const Io *io) {
+        static const char *const names[] = { "read", "write", "write-durable", "flush", "allocate", "discard", "zero" };
+        if (d->trace)
+                fprintf(stderr, "        %s %s disk %u block %lu.%lu +%zu\n", what, names[io->op], io->disk,
+                        io->offset / SIM_PAGE, io->offset % SIM_PAGE / SIM_SECTOR, io->length / SIM_SECTOR);
+}
+
 static void sim_submit(Disk *disk, Io *io) {
         SimDisk *d = container_of(disk, SimDisk, disk);
         io_check(d, io);
+        io_trace(d, "submit", io);
         if (d->n_flights == d->flights_size) {
                 d->flights_size = 2 * d->flights_size + 16;
                 d->flights = reallocarray(d->flights, d->flights_size, sizeof(Flight));
@@ -396,6 +405,7 @@ static void flight_settle(SimDisk *d, const Flight *f) {
 
 static void flight_answer(SimDisk *d, unsigned i) {
         Flight f = d->flights[i];
+        io_trace(d, f.error ? "failed" : "done", f.io);
         d->flights[i] = d->flights[--d->n_flights];
         flight_settle(d, &f);
         d->answered++;
@@ -500,6 +510,7 @@ SimDisk *sim_disk_cut(const SimDisk *d, SimCut how, uint64_t seed) {
                           sim_below(&c.random, (uint32_t) pieces_of(d) + 1) :
                           0;
         new->n_disks = d->n_disks;
+        new->trace = d->trace;
         for (unsigned i = 0; i < d->n_disks; i++) {
                 image_copy(&new->stable[i], &d->stable[i]);
                 TAILQ_FOREACH(u, &d->unstable[i], link)
@@ -516,6 +527,7 @@ SimDisk *sim_disk_killed(const SimDisk *d, uint64_t seed) {
         SimDisk *new = sim_disk_new(seed);
         const Unstable *u;
         new->n_disks = d->n_disks;
+        new->trace = d->trace;
         new->now = d->now;
         for (unsigned i = 0; i < d->n_disks; i++) {
                 image_copy(&new->stable[i], &d->stable[i]);
@@ -540,6 +552,10 @@ SimDisk *sim_disk_killed(const SimDisk *d, uint64_t seed) {
         }
         new->now++;
         return new;
+}
+
+void sim_disk_trace(SimDisk *d, bool on) {
+        d->trace = on;
 }
 
 void sim_disk_forget(SimDisk *d) {

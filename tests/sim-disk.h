@@ -64,5 +64,7 @@ SimDisk *sim_disk_cut(const SimDisk *d, SimCut how, uint64_t seed);
 SimDisk *sim_disk_killed(const SimDisk *d, uint64_t seed);
 /* Forgets what is in flight: nobody will be answered. */
 void sim_disk_forget(SimDisk *d);
+/* Every I/O on stderr. */
+void sim_disk_trace(SimDisk *d, bool on);
 /* I/O answered so far, ever. */
 uint64_t sim_disk_answered(const SimDisk *d);

@@ -234,6 +234,7 @@ static SimOp *reply_take(World *w, SimOpKind kind) {
 void hold_begin(World *w, unsigned mask) {
         Volume *volumes[WORLD_VOLUMES];
         unsigned n = 0, hold = 0;
+        mask &= (1u << WORLD_VOLUMES) - 1;
         while (hold < WORLD_HOLDS && w->holds[hold].state != HOLD_FREE)
                 hold++;
         for (unsigned i = 0; i < WORLD_VOLUMES; i++) {
@@ -448,9 +449,10 @@ void upkeep_random(World *w) {
                         hold_random(w, i);
                 else if (i == 0 || features & FEATURE_SETS)
                         hold_begin(w, features & FEATURE_SETS ? (unsigned) sim_random(&w->random) : 1u << sim_below(&w->random, 3));
-        } else if (x < 58)
-                snapshot_begin(w, 0, 1, true, false);
-        else if (x < 76 && features & FEATURE_DELETE)
+        } else if (x < 58) {
+                if (w->volumes[0].state == VOL_PRESENT)
+                        snapshot_begin(w, 0, 1, true, false);
+        } else if (x < 76 && features & FEATURE_DELETE)
                 snaps_random(w);
         else if (x < 92 && features & FEATURE_UPKEEP)
                 store_begin(w, x < 84 ? OP_CHECKPOINT : x < 91 ? OP_COLLECT : OP_POLICY);

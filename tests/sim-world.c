@@ -49,6 +49,7 @@ World *world_new(const WorldOptions *o) {
         w->options = *o;
         w->random.state = sim_mix(o->seed + 1);
         w->disk = sim_disk_new(sim_random(&w->random));
+        sim_disk_trace(w->disk, o->trace);
         limits_random(w);
         for (unsigned i = 0; i < WORLD_OPS; i++) {
                 SimOp *op = &w->ops[i];
