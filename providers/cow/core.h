@@ -135,7 +135,7 @@ void run_note_page(Run *r, uint32_t page, const struct run_entry *first);
 void run_pin(Engine *e, Run *r);
 /* Block of the store where the page lies. */
 uint64_t run_page_block(const Engine *e, const Run *r, uint32_t page);
-/* As parse.h has it, and every entry points into the log. 0 or -EUCLEAN. */
+/* As parse.h has it, and every entry points into the store. 0 or -EUCLEAN. */
 int run_page_verify(const Engine *e, const struct run_page *p, uint64_t run, uint32_t page);
 int runset_new(Engine *e, uint32_t n, RunSet **ret);
 RunSet *runset_ref(RunSet *s);

@@ -272,7 +272,9 @@ int manifest_load(Engine *e, const uint8_t *manifest) {
         if (r < 0)
                 return r;
         const uint32_t *reserved = (const uint32_t *) at;
-        load_segments(e, reserved, h->reserved,
-                      (const struct manifest_segment *) (at + padded(h->reserved * sizeof(uint32_t))));
-        return 0;
+        at += padded(h->reserved * sizeof(uint32_t));
+        r = pages_check(e, (const struct manifest_segment *) at);
+        if (r == 0)
+                load_segments(e, reserved, h->reserved, (const struct manifest_segment *) at);
+        return r;
 }
