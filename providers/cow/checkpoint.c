@@ -314,7 +314,7 @@ static void step_take_in(Engine *e) {
                 e->segments[e->list[i]].reserved = false;
         c->list_n = e->list_n;
         c->next = step_manifest;
-        if (c->pages_written && ORDER(RUN_BEFORE_MANIFEST))
+        if ((c->pages_written || c->takes_merge) && ORDER(RUN_BEFORE_MANIFEST)) /* those of a merge too */
                 submit(e, 0, IO_FLUSH, 0, 0, NULL);
         else
                 step_manifest(e);

@@ -342,7 +342,14 @@ static void log_begin(Opening *o) {
         }
         o->expected = e->next_sequence;
         o->block = e->log_block;
-        log_read(o);
+        if (o->block == e->segment_blocks) { /* it was full to its last block */
+                o->list_at++;
+                o->block = 0;
+        }
+        if (o->list_at == e->list_n)
+                opening_apply(o);
+        else
+                log_read(o);
 }
 
 /* --- the manifest ------------------------------------------------------------------------------------------------- */
