@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/sim-world.h"
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -43,6 +44,10 @@ static void limits_random(World *w) {
 }
 
 World *world_new(const WorldOptions *o) {
+        /* engines come and go by the thousand: what they had is kept for the next */
+        (void) mallopt(M_MMAP_THRESHOLD, 1 << 28);
+        (void) mallopt(M_TRIM_THRESHOLD, 1 << 30);
+        (void) mallopt(M_TOP_PAD, 1 << 24);
         World *w = calloc(1, sizeof(World));
         if (!w)
                 abort();
