@@ -189,7 +189,9 @@ static void old_read(Io *io, int result) {
 }
 
 uint32_t log_preserve(Engine *e, Volume *v, uint64_t block, uint32_t n, uint64_t *ret_sequence) {
-        uint32_t room = e->active->capacity - e->active->used;
+        const Memtable *next = e->active == &e->memtables[0] ? &e->memtables[1] : &e->memtables[0];
+        /* what is under way when a checkpoint changes them has to fit into the other, which a replay did not enlarge */
+        uint32_t room = MIN_OF(e->active->capacity - e->active->used, next->capacity - 1);
         if (room <= e->unsettled) {
                 checkpoint_maybe(e);
                 return 0;
