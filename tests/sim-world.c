@@ -41,6 +41,12 @@ static void limits_random(World *w) {
         };
         w->segment_blocks = 16u << (sim_chance(r, 2, 3) ? 0 : sim_below(r, 3));
         w->segments = w->options.roomy ? 3000 / w->segment_blocks * 4 : 24 + sim_below(r, 90);
+        if (w->options.tiny) {
+                w->segment_blocks = 16;
+                w->segments = 16 + sim_below(r, 10);
+                w->limits.memtable = 4 + sim_below(r, 12);
+                w->limits.merge_runs = 2;
+        }
 }
 
 World *world_new(const WorldOptions *o) {
