@@ -75,7 +75,7 @@ bool check_lists(World *w, Engine *e, bool resolve) {
         }
         for (unsigned i = 0; resolve && i < w->n_snaps; i++) {
                 Snap *s = &w->snaps[i];
-                s->state = s->seen ? SNAP_MADE : SNAP_GONE;
+                s->state = !s->seen ? SNAP_GONE : s->dropping ? SNAP_GOING : SNAP_MADE;
                 if (s->seen && s->pending == PENDING_PERHAPS && engine_snapshot_info(e, s->id, &info))
                         s->pending = info.flags & SNAPSHOT_PENDING ? PENDING_YES : PENDING_NO;
         }

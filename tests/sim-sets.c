@@ -12,6 +12,9 @@ const char *op_name(SimOpKind kind) {
         return names[kind];
 }
 
+/* Not POLICY_FAIL_WRITES: a full store then makes checkpoints for ever. */
+enum { WORLD_POLICIES = POLICY_FAIL_WRITES };
+
 static void id_new(World *w, uint8_t id[16]) {
         uint64_t n = ++w->next_id, mixed = sim_mix(n ^ w->options.seed << 20);
         memcpy(id, &mixed, 8);
@@ -30,10 +33,14 @@ void world_event(void *userdata, EngineEvent event, const uint8_t id[16], const 
         else if (event == ENGINE_GATE_OPENED)
                 for (unsigned i = 0; i < WORLD_HOLDS; i++)
                         w->holds[i].opened = true;
-        else if (event == ENGINE_SNAPSHOT_DROPPED)
+        else if (event == ENGINE_SNAPSHOT_DROPPED) {
                 for (unsigned i = 0; i < w->n_snaps; i++)
-                        if (memcmp(w->snaps[i].id, id, 16) == 0 && w->snaps[i].state == SNAP_MADE)
-                                w->snaps[i].state = SNAP_GOING;
+                        if (memcmp(w->snaps[i].id, id, 16) == 0) {
+                                w->snaps[i].dropping = true;
+                                if (w->snaps[i].state == SNAP_MADE)
+                                        w->snaps[i].state = SNAP_GOING;
+                        }
+        }
 }
 
 /* --- holds -------------------------------------------------------------------------------------------------------- */
@@ -346,7 +353,7 @@ void store_begin(World *w, SimOpKind kind) {
         else if (kind == OP_COLLECT)
                 engine_collect(w->engine, &op->reply);
         else
-                engine_set_policy(w->engine, sim_below(&w->random, POLICY_MAX), &op->reply);
+                engine_set_policy(w->engine, sim_below(&w->random, WORLD_POLICIES), &op->reply);
 }
 
 static void volume_new_size(World *w, unsigned volume) {

@@ -220,6 +220,8 @@ static void world_dead(World *w, SimDisk *disk) {
         for (unsigned i = 0; i < WORLD_OPS; i++)
                 w->ops[i].busy = false;
         w->busy = 0;
+        for (unsigned i = 0; i < w->n_snaps; i++)
+                w->snaps[i].dropping = false;
         for (unsigned i = 0; i < WORLD_HOLDS; i++)
                 w->holds[i] = (SimHold) { 0 };
         for (unsigned i = 0; i < WORLD_VOLUMES; i++) {

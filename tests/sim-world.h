@@ -64,6 +64,7 @@ typedef struct Snap {
         unsigned volume;
         SnapState state;
         SnapPending pending;
+        bool dropping;     /* the engine that runs said so: the store is full */
         bool seen;         /* found in the store, for the check under way */
         uint64_t *content; /* versions, one a sector */
         uint32_t n;
