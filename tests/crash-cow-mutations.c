@@ -8,6 +8,7 @@
  *   crash-cow-mutations [--only=NAME] [--runs=N]
  */
 #include "providers/cow/order.h"
+#include "tests/sim-core.h"
 #include "tests/sim-world.h"
 #include <getopt.h>
 #include <inttypes.h>
@@ -15,9 +16,6 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-
-extern int order_disabled;
-int order_disabled = -1;
 
 enum { RUNS_MAX = 1200, STEPS = 700, FOUND = 3 };
 

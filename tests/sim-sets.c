@@ -175,23 +175,26 @@ static void commit_done(SimOp *op, int result) {
 
 static void volume_done(SimOp *op, int result) {
         Vol *v = &op->world->volumes[op->volume];
+        bool unsure = op->world->options.may_lose;
+        VolumeInfo info;
         switch (op->kind) {
         case OP_ATTACH:
                 v->attach = result == 0 ? VOL_ATTACHED : VOL_DETACHED;
                 break;
         case OP_DETACH:
-                v->attach = result == 0 ? VOL_DETACHED : VOL_ATTACHED;
+                engine_volume_info(v->handle, &info);
+                v->attach = info.attached ? VOL_ATTACHED : VOL_DETACHED;
                 if (result == 0)
                         oracle_flush_ends(&v->oracle, op->begun);
                 break;
         case OP_CREATE:
-                v->state = result == 0 ? VOL_PRESENT : VOL_ABSENT;
+                v->state = result == 0 ? VOL_PRESENT : unsure ? VOL_CREATING : VOL_ABSENT;
                 v->handle = result == 0 ? engine_volume_by_name(op->world->engine, v->name) : NULL;
                 if (result == 0 && !v->handle)
                         world_fail(op->world, "#%u: %s is not there", op->number, v->name);
                 break;
         case OP_REMOVE:
-                v->state = result == 0 ? VOL_ABSENT : VOL_PRESENT;
+                v->state = result == 0 ? VOL_ABSENT : unsure ? VOL_REMOVING : VOL_PRESENT;
                 gone_done(op, result);
                 break;
         default:
@@ -365,7 +368,7 @@ static void volume_new_size(World *w, unsigned volume) {
         oracle_done(&v->oracle);
         oracle_init(&v->oracle, v->bytes);
         sim_disk_add(w->disk, DISK_FIRST_ORIGIN + volume, v->bytes);
-        v->flush_failed = false;
+        v->flush_failed = 0;
 }
 
 void volume_begin(World *w, SimOpKind kind, unsigned volume) {

@@ -83,7 +83,7 @@ typedef struct Vol {
         int hold;           /* index, -1: none */
         uint64_t *held;     /* what it held when the hold was complete */
         unsigned snaps_made; /* ever */
-        bool flush_failed;
+        uint64_t flush_failed; /* moment; 0: never */
 } Vol;
 
 typedef enum HoldState { HOLD_FREE, HOLD_ASKED, HOLD_COMPLETE, HOLD_SNAPPING, HOLD_SNAPPED } HoldState;
@@ -157,6 +157,7 @@ struct World {
         uint64_t next_version, next_id, next_number;
         uint64_t boundary;
         bool lost;  /* the store said so */
+        bool refused; /* it could not be opened, and I/O fails */
         bool quiet; /* nothing new is begun */
         bool dropping; /* the crash state under way dropped snapshots: its store was full */
         bool failed;

@@ -354,8 +354,11 @@ static int merge_new(Engine *e, uint32_t first, uint32_t n, Merge **ret) {
 
 static void merge_begin(Engine *e, uint32_t first, uint32_t n) {
         Merge *m;
-        if (merge_new(e, first, n, &m) < 0)
-                return; /* later, perhaps */
+        int r = merge_new(e, first, n, &m);
+        if (r < 0) { /* later, perhaps; who asked for it hears of it now */
+                waiters_done(&e->collectors, r);
+                return;
+        }
         if (m->full)
                 e->collect_wanted = false;
         e->merge = m;
@@ -364,6 +367,8 @@ static void merge_begin(Engine *e, uint32_t first, uint32_t n) {
 
 void merge_maybe(Engine *e) {
         const RunSet *s = e->runs;
+        if (e->lost || e->merge_broken) /* nobody waits for what will not be */
+                waiters_done(&e->collectors, e->lost ? -ENOMEDIUM : -EUCLEAN);
         if (e->merge || e->stopping || e->lost || !e->opened || e->merge_broken)
                 return;
         if (e->collect_wanted || !STAILQ_EMPTY(&e->collectors)) {
@@ -411,6 +416,7 @@ static void collect_done(Waiter *w, int result) {
         free(w);
         reply_done(r, result, "%s",
                    result == -EUCLEAN ? "a page of the index is damaged" :
+                   result == -ENOMEM  ? "out of memory" :
                    result < 0         ? "the store is lost" :
                                         "");
 }
