@@ -18,7 +18,7 @@ enum {
         WRITES = 1 << IO_WRITE | 1 << IO_WRITE_DURABLE | 1 << IO_ZERO,
         FLUSHES = 1 << IO_FLUSH,
         ALLOCATES = 1 << IO_ALLOCATE,
-        STEPS = 600,
+        STEPS = 1500,
         NTH_MAX = 5000,
 };
 

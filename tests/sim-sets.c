@@ -12,8 +12,8 @@ const char *op_name(SimOpKind kind) {
         return names[kind];
 }
 
-/* Not POLICY_FAIL_WRITES: a full store then makes checkpoints for ever. */
-enum { WORLD_POLICIES = POLICY_FAIL_WRITES };
+
+enum { WORLD_POLICIES = POLICY_MAX };
 
 static void id_new(World *w, uint8_t id[16]) {
         uint64_t n = ++w->next_id, mixed = sim_mix(n ^ w->options.seed << 20);

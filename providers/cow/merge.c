@@ -71,11 +71,10 @@ void merge_end(Merge *m) {
 }
 
 void merge_abandon(Engine *e) {
-        if (!e->merge) {
-                if (e->lost)
-                        waiters_done(&e->collectors, -ENOMEDIUM);
+        if (e->lost)
+                waiters_done(&e->collectors, -ENOMEDIUM);
+        if (!e->merge)
                 return;
-        }
         if (e->merge->ready && e->checkpoint.running && e->checkpoint.takes_merge)
                 return; /* the checkpoint has it */
         e->merge->abandoned = true;
@@ -86,6 +85,7 @@ static void merge_fail(Merge *m, int error) {
         m->abandoned = true;
         if (error == -EUCLEAN || error == -EIO) /* whoever reads that page will say so; merging it is not possible */
                 m->engine->merge_broken = true;
+        waiters_done(&m->engine->collectors, error);
         merge_end(m);
 }
 
@@ -470,11 +470,19 @@ void space_check(Engine *e) {
         merge_maybe(e);
         if (e->merge) /* perhaps that is enough */
                 return;
+        bool stuck = log_is_stuck(e);
         if (e->policy == POLICY_FAIL_WRITES) {
-                if (e->log_stalled)
+                if (stuck) {
+                        log_refuse(e);
                         fail_waiting_writes(e);
+                }
                 return;
         }
-        if (e->policy == POLICY_DROP_ALL ? copies_drop_all(e) : copies_drop_oldest(e))
+        bool dropped = e->policy == POLICY_DROP_ALL ? copies_drop_all(e) : copies_drop_oldest(e);
+        if (!dropped && stuck) { /* those whose deletion had no room can be dropped now */
+                log_refuse(e);
+                dropped = copies_drop_all(e);
+        }
+        if (dropped)
                 checkpoint_want(e, NULL);
 }
