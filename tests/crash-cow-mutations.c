@@ -62,6 +62,7 @@ static void child_seed(uint64_t seed, uint64_t *states) {
         case 3: /* in a store that is full */
                 o.tiny = true;
                 o.volume_blocks = 8 + (unsigned) (seed / 4 % 8);
+                o.upkeep = seed % 8 == 3;
                 break;
         default:
                 break;

@@ -453,6 +453,8 @@ static void snaps_random(World *w) {
 void upkeep_random(World *w) {
         unsigned features = w->options.features;
         uint32_t x = sim_below(&w->random, 100);
+        if (w->options.upkeep && sim_chance(&w->random, 2, 3))
+                x = 76 + x % 15;
         if (x < 55) {
                 unsigned i = sim_below(&w->random, WORLD_HOLDS);
                 if (w->holds[i].state != HOLD_FREE)
