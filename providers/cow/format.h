@@ -34,8 +34,11 @@
  * the one with the smallest epoch; if there is none, the block of the volume itself.
  */
 #include <endian.h>
+#include <linux/fs.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mount.h>
+#undef BLOCK_SIZE /* of 1024 bytes, in both of these; included here so that no file gets that one by accident */
 
 #define STORE_MAGIC "VSSCOW1\n"    /* superblock */
 #define RECORD_MAGIC 0x636f4c53u   /* "SLoc" */

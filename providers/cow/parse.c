@@ -6,6 +6,7 @@
 #include "providers/cow/parse.h"
 #include "protocol/base.h"
 #include "providers/cow/crc32c.h"
+#include "providers/cow/walk.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -22,10 +23,6 @@ static int _printf_(3, 4) bad(const Why *w, int error, const char *format, ...) 
                 va_end(ap);
         }
         return error;
-}
-
-static size_t padded(size_t n) {
-        return (n + 7) / 8 * 8;
 }
 
 /* CRC32C of n bytes with the four at offset at taken as 0. */
@@ -60,8 +57,9 @@ int superblock_check(const void *block, struct superblock *ret, char *why, size_
         memcpy(&s, block, sizeof(s));
         if (memcmp(s.magic, STORE_MAGIC, sizeof(s.magic)) != 0)
                 return bad(&w, -EBADMSG, "superblock: no magic");
-        if (crc_without(&s, sizeof(s), offsetof(struct superblock, crc)) != s.crc)
-                return bad(&w, -EUCLEAN, "superblock: wrong checksum");
+        uint32_t crc = crc_without(&s, sizeof(s), offsetof(struct superblock, crc));
+        if (crc != s.crc)
+                return bad(&w, -EUCLEAN, "superblock: checksum is %08x, must be %08x", crc, s.crc);
         if (s.version != STORE_VERSION || s.incompat || s.ro_compat)
                 return bad(&w, -EPROTONOSUPPORT, "superblock: version %u, features %lx %lx, made by a newer vss",
                            s.version, s.incompat, s.ro_compat);
@@ -75,9 +73,9 @@ int superblock_check(const void *block, struct superblock *ret, char *why, size_
 /* --- names and members, in manifest and log ----------------------------------------------------------------------- */
 
 static int member_check(const struct set_member *m, const char *label, const Why *w) {
-        if (m->volume > UINT16_MAX || m->epoch == 0 || m->label_bytes > LABEL_MAX)
-                return bad(w, -EUCLEAN, "snapshot: volume %u, epoch %u, label of %u bytes", m->volume, m->epoch,
-                           m->label_bytes);
+        if (m->volume > UINT16_MAX || m->epoch == 0 || m->label_bytes > LABEL_MAX || m->flags & ~SNAPSHOT_KNOWN)
+                return bad(w, -EUCLEAN, "snapshot: volume %u, epoch %u, flags %x, label of %u bytes", m->volume,
+                           m->epoch, m->flags, m->label_bytes);
         if (memchr(label, 0, m->label_bytes))
                 return bad(w, -EUCLEAN, "snapshot: a label with a NUL");
         return 0;
@@ -88,12 +86,12 @@ static int members_check(const uint8_t *at, size_t bytes, uint32_t count, size_t
         size_t used = 0;
         for (uint32_t i = 0; i < count; i++) {
                 const struct set_member *m = (const struct set_member *) (at + used);
-                if (bytes - used < sizeof(*m) || padded(m->label_bytes) > bytes - used - sizeof(*m))
+                if (bytes - used < sizeof(*m) || pad8(m->label_bytes) > bytes - used - sizeof(*m))
                         return bad(w, -EUCLEAN, "snapshot %u of %u is cut off", i, count);
                 int r = member_check(m, (const char *) (m + 1), w);
                 if (r < 0)
                         return r;
-                used += sizeof(*m) + padded(m->label_bytes);
+                used += sizeof(*m) + pad8(m->label_bytes);
         }
         *ret_bytes = used;
         return 0;
@@ -154,6 +152,8 @@ static int volume_check(const Walk *k, const struct manifest_volume *m) {
         const char *name = (const char *) (m + 1);
         if (m->number >= k->head->next_volume || m->tag > k->head->epoch)
                 return bad(w, -EUCLEAN, "volume %u: number or epoch %u was never given", m->number, m->tag);
+        if (m->flags & ~(uint32_t) VOLUME_KNOWN)
+                return bad(w, -EUCLEAN, "volume %u: flags %x", m->number, m->flags);
         if (m->bytes == 0 || m->bytes % 512 || m->bytes / BLOCK_SIZE >= 1ULL << 47)
                 return bad(w, -EUCLEAN, "volume %u: %lu bytes", m->number, m->bytes);
         if (!name_is_valid(name, m->name_bytes) || memchr(name + m->name_bytes, 0, m->origin_bytes))
@@ -165,8 +165,7 @@ static int volumes_check(Walk *k) {
         const struct manifest_volume *all[STORE_VOLUMES_MAX];
         for (uint32_t i = 0; i < k->head->volumes; i++) {
                 const struct manifest_volume *m = take(k, sizeof(*m));
-                if (!m || m->origin_bytes > ORIGIN_PATH_MAX ||
-                    !take(k, padded((size_t) m->name_bytes + m->origin_bytes)))
+                if (!m || m->origin_bytes > ORIGIN_PATH_MAX || !take(k, pad8((size_t) m->name_bytes + m->origin_bytes)))
                         return bad(&k->why, -EUCLEAN, "volume %u of %u is cut off", i, k->head->volumes);
                 int r = volume_check(k, m);
                 if (r < 0)
@@ -189,7 +188,7 @@ static int snapshots_check(Walk *k) {
                 const struct manifest_snapshot *m = (const struct manifest_snapshot *) (k->base + at);
                 if (m->epoch > k->head->epoch)
                         return bad(&k->why, -EUCLEAN, "snapshot: epoch %u was never given", m->epoch);
-                at += sizeof(*m) + padded(m->label_bytes);
+                at += sizeof(*m) + pad8(m->label_bytes);
         }
         k->at += used;
         return 0;
@@ -253,62 +252,55 @@ static int table_check(const Walk *k, const uint32_t *reserved, const struct man
         return 0;
 }
 
-/* Runs and the manifest itself lie in META segments, each block in one of them only. */
-static int places_check(const Walk *k, const struct manifest_segment *table, size_t runs_at) {
-        uint64_t total = 0, live = 0;
-        for (uint32_t i = 0; i < k->super->segments; i++)
-                live += table[i].kind == SEGMENT_META ? table[i].live : 0;
-        for (uint32_t i = 0; i < k->head->runs; i++) {
-                const struct manifest_run *m = (const struct manifest_run *) (k->base + runs_at);
-                const struct run_extent *x = (const struct run_extent *) (m + 1);
-                for (uint32_t n = 0; n < m->extents; n++)
-                        if (table[x[n].segment].kind != SEGMENT_META || table[x[n].segment].live < x[n].pages)
-                                return bad(&k->why, -EUCLEAN, "run %lu lies in segment %u, which is for something else",
-                                           m->number, x[n].segment);
-                total += m->pages;
-                runs_at += sizeof(*m) + m->extents * sizeof(*x);
-        }
-        total += (k->super->manifest_bytes + BLOCK_SIZE - 1u) / BLOCK_SIZE;
-        return total == live ? 0 : bad(&k->why, -EUCLEAN, "%lu pages are in use, the segments say %lu", total, live);
-}
-
 int manifest_check(const void *manifest, const struct superblock *super, char *why, size_t why_size) {
         Walk k = { .super = super,
                    .head = manifest,
                    .base = manifest,
                    .bytes = super->manifest_bytes,
                    .why = { why, why_size } };
-        if (k.bytes < sizeof(struct manifest_head) || crc32c(0, manifest, k.bytes) != super->manifest_crc)
-                return bad(&k.why, -EUCLEAN, "manifest at block %lu: wrong checksum", super->manifest_block);
+        if (k.bytes < sizeof(struct manifest_head))
+                return bad(&k.why, -EUCLEAN, "manifest: %zu bytes", k.bytes);
+        uint32_t crc = crc32c(0, manifest, k.bytes);
+        if (crc != super->manifest_crc)
+                return bad(&k.why, -EUCLEAN, "manifest at block %lu: checksum is %08x, must be %08x",
+                           super->manifest_block, crc, super->manifest_crc);
         k.at = sizeof(struct manifest_head);
         int r = head_check(&k);
         r = r < 0 ? r : volumes_check(&k);
         r = r < 0 ? r : snapshots_check(&k);
-        size_t runs_at = k.at;
         r = r < 0 ? r : runs_check(&k);
         if (r < 0)
                 return r;
-        const uint32_t *reserved = take(&k, padded(k.head->reserved * sizeof(uint32_t)));
-        const struct manifest_segment *table = take(&k, padded(k.head->segments * sizeof(*table)));
+        const uint32_t *reserved = take(&k, pad8(k.head->reserved * sizeof(uint32_t)));
+        const struct manifest_segment *table = take(&k, pad8(k.head->segments * sizeof(*table)));
         if (!reserved || !table || k.at != k.bytes)
                 return bad(&k.why, -EUCLEAN, "manifest: %zu bytes, %zu expected", k.bytes, k.at);
         r = table_check(&k, reserved, table);
-        return r < 0 ? r : places_check(&k, table, runs_at);
+        if (r < 0)
+                return r;
+        ManifestView v;
+        manifest_view(manifest, &v);
+        return manifest_cross_check(&v, super, why, why_size);
 }
 
 /* --- record ------------------------------------------------------------------------------------------------------- */
 
 static int descriptors_check(const struct record_head *h, const Why *w) {
         const struct descriptor *d = (const struct descriptor *) (h + 1);
+        uint32_t stored = 0;
         if (h->count > RECORD_BLOCKS_MAX || h->body_bytes != h->count * sizeof(*d) || h->payload_blocks > h->count)
                 return bad(w, -EUCLEAN, "record %lu: %u blocks, %u payload", h->sequence, h->count, h->payload_blocks);
         for (uint32_t i = 0; i < h->count; i++) {
-                bool stored = !(d[i].flags & ENTRY_NO_PAYLOAD);
+                bool has_payload = !(d[i].flags & ENTRY_NO_PAYLOAD);
                 if (d[i].flags & ~ENTRY_KNOWN || d[i].epoch == 0 ||
-                    (stored ? d[i].payload >= h->payload_blocks : d[i].payload || d[i].crc))
+                    (has_payload ? d[i].payload != stored : d[i].payload || d[i].crc))
                         return bad(w, -EUCLEAN, "record %lu: descriptor %u: flags %x, payload %u", h->sequence, i,
                                    d[i].flags, d[i].payload);
+                stored += has_payload;
         }
+        if (stored != h->payload_blocks)
+                return bad(w, -EUCLEAN, "record %lu: %u of %u payload blocks are described", h->sequence, stored,
+                           h->payload_blocks);
         return 0;
 }
 
@@ -324,10 +316,14 @@ static int body_check(const struct record_head *h, const Why *w) {
                                bad(w, -EUCLEAN, "record %lu: %u ids in %u bytes", h->sequence, h->count, h->body_bytes);
         if (h->count == 0 || h->count > STORE_VOLUMES_MAX)
                 return bad(w, -EUCLEAN, "record %lu: a set of %u", h->sequence, h->count);
-        int r = members_check((const uint8_t *) (h + 1), h->body_bytes, h->count, &used, w);
-        return r < 0                 ? r :
-               used == h->body_bytes ? 0 :
-                                       bad(w, -EUCLEAN, "record %lu: more than its members", h->sequence);
+        const struct set_member *first = (const struct set_member *) (h + 1), *m = first;
+        int r = members_check((const uint8_t *) first, h->body_bytes, h->count, &used, w);
+        if (r < 0)
+                return r;
+        for (uint32_t i = 0; i < h->count; i++, m = member_after(m))
+                if (m->epoch != first->epoch || memcmp(m->set, first->set, sizeof(m->set)) != 0)
+                        return bad(w, -EUCLEAN, "record %lu: its members are not of one set", h->sequence);
+        return used == h->body_bytes ? 0 : bad(w, -EUCLEAN, "record %lu: more than its members", h->sequence);
 }
 
 int record_check(const struct record_head *h, uint32_t blocks, char *why, size_t why_size) {
@@ -337,8 +333,9 @@ int record_check(const struct record_head *h, uint32_t blocks, char *why, size_t
         uint64_t head_blocks = (sizeof(*h) + (uint64_t) h->body_bytes + BLOCK_SIZE - 1) / BLOCK_SIZE;
         if (head_blocks > blocks || h->payload_blocks > blocks - head_blocks)
                 return bad(&w, -EUCLEAN, "record %lu: longer than its segment", h->sequence);
-        if (crc_without(h, head_blocks * BLOCK_SIZE, offsetof(struct record_head, head_crc)) != h->head_crc)
-                return bad(&w, -EUCLEAN, "record %lu: wrong checksum", h->sequence);
+        uint32_t crc = crc_without(h, head_blocks * BLOCK_SIZE, offsetof(struct record_head, head_crc));
+        if (crc != h->head_crc)
+                return bad(&w, -EUCLEAN, "record %lu: checksum is %08x, must be %08x", h->sequence, crc, h->head_crc);
         if (h->type == 0 || h->type >= RECORD_MAX || h->sequence == 0 || h->durable_upto >= h->sequence)
                 return bad(&w, -EUCLEAN, "record %lu: type %u, durable up to %lu", h->sequence, h->type,
                            h->durable_upto);
@@ -350,18 +347,24 @@ int record_check(const struct record_head *h, uint32_t blocks, char *why, size_t
 int run_page_check(const struct run_page *p, uint64_t run, uint32_t page, char *why, size_t why_size) {
         Why w = { why, why_size };
         if (p->magic != RUN_PAGE_MAGIC || p->run != run || p->page != page)
-                return bad(&w, -EUCLEAN, "run %lu, page %u: something else lies there", run, page);
-        if (crc_without(p, BLOCK_SIZE, offsetof(struct run_page, crc)) != p->crc)
-                return bad(&w, -EUCLEAN, "run %lu, page %u: wrong checksum", run, page);
+                return bad(&w, -EUCLEAN, "run %lu, page %u: something else lies there (magic %08x, run %lu, page %u)",
+                           run, page, p->magic, p->run, p->page);
+        uint32_t crc = crc_without(p, BLOCK_SIZE, offsetof(struct run_page, crc));
+        if (crc != p->crc)
+                return bad(&w, -EUCLEAN, "run %lu, page %u: checksum is %08x, must be %08x", run, page, crc, p->crc);
         if (p->entries == 0 || p->entries > RUN_PAGE_ENTRIES)
                 return bad(&w, -EUCLEAN, "run %lu, page %u: %u entries", run, page, p->entries);
         for (uint32_t i = 0; i < p->entries; i++) {
                 const struct run_entry *e = &p->entry[i], *before = i ? e - 1 : NULL;
+                unsigned flags = ENTRY_WHERE_FLAGS(e->where);
                 bool ordered = !before || before->volblock < e->volblock ||
                                (before->volblock == e->volblock && before->epoch < e->epoch);
-                if (!ordered || e->epoch == 0 || ENTRY_WHERE_FLAGS(e->where) & ~(unsigned) ENTRY_KNOWN)
-                        return bad(&w, -EUCLEAN, "run %lu, page %u, entry %u: out of order, or flags nobody knows", run,
-                                   page, i);
+                if (!ordered)
+                        return bad(&w, -EUCLEAN, "run %lu, page %u, entry %u: out of order", run, page, i);
+                if (e->epoch == 0 || flags & ~(unsigned) ENTRY_KNOWN ||
+                    (flags & ENTRY_NO_PAYLOAD && (ENTRY_WHERE_BLOCK(e->where) || e->crc)))
+                        return bad(&w, -EUCLEAN, "run %lu, page %u, entry %u: epoch %u, flags %x at block %lu", run,
+                                   page, i, e->epoch, flags, (uint64_t) ENTRY_WHERE_BLOCK(e->where));
         }
         return 0;
 }
