@@ -70,10 +70,11 @@ static void origins_fill(SimDisk *d) {
 
 static Engine *engine_on(SimDisk *d) {
         Engine *e;
-        EngineOptions o = { .disk = sim_disk_interface(d),
-                            .store_bytes = sim_disk_bytes(d, DISK_STORE),
-                            .limits = { .requests = 8, .memtable = 256, .tail_segments = 2, .reserved = 4,
-                                        .cache_pages = 16 } };
+        EngineOptions o = {
+                .disk = sim_disk_interface(d),
+                .store_bytes = sim_disk_bytes(d, DISK_STORE),
+                .limits = { .requests = 8, .memtable = 256, .tail_segments = 2, .reserved = 4, .cache_pages = 16 }
+        };
         ck_assert_int_eq(engine_new(&o, &e), 0);
         return e;
 }
@@ -136,17 +137,47 @@ static void snapshot_compare(Engine *e, SimDisk *d, const SnapshotInfo *s, Conte
 static void snapshots_compare(Engine *e, SimDisk *d, Contents *learn, const char *what) {
         SnapshotInfo s;
         unsigned position = 0, seen = 0;
+        bool hole = false; /* in the log: then all that are left are marked, and what came behind it is not there */
         while (engine_snapshot_next(e, &position, &s)) {
                 if (learn)
                         ck_assert_ptr_nonnull(learn->bytes[s.id[15]] = calloc(BLOCKS, BLOCK_SIZE));
                 seen |= 1u << s.id[15];
+                hole = hole || s.flags & SNAPSHOT_DAMAGED;
                 marked_n += (s.flags & SNAPSHOT_DAMAGED) != 0;
                 if (!(s.flags & SNAPSHOT_DAMAGED))
                         snapshot_compare(e, d, &s, learn, what);
         }
         for (unsigned n = 0; n < SNAPSHOTS && !learn; n++)
-                ck_assert_msg(!right.bytes[n] || seen >> n & 1, "%s: snapshot %u is missing", what, n);
+                ck_assert_msg(hole || !right.bytes[n] || seen >> n & 1, "%s: snapshot %u is missing", what, n);
 }
+
+static SimDisk *copy(void) {
+        return sim_disk_cut(base, SIM_CUT_ALL, 1);
+}
+
+static void store_poke(SimDisk *d, uint64_t block, const void *bytes) {
+        sim_disk_poke(d, DISK_STORE, block * BLOCK_SIZE, bytes, BLOCK_SIZE);
+}
+
+/* What is right is learnt here; without it nothing else can be asked. */
+START_TEST(test_the_whole_store_opens) {
+        base = sim_disk_new(1);
+        sim_disk_add(base, DISK_STORE, pristine.size);
+        for (unsigned v = 0; v < VOLUMES; v++)
+                sim_disk_add(base, DISK_FIRST_ORIGIN + v, BYTES);
+        for (uint64_t b = 0; b < pristine.size / BLOCK_SIZE; b++)
+                store_poke(base, b, made_at(&pristine, b));
+        origins_fill(base);
+        SimDisk *d = copy();
+        Engine *e = engine_on(d);
+        ck_assert_int_eq(engine_opened(e, d), 0);
+        snapshots_compare(e, d, &right, "the whole store");
+        while (sim_disk_step(d))
+                ;
+        engine_free(e);
+        sim_disk_free(d);
+}
+END_TEST
 
 /* A store on which one thing has been done. */
 static void damaged_open(SimDisk *d, const char *what) {
@@ -160,14 +191,6 @@ static void damaged_open(SimDisk *d, const char *what) {
                 ;
         engine_free(e);
         sim_disk_free(d);
-}
-
-static SimDisk *copy(void) {
-        return sim_disk_cut(base, SIM_CUT_ALL, 1);
-}
-
-static void store_poke(SimDisk *d, uint64_t block, const void *bytes) {
-        sim_disk_poke(d, DISK_STORE, block * BLOCK_SIZE, bytes, BLOCK_SIZE);
 }
 
 static void flip(uint64_t block, unsigned at, unsigned bit) {
@@ -195,10 +218,13 @@ START_TEST(test_bits_of_pages_data_and_log) {
         SimRandom random = { 11 };
         for (unsigned i = 0; i < 600; i++) {
                 uint64_t block = i % 3 == 0 ? pristine.run_page[i / 3 % 3] : 0;
-                uint64_t log = pristine.record[0] + sim_below(&random, (uint32_t) (pristine.log_end - pristine.record[0]));
+                uint64_t log = pristine.record[0] +
+                               sim_below(&random, (uint32_t) (pristine.log_end - pristine.record[0]));
                 uint64_t data = pristine.run_data + sim_below(&random, 20);
-                flip(block ? block : i % 3 == 1 ? log : data, sim_below(&random, i % 2 ? 200 : BLOCK_SIZE),
-                     sim_below(&random, 8));
+                flip(block      ? block :
+                     i % 3 == 1 ? log :
+                                  data,
+                     sim_below(&random, i % 2 ? 200 : BLOCK_SIZE), sim_below(&random, 8));
         }
 }
 END_TEST
@@ -208,7 +234,8 @@ START_TEST(test_blocks_exchanged_and_zeroed) {
         SimRandom random = { 12 };
         char what[96];
         for (unsigned i = 0; i < 800; i++) {
-                uint64_t a = sim_below(&random, 7 * MADE_SEGMENT_BLOCKS), b = sim_below(&random, 7 * MADE_SEGMENT_BLOCKS);
+                uint64_t a = sim_below(&random, 7 * MADE_SEGMENT_BLOCKS),
+                         b = sim_below(&random, 7 * MADE_SEGMENT_BLOCKS);
                 SimDisk *d = copy();
                 store_poke(d, a, i % 2 ? zeros : made_at(&pristine, b));
                 if (i % 2 == 0)
@@ -233,32 +260,12 @@ START_TEST(test_copies_of_the_superblock_gone) {
 }
 END_TEST
 
-static void world_make(void) {
-        base = sim_disk_new(1);
-        sim_disk_add(base, DISK_STORE, pristine.size);
-        for (unsigned v = 0; v < VOLUMES; v++)
-                sim_disk_add(base, DISK_FIRST_ORIGIN + v, BYTES);
-        for (uint64_t b = 0; b < pristine.size / BLOCK_SIZE; b++)
-                store_poke(base, b, made_at(&pristine, b));
-        origins_fill(base);
-        SimDisk *d = copy();
-        Engine *e = engine_on(d);
-        int r = engine_opened(e, d);
-        if (r < 0)
-                test_die("the whole store does not open: %s", strerror(-r));
-        snapshots_compare(e, d, &right, "the whole store");
-        while (sim_disk_step(d))
-                ;
-        engine_free(e);
-        sim_disk_free(d);
-}
-
 int main(void) {
         Suite *s = suite_create("cow-engine");
         TCase *t = tcase_create("damaged");
         made_example(&pristine);
-        world_make();
         tcase_set_timeout(t, 280);
+        tcase_add_test(t, test_the_whole_store_opens);
         tcase_add_test(t, test_copies_of_the_superblock_gone);
         tcase_add_test(t, test_bits_of_superblocks_and_manifest);
         tcase_add_test(t, test_bits_of_pages_data_and_log);
@@ -269,8 +276,8 @@ int main(void) {
         srunner_run_all(r, CK_NORMAL);
         int failed = srunner_ntests_failed(r);
         srunner_free(r);
-        printf("%lu stores opened, %lu refused, %lu reads failed, %lu snapshots marked as damaged\n", opened_n, refused_n,
-               failed_reads, marked_n);
+        printf("%lu stores opened, %lu refused, %lu reads failed, %lu snapshots marked as damaged\n", opened_n,
+               refused_n, failed_reads, marked_n);
         for (unsigned n = 0; n < SNAPSHOTS; n++)
                 free(right.bytes[n]);
         sim_disk_free(base);
