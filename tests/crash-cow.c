@@ -52,6 +52,9 @@ static bool run_seed(uint64_t seed, bool trace, Totals *t) {
         if (seed % 4 == 2)
                 o.features &= ~(unsigned) FEATURE_VOLUMES;
         o.roomy = seed % 8 == 3;
+        o.tiny = seed % 8 == 7;
+        if (getenv("STATE_IN"))
+                o.state_in = (unsigned) atoi(getenv("STATE_IN"));
         seed_now = seed;
         (void) alarm(60);
         World *w = world_new(&o);

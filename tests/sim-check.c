@@ -75,7 +75,7 @@ bool check_lists(World *w, Engine *e, bool resolve) {
         }
         for (unsigned i = 0; resolve && i < w->n_snaps; i++) {
                 Snap *s = &w->snaps[i];
-                s->state = s->seen ? SNAP_MADE : SNAP_GONE;
+                s->state = !s->seen ? SNAP_GONE : s->dropping ? SNAP_GOING : SNAP_MADE;
                 if (s->seen && s->pending == PENDING_PERHAPS && engine_snapshot_info(e, s->id, &info))
                         s->pending = info.flags & SNAPSHOT_PENDING ? PENDING_YES : PENDING_NO;
         }
@@ -114,17 +114,28 @@ static bool wait_for(World *w, SimDisk *d, Wait *x, const char *what) {
         return !w->failed;
 }
 
-/* Buffers belong to the engine if it hangs, so they are not on the stack. */
-static uint8_t transfer[REQUEST_BYTES_MAX] __attribute__((aligned(4096)));
+/*
+ * What belongs to the engine if it hangs is not on the stack. Two of them: crash states are examined in the middle of
+ * the reads of the run itself.
+ */
+typedef struct Transfer {
+        uint8_t buffer[REQUEST_BYTES_MAX] __attribute__((aligned(4096)));
+        Wait wait;
+} Transfer;
+
+static Transfer *transfer_of(const World *w, const SimDisk *d) {
+        static Transfer run, state;
+        return d == w->disk ? &run : &state;
+}
 
 static int transfer_do(World *w, Engine *e, SimDisk *d, const Request *q) {
-        static Wait x;
-        x = (Wait) { .request = *q };
-        x.request.buffer = transfer;
-        x.request.done = request_waited;
-        x.request.owner = &x;
-        engine_submit(e, &x.request);
-        return wait_for(w, d, &x, q->snapshot ? "reading a snapshot" : "a request") ? x.result : -EIO;
+        Transfer *t = transfer_of(w, d);
+        t->wait = (Wait) { .request = *q };
+        t->wait.request.buffer = t->buffer;
+        t->wait.request.done = request_waited;
+        t->wait.request.owner = &t->wait;
+        engine_submit(e, &t->wait.request);
+        return wait_for(w, d, &t->wait, q->snapshot ? "reading a snapshot" : "a request") ? t->wait.result : -EIO;
 }
 
 bool check_snap(World *w, Engine *e, SimDisk *d, Snap *s) {
@@ -134,8 +145,8 @@ bool check_snap(World *w, Engine *e, SimDisk *d, Snap *s) {
         if (w->failed || !engine_snapshot_info(e, s->id, &info))
                 return !w->failed;
         engine_volume_info(info.volume, &v);
-        for (uint64_t at = 0; v.attached && at < bytes && !w->failed; at += sizeof(transfer)) {
-                uint32_t n = (uint32_t) MIN_OF(bytes - at, sizeof(transfer));
+        for (uint64_t at = 0; v.attached && at < bytes && !w->failed; at += REQUEST_BYTES_MAX) {
+                uint32_t n = (uint32_t) MIN_OF(bytes - at, (uint64_t) REQUEST_BYTES_MAX);
                 int r = transfer_do(w, e, d,
                                     &(Request) { .op = REQUEST_READ,
                                                  .volume = info.volume,
@@ -143,7 +154,7 @@ bool check_snap(World *w, Engine *e, SimDisk *d, Snap *s) {
                                                  .offset = at,
                                                  .length = n });
                 if (r == 0)
-                        (void) snap_content_is_right(w, s, transfer, at, n);
+                        (void) snap_content_is_right(w, s, transfer_of(w, d)->buffer, at, n);
                 else if (!w->options.may_lose && !(r == -ENOENT && snap_may_be_missing(w, s)))
                         world_fail(w, "reading snapshot %u: %s", (unsigned) (s - w->snaps), strerror(-r));
         }
@@ -264,9 +275,9 @@ static void state_overwrite(State *s) {
         for (unsigned i = 0; i < WORLD_VOLUMES && !w->failed; i++) {
                 const Vol *v = &w->volumes[i];
                 Volume *handle = engine_volume_by_name(s->engine, v->name);
-                for (uint64_t at = 0; handle && at < v->bytes && !w->failed; at += sizeof(transfer)) {
-                        uint32_t n = (uint32_t) MIN_OF(v->bytes - at, sizeof(transfer));
-                        memset(transfer, 0xa5, n);
+                for (uint64_t at = 0; handle && at < v->bytes && !w->failed; at += REQUEST_BYTES_MAX) {
+                        uint32_t n = (uint32_t) MIN_OF(v->bytes - at, (uint64_t) REQUEST_BYTES_MAX);
+                        memset(transfer_of(w, s->disk)->buffer, 0xa5, n);
                         int r = transfer_do(w, s->engine, s->disk,
                                             &(Request) {
                                                     .op = REQUEST_WRITE, .volume = handle, .offset = at, .length = n });

@@ -31,7 +31,7 @@ typedef TAILQ_HEAD(UnstableList, Unstable) UnstableList;
 
 typedef struct Flight {
         Io *io;
-        bool executed;
+        bool executed, slow;
         int error;
         uint64_t begun;   /* moment */
         size_t read;      /* bytes that have been read */
@@ -323,7 +323,12 @@ static void sim_submit(Disk *disk, Io *io) {
                 if (!d->flights)
                         abort();
         }
-        d->flights[d->n_flights++] = (Flight) { .io = io, .begun = d->now++, .error = fault_of(d, io) };
+        d->flights[d->n_flights++] = (Flight) {
+                .io = io,
+                .begun = d->now++,
+                .error = fault_of(d, io),
+                .slow = sim_chance(&d->random, 1, 24),
+        };
 }
 
 static bool io_changes(const Io *io) {
@@ -418,6 +423,8 @@ bool sim_disk_step(SimDisk *d) {
         if (d->n_flights == 0)
                 return false;
         unsigned i = sim_below(&d->random, d->n_flights);
+        for (unsigned tries = 0; d->flights[i].slow && !sim_chance(&d->random, 1, 256) && tries < 16; tries++)
+                i = sim_below(&d->random, d->n_flights);
         if (d->flights[i].executed)
                 flight_answer(d, i);
         else {
@@ -434,6 +441,7 @@ typedef struct Cut {
         SimCut how;
         SimRandom random;
         uint32_t likely; /* of 8 */
+        bool shorn;      /* sectors of the store too are torn */
         uint64_t at, limit;
 } Cut;
 
@@ -464,12 +472,20 @@ static bool cut_keeps_piece(Cut *c) {
         }
 }
 
+/* The power went in the middle of a sector. Of a volume's that would be nobody's fault, so only the store has it. */
+static void cut_shear(Cut *c, Image *m, const Unstable *u, size_t i) {
+        if (c->shorn && u->disk == DISK_STORE && u->data && sim_chance(&c->random, 1, 2))
+                image_write(m, u->offset + i * SIM_SECTOR, u->data + i * SIM_SECTOR, SIM_SECTOR / 8);
+        else
+                unstable_apply(m, u, i);
+}
+
 static void cut_apply(Cut *c, Image *m, const Unstable *u, bool last) {
         if (!cut_keeps_write(c, last))
                 return;
         for (size_t i = 0; i < u->length / SIM_SECTOR; i++)
                 if (cut_keeps_piece(c) && u->piece[i])
-                        unstable_apply(m, u, i);
+                        cut_shear(c, m, u, i);
 }
 
 static uint64_t pieces_of(const SimDisk *d) {
@@ -506,6 +522,7 @@ SimDisk *sim_disk_cut(const SimDisk *d, SimCut how, uint64_t seed) {
         const Unstable *u;
 
         c.likely = likely[sim_below(&c.random, ELEMENTSOF(likely))];
+        c.shorn = sim_chance(&c.random, 1, 4);
         c.limit = how == SIM_CUT_PREFIX || how == SIM_CUT_BUT_ONE ?
                           sim_below(&c.random, (uint32_t) pieces_of(d) + 1) :
                           0;

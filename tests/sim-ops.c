@@ -111,10 +111,12 @@ static void request_done(Request *q, int result) {
                 snap_read_ended(op, result);
                 break;
         case OP_FLUSH:
-                if (result == 0)
+                if (result == 0 && v->flush_failed && op->begun > v->flush_failed)
+                        world_fail(w, "#%u: a flush of %s after one that failed", op->number, v->name);
+                else if (result == 0)
                         oracle_flush_ends(&v->oracle, op->begun);
                 else if (may_fail(w, v, result))
-                        v->flush_failed = true;
+                        v->flush_failed = v->flush_failed ?: ++v->oracle.now;
                 else
                         world_fail(w, "#%u: flush of %s: %s", op->number, v->name, strerror(-result));
                 break;

@@ -12,6 +12,9 @@ const char *op_name(SimOpKind kind) {
         return names[kind];
 }
 
+
+enum { WORLD_POLICIES = POLICY_MAX };
+
 static void id_new(World *w, uint8_t id[16]) {
         uint64_t n = ++w->next_id, mixed = sim_mix(n ^ w->options.seed << 20);
         memcpy(id, &mixed, 8);
@@ -30,10 +33,14 @@ void world_event(void *userdata, EngineEvent event, const uint8_t id[16], const 
         else if (event == ENGINE_GATE_OPENED)
                 for (unsigned i = 0; i < WORLD_HOLDS; i++)
                         w->holds[i].opened = true;
-        else if (event == ENGINE_SNAPSHOT_DROPPED)
+        else if (event == ENGINE_SNAPSHOT_DROPPED) {
                 for (unsigned i = 0; i < w->n_snaps; i++)
-                        if (memcmp(w->snaps[i].id, id, 16) == 0 && w->snaps[i].state == SNAP_MADE)
-                                w->snaps[i].state = SNAP_GOING;
+                        if (memcmp(w->snaps[i].id, id, 16) == 0) {
+                                w->snaps[i].dropping = true;
+                                if (w->snaps[i].state == SNAP_MADE)
+                                        w->snaps[i].state = SNAP_GOING;
+                        }
+        }
 }
 
 /* --- holds -------------------------------------------------------------------------------------------------------- */
@@ -168,23 +175,26 @@ static void commit_done(SimOp *op, int result) {
 
 static void volume_done(SimOp *op, int result) {
         Vol *v = &op->world->volumes[op->volume];
+        bool unsure = op->world->options.may_lose;
+        VolumeInfo info;
         switch (op->kind) {
         case OP_ATTACH:
                 v->attach = result == 0 ? VOL_ATTACHED : VOL_DETACHED;
                 break;
         case OP_DETACH:
-                v->attach = result == 0 ? VOL_DETACHED : VOL_ATTACHED;
+                engine_volume_info(v->handle, &info);
+                v->attach = info.attached ? VOL_ATTACHED : VOL_DETACHED;
                 if (result == 0)
                         oracle_flush_ends(&v->oracle, op->begun);
                 break;
         case OP_CREATE:
-                v->state = result == 0 ? VOL_PRESENT : VOL_ABSENT;
+                v->state = result == 0 ? VOL_PRESENT : unsure ? VOL_CREATING : VOL_ABSENT;
                 v->handle = result == 0 ? engine_volume_by_name(op->world->engine, v->name) : NULL;
                 if (result == 0 && !v->handle)
                         world_fail(op->world, "#%u: %s is not there", op->number, v->name);
                 break;
         case OP_REMOVE:
-                v->state = result == 0 ? VOL_ABSENT : VOL_PRESENT;
+                v->state = result == 0 ? VOL_ABSENT : unsure ? VOL_REMOVING : VOL_PRESENT;
                 gone_done(op, result);
                 break;
         default:
@@ -346,7 +356,7 @@ void store_begin(World *w, SimOpKind kind) {
         else if (kind == OP_COLLECT)
                 engine_collect(w->engine, &op->reply);
         else
-                engine_set_policy(w->engine, sim_below(&w->random, POLICY_MAX), &op->reply);
+                engine_set_policy(w->engine, sim_below(&w->random, WORLD_POLICIES), &op->reply);
 }
 
 static void volume_new_size(World *w, unsigned volume) {
@@ -358,7 +368,7 @@ static void volume_new_size(World *w, unsigned volume) {
         oracle_done(&v->oracle);
         oracle_init(&v->oracle, v->bytes);
         sim_disk_add(w->disk, DISK_FIRST_ORIGIN + volume, v->bytes);
-        v->flush_failed = false;
+        v->flush_failed = 0;
 }
 
 void volume_begin(World *w, SimOpKind kind, unsigned volume) {

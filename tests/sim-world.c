@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/sim-world.h"
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -40,9 +41,19 @@ static void limits_random(World *w) {
         };
         w->segment_blocks = 16u << (sim_chance(r, 2, 3) ? 0 : sim_below(r, 3));
         w->segments = w->options.roomy ? 3000 / w->segment_blocks * 4 : 24 + sim_below(r, 90);
+        if (w->options.tiny) {
+                w->segment_blocks = 16;
+                w->segments = 16 + sim_below(r, 10);
+                w->limits.memtable = 4 + sim_below(r, 12);
+                w->limits.merge_runs = 2;
+        }
 }
 
 World *world_new(const WorldOptions *o) {
+        /* engines come and go by the thousand: what they had is kept for the next */
+        (void) mallopt(M_MMAP_THRESHOLD, 1 << 28);
+        (void) mallopt(M_TRIM_THRESHOLD, 1 << 30);
+        (void) mallopt(M_TOP_PAD, 1 << 24);
         World *w = calloc(1, sizeof(World));
         if (!w)
                 abort();
@@ -144,20 +155,38 @@ static void world_resume(World *w) {
         world_drain(w);
 }
 
+/* Whatever a lost store still shows must say that it is not good. */
+static void world_lost(World *w) {
+        EngineStats stats;
+        SnapshotInfo info;
+        engine_stats(w->engine, &stats);
+        if (!w->lost || stats.lost)
+                return;
+        for (unsigned position = 0; engine_snapshot_next(w->engine, &position, &info);)
+                if (!(info.flags & SNAPSHOT_DAMAGED))
+                        world_fail(w, "the store was lost, and has a good snapshot");
+}
+
+static bool world_refused(World *w, const char *what, int result, const char *message) {
+        w->refused = w->options.may_lose;
+        if (!w->refused)
+                world_fail(w, "%s: %d %s", what, result, message);
+        return false;
+}
+
 bool world_open(World *w) {
-        if (engine_start(w) < 0) {
-                world_fail(w, "there is no engine");
-                return false;
-        }
+        int r = engine_start(w);
+        if (r < 0)
+                return world_refused(w, "there is no engine", r, "");
         SimOp *op = start_take(w, OP_OPEN);
         engine_open(w->engine, &op->reply);
         if (!world_wait(w, op))
                 return false;
         w->recoveries++;
-        if (op->result < 0) {
-                world_fail(w, "the store does not open: %d %s", op->result, op->reply.message);
-                return false;
-        }
+        if (op->result < 0)
+                return world_refused(w, "the store does not open", op->result, op->reply.message);
+        w->refused = false;
+        world_lost(w);
         if (check_lists(w, w->engine, true))
                 world_resume(w);
         for (unsigned i = 0; i < w->n_snaps && !w->failed; i++)
@@ -171,10 +200,9 @@ bool world_make(World *w) {
         for (unsigned i = 0; i < 16; i++)
                 uuid[i] = (uint8_t) sim_random(&w->random);
         sim_disk_add(w->disk, DISK_STORE, (uint64_t) w->segments * w->segment_blocks * SIM_PAGE);
-        if (engine_start(w) < 0) {
-                world_fail(w, "there is no engine");
-                return false;
-        }
+        int r = engine_start(w);
+        if (r < 0)
+                return world_refused(w, "there is no engine", r, "");
         unsigned state_in = w->options.state_in;
         w->options.state_in = 0; /* half a store is none */
         SimOp *op = start_take(w, OP_OPEN);
@@ -182,10 +210,8 @@ bool world_make(World *w) {
         if (!world_wait(w, op))
                 return false;
         w->options.state_in = state_in;
-        if (op->result < 0) {
-                world_fail(w, "the store cannot be made: %d %s", op->result, op->reply.message);
-                return false;
-        }
+        if (op->result < 0)
+                return world_refused(w, "the store cannot be made", op->result, op->reply.message);
         if (!world_open(w))
                 return false;
         for (unsigned i = 0; i < n; i++)
@@ -209,6 +235,8 @@ static void world_dead(World *w, SimDisk *disk) {
         for (unsigned i = 0; i < WORLD_OPS; i++)
                 w->ops[i].busy = false;
         w->busy = 0;
+        for (unsigned i = 0; i < w->n_snaps; i++)
+                w->snaps[i].dropping = false;
         for (unsigned i = 0; i < WORLD_HOLDS; i++)
                 w->holds[i] = (SimHold) { 0 };
         for (unsigned i = 0; i < WORLD_VOLUMES; i++) {
@@ -216,7 +244,7 @@ static void world_dead(World *w, SimDisk *disk) {
                 v->handle = NULL;
                 v->attach = VOL_DETACHED;
                 v->hold = -1;
-                v->flush_failed = false;
+                v->flush_failed = 0;
                 free(TAKE_PTR(v->held));
         }
 }

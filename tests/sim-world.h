@@ -45,6 +45,7 @@ typedef struct WorldOptions {
         unsigned features; /* FEATURE_* */
         unsigned volumes, volume_blocks; /* 0: as the seed says */
         bool roomy;                      /* the store never runs full */
+        bool tiny;                       /* … and here it always is */
         bool trace;
         bool may_lose; /* I/O fails: the store may be lost, snapshots void */
 } WorldOptions;
@@ -63,6 +64,7 @@ typedef struct Snap {
         unsigned volume;
         SnapState state;
         SnapPending pending;
+        bool dropping;     /* the engine that runs said so: the store is full */
         bool seen;         /* found in the store, for the check under way */
         uint64_t *content; /* versions, one a sector */
         uint32_t n;
@@ -81,7 +83,7 @@ typedef struct Vol {
         int hold;           /* index, -1: none */
         uint64_t *held;     /* what it held when the hold was complete */
         unsigned snaps_made; /* ever */
-        bool flush_failed;
+        uint64_t flush_failed; /* moment; 0: never */
 } Vol;
 
 typedef enum HoldState { HOLD_FREE, HOLD_ASKED, HOLD_COMPLETE, HOLD_SNAPPING, HOLD_SNAPPED } HoldState;
@@ -155,6 +157,7 @@ struct World {
         uint64_t next_version, next_id, next_number;
         uint64_t boundary;
         bool lost;  /* the store said so */
+        bool refused; /* it could not be opened, and I/O fails */
         bool quiet; /* nothing new is begun */
         bool dropping; /* the crash state under way dropped snapshots: its store was full */
         bool failed;

@@ -418,6 +418,7 @@ static void checkpoint_start(Engine *e);
 
 static void step_install(Engine *e) {
         Checkpoint *c = &e->checkpoint;
+        bool stalled = e->log_stalled;
         e->runs = runset_unref(e, e->runs);
         e->runs = TAKE_PTR(c->set);
         e->index_version++;
@@ -427,13 +428,17 @@ static void step_install(Engine *e) {
         free(TAKE_PTR(c->manifest));
         install_list(e);
         segments_release_end(e);
-        copies_dropped(e);
+        if (copies_dropped(e) || c->takes_merge || !stalled)
+                e->log_fruitless = 0;
+        else
+                e->log_fruitless++;
         if (c->takes_merge)
                 merge_installed(e);
         e->stats.checkpoints++;
         c->running = false;
         waiters_done(&c->served, 0);
         log_pump(e);
+        e->log_full = e->log_full && e->log_stalled;
         ops_wake_room(e);
         ops_wake_durable(e);
         merge_maybe(e);
@@ -470,7 +475,8 @@ void checkpoint_want(Engine *e, Waiter *w) {
 }
 
 void checkpoint_maybe(Engine *e) {
-        if (e->active->used > e->limits.memtable || e->tail_used >= e->limits.tail_segments || e->log_stalled)
+        if (e->active->used > e->limits.memtable || e->tail_used >= e->limits.tail_segments ||
+            (e->log_stalled && !log_is_stuck(e)))
                 checkpoint_want(e, NULL);
 }
 

@@ -294,7 +294,7 @@ bool volume_name_is_valid(const char *name, size_t n);
 /* For the policy when the store is full: they go with the next checkpoint, since the log may have no room (I5). */
 bool copies_drop_oldest(Engine *e);
 bool copies_drop_all(Engine *e);
-void copies_dropped(Engine *e); /* that checkpoint is durable */
+bool copies_dropped(Engine *e); /* that checkpoint is durable; true: there were some */
 void event_say(Engine *e, EngineEvent event, const uint8_t id[16], const char *format, ...) _printf_(4, 5);
 
 /* --- the log (log.c) ---------------------------------------------------------------------------------------------- */
@@ -353,6 +353,8 @@ uint32_t log_preserve(Engine *e, Volume *v, uint64_t block, uint32_t n, uint64_t
 uint64_t log_in_flight(const Engine *e, uint64_t volblock);
 void log_control(Engine *e, Control *c);
 void log_pump(Engine *e);
+/* There is no room for what waits, and none to be had: what is not a block is answered with -ENOSPC. */
+void log_refuse(Engine *e);
 /* The store is lost: nothing waits for records any more. */
 void log_abandon(Engine *e);
 
@@ -531,6 +533,8 @@ struct Engine {
         uint32_t unsettled;              /* entries of records that are not in memory yet */
         uint32_t in_flight;              /* records with the disk */
         bool log_stalled;                /* the reserved segments are used up; a checkpoint brings new ones */
+        uint32_t log_fruitless;          /* checkpoints in a row that did not */
+        bool log_full;                   /* … and nothing else could help: what needs a record is refused */
         uint64_t next_sequence, durable;
         uint32_t list[LOG_LIST_MAX];            /* segments of the log */
         uint32_t list_n, list_durable, list_at; /* length; what the durable manifest has; where we are */
@@ -569,6 +573,13 @@ struct Engine {
         Reply *stop_reply;
         EngineStats stats;
 };
+
+/* More checkpoints would change nothing by themselves. */
+enum { LOG_FRUITLESS_MAX = 2 }; /* what the first has found free, the second can take */
+
+static inline bool log_is_stuck(const Engine *e) {
+        return e->log_stalled && e->log_fruitless >= LOG_FRUITLESS_MAX;
+}
 
 static inline uint64_t segment_first_block(const Engine *e, uint32_t segment) {
         return (uint64_t) segment * e->segment_blocks;

@@ -189,7 +189,9 @@ static void old_read(Io *io, int result) {
 }
 
 uint32_t log_preserve(Engine *e, Volume *v, uint64_t block, uint32_t n, uint64_t *ret_sequence) {
-        uint32_t room = e->active->capacity - e->active->used;
+        const Memtable *next = e->active == &e->memtables[0] ? &e->memtables[1] : &e->memtables[0];
+        /* what is under way when a checkpoint changes them has to fit into the other, which a replay did not enlarge */
+        uint32_t room = MIN_OF(e->active->capacity - e->active->used, next->capacity - 1);
         if (room <= e->unsettled) {
                 checkpoint_maybe(e);
                 return 0;
@@ -242,8 +244,10 @@ static void controls_begin(Engine *e) {
 }
 
 void log_control(Engine *e, Control *c) {
-        if (e->lost) {
-                c->durable(c, -ENOMEDIUM);
+        if (e->lost || e->log_full) {
+                c->durable(c, e->lost ? -ENOMEDIUM : -ENOSPC);
+                if (!e->lost)
+                        checkpoint_want(e, NULL); /* perhaps there is room by the next time */
                 return;
         }
         STAILQ_INSERT_TAIL(&e->controls, c, link);
@@ -313,7 +317,7 @@ static void record_submit(Engine *e, Record *r) {
         };
         memcpy(h->store, e->uuid, sizeof(h->store));
         h->head_crc = crc32c(0, r->buffer, (size_t) r->head_blocks * BLOCK_SIZE);
-        for (uint32_t i = 0; !r->control && i < r->count; i++)
+        for (uint32_t i = 0; r->type == RECORD_PRESERVE && i < r->count; i++)
                 segment_entry_added(e, descriptor_where(e, r, record_descriptor(r, i)));
         if (e->shared)
                 __atomic_store_n(&e->shared->tail_sequence, r->sequence, __ATOMIC_SEQ_CST);
@@ -346,7 +350,8 @@ void log_pump(Engine *e) {
                         record_compact(r);
                 if (!record_place(e, r)) {
                         e->log_stalled = true;
-                        checkpoint_want(e, NULL);
+                        if (!log_is_stuck(e))
+                                checkpoint_want(e, NULL);
                         return;
                 }
                 record_submit(e, r);
@@ -377,7 +382,7 @@ static void record_settle(Engine *e, Record *r) {
 
 static void record_durable(Engine *e, Record *r) {
         Control *c = r->control;
-        if (!c)
+        if (r->type == RECORD_PRESERVE)
                 record_settle(e, r);
         e->durable = MAX_OF(e->durable, r->sequence);
         TAILQ_REMOVE(&e->queue, r, link);
@@ -417,6 +422,32 @@ static void record_written(Io *io, int result) {
         ops_wake_durable(e);
         ops_wake_room(e);
         checkpoint_maybe(e);
+}
+
+/* Its place in the order stays; it says nothing any more. */
+static void record_refuse(Record *r) {
+        Control *c = TAKE_PTR(r->control);
+        memset(r->buffer, 0, (size_t) r->head_blocks * BLOCK_SIZE);
+        r->type = RECORD_COMMIT;
+        r->head_blocks = 1;
+        r->count = r->body_bytes = 0;
+        c->durable(c, -ENOSPC);
+}
+
+void log_refuse(Engine *e) {
+        Record *r;
+        Control *c;
+
+        e->log_full = true;
+        TAILQ_FOREACH(r, &e->queue, link)
+                if (r->state == RECORD_CLOSED && r->control)
+                        record_refuse(r);
+        while ((c = STAILQ_FIRST(&e->controls))) {
+                STAILQ_REMOVE_HEAD(&e->controls, link);
+                c->durable(c, -ENOSPC);
+        }
+        ops_wake_durable(e); /* who has nothing to preserve any more */
+        ops_wake_room(e);
 }
 
 void log_abandon(Engine *e) {

@@ -71,11 +71,10 @@ void merge_end(Merge *m) {
 }
 
 void merge_abandon(Engine *e) {
-        if (!e->merge) {
-                if (e->lost)
-                        waiters_done(&e->collectors, -ENOMEDIUM);
+        if (e->lost)
+                waiters_done(&e->collectors, -ENOMEDIUM);
+        if (!e->merge)
                 return;
-        }
         if (e->merge->ready && e->checkpoint.running && e->checkpoint.takes_merge)
                 return; /* the checkpoint has it */
         e->merge->abandoned = true;
@@ -86,6 +85,7 @@ static void merge_fail(Merge *m, int error) {
         m->abandoned = true;
         if (error == -EUCLEAN || error == -EIO) /* whoever reads that page will say so; merging it is not possible */
                 m->engine->merge_broken = true;
+        waiters_done(&m->engine->collectors, error);
         merge_end(m);
 }
 
@@ -354,8 +354,11 @@ static int merge_new(Engine *e, uint32_t first, uint32_t n, Merge **ret) {
 
 static void merge_begin(Engine *e, uint32_t first, uint32_t n) {
         Merge *m;
-        if (merge_new(e, first, n, &m) < 0)
-                return; /* later, perhaps */
+        int r = merge_new(e, first, n, &m);
+        if (r < 0) { /* later, perhaps; who asked for it hears of it now */
+                waiters_done(&e->collectors, r);
+                return;
+        }
         if (m->full)
                 e->collect_wanted = false;
         e->merge = m;
@@ -364,6 +367,8 @@ static void merge_begin(Engine *e, uint32_t first, uint32_t n) {
 
 void merge_maybe(Engine *e) {
         const RunSet *s = e->runs;
+        if (e->lost || e->merge_broken) /* nobody waits for what will not be */
+                waiters_done(&e->collectors, e->lost ? -ENOMEDIUM : -EUCLEAN);
         if (e->merge || e->stopping || e->lost || !e->opened || e->merge_broken)
                 return;
         if (e->collect_wanted || !STAILQ_EMPTY(&e->collectors)) {
@@ -411,6 +416,7 @@ static void collect_done(Waiter *w, int result) {
         free(w);
         reply_done(r, result, "%s",
                    result == -EUCLEAN ? "a page of the index is damaged" :
+                   result == -ENOMEM  ? "out of memory" :
                    result < 0         ? "the store is lost" :
                                         "");
 }
@@ -464,11 +470,19 @@ void space_check(Engine *e) {
         merge_maybe(e);
         if (e->merge) /* perhaps that is enough */
                 return;
+        bool stuck = log_is_stuck(e);
         if (e->policy == POLICY_FAIL_WRITES) {
-                if (e->log_stalled)
+                if (stuck) {
+                        log_refuse(e);
                         fail_waiting_writes(e);
+                }
                 return;
         }
-        if (e->policy == POLICY_DROP_ALL ? copies_drop_all(e) : copies_drop_oldest(e))
+        bool dropped = e->policy == POLICY_DROP_ALL ? copies_drop_all(e) : copies_drop_oldest(e);
+        if (!dropped && stuck) { /* those whose deletion had no room can be dropped now */
+                log_refuse(e);
+                dropped = copies_drop_all(e);
+        }
+        if (dropped)
                 checkpoint_want(e, NULL);
 }

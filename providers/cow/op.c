@@ -157,7 +157,11 @@ static int blocks_to_preserve(Op *op) {
         return n;
 }
 
-/* False: it waits in some list, or the store is lost. */
+static bool log_fails_writes(const Engine *e) {
+        return e->log_full && e->policy == POLICY_FAIL_WRITES;
+}
+
+/* False: it waits in some list, has failed, or the store is lost. */
 static bool op_preserve(Op *op) {
         Engine *e = op->engine;
         while (op->block < op->end) {
@@ -174,6 +178,10 @@ static bool op_preserve(Op *op) {
                         op->block++;
                         continue;
                 }
+                if (log_fails_writes(e)) {
+                        op_finish(op, -ENOSPC);
+                        return false;
+                }
                 uint32_t took = log_preserve(e, op->volume, op->block, (uint32_t) n, &sequence);
                 if (took == 0) {
                         STAILQ_INSERT_TAIL(&e->waiting_room, op, link);
@@ -183,6 +191,10 @@ static bool op_preserve(Op *op) {
                 op->block += took;
         }
         if (op->wait_sequence > e->durable && ORDER(PRESERVE_BEFORE_OVERWRITE)) {
+                if (log_fails_writes(e)) {
+                        op_finish(op, -ENOSPC);
+                        return false;
+                }
                 STAILQ_INSERT_TAIL(&e->waiting_durable, op, link);
                 return false;
         }

@@ -165,27 +165,29 @@ static int reap(Ring *r) {
 }
 
 static int hand_over(Ring *r, unsigned wait_for) {
-        int x;
+        int x = 0;
         do {
-                x = wait_for ? io_uring_submit_and_wait(&r->ring, wait_for) : io_uring_submit_and_get_events(&r->ring);
+                if (wait_for)
+                        x = io_uring_submit_and_wait(&r->ring, wait_for);
+                else if (io_uring_sq_ready(&r->ring) > 0)
+                        x = io_uring_submit_and_get_events(&r->ring);
+                else /* asks the kernel only if it said that there is something */
+                        break;
         } while (x == -EINTR);
         return x == -EBUSY || x == -EAGAIN ? 0 : x; /* completions have to be reaped first */
 }
 
 int ring_dispatch(Ring *r) {
-        uint64_t ignored;
-        int total = 0;
-        (void) !read(r->eventfd, &ignored, sizeof(ignored));
-        for (int n = 1; n > 0 && total < REAP_MAX; total += n) {
+        int total = 0, n;
+        do {
                 push_waiting(r);
                 int x = hand_over(r, 0);
                 if (x < 0)
                         return x;
                 n = reap(r);
-        }
-        push_waiting(r);
-        int x = hand_over(r, 0);
-        return x < 0 ? x : total;
+                total += n;
+        } while (n > 0 && total < REAP_MAX);
+        return total;
 }
 
 int ring_wait(Ring *r) {
@@ -225,7 +227,7 @@ int ring_register_memory(Ring *r, void *memory, size_t length) {
 
 static int ring_setup(Ring *r) {
         struct io_uring_params p = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                                              IORING_SETUP_CQSIZE,
+                                              IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CQSIZE,
                                      .cq_entries = 4 * RING_ENTRIES };
         int x = io_uring_queue_init_params(RING_ENTRIES, &r->ring, &p);
         if (x == -EINVAL) { /* before 6.1 */

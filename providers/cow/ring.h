@@ -21,7 +21,7 @@ Disk *ring_disk(Ring *r);
 int ring_set_file(Ring *r, unsigned disk, int fd);
 /* Memory that most I/O goes to and from, aligned to pages; once. Faster, and never needed: failure is no error. */
 int ring_register_memory(Ring *r, void *memory, size_t length);
-/* Readable when something has ended. */
+/* Signalled when something has ended. Never read: wait for its edges (EPOLLET). */
 int ring_eventfd(const Ring *r);
 /* Hands everything over and calls done() of what has ended. How many, or -errno. Never waits. */
 int ring_dispatch(Ring *r);

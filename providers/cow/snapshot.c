@@ -347,7 +347,7 @@ static void naming_durable(Control *control, int result) {
                 for (unsigned i = 0; i < m->n; i++) {
                         Copy *c = copy_find(e, m->ids[i]);
                         if (c)
-                                c->dying = false;
+                                c->dying = c->dropping;
                 }
         free(m);
         if (result == 0)
@@ -376,8 +376,36 @@ static void naming_add(Naming *m, Copy *c) {
                 c->dying = true;
 }
 
+static void naming_in_manifest(Waiter *w, int result) {
+        Naming *m = w->owner;
+        free(w);
+        naming_durable(&m->control, result);
+}
+
+/* The log is full, and this may be what makes room: it goes with the next manifest instead (I5). */
+static void naming_without_record(Naming *m) {
+        Engine *e = m->engine;
+        Waiter *w;
+        if (waiter_new(e, naming_in_manifest, m, NULL, &w) < 0) {
+                naming_durable(&m->control, -ENOMEM);
+                return;
+        }
+        for (unsigned i = 0; i < m->n; i++) {
+                Copy *c = copy_find(e, m->ids[i]);
+                if (m->control.type == RECORD_DELETE)
+                        c->dropping = true;
+                else
+                        c->flags &= ~(uint32_t) SNAPSHOT_PENDING;
+        }
+        checkpoint_want(e, w);
+}
+
 static void naming_submit(Naming *m) {
         Engine *e = m->engine;
+        if (e->log_full) {
+                naming_without_record(m);
+                return;
+        }
         if (!ORDER(DELETE_DURABLE_BEFORE_EFFECT) && m->control.type == RECORD_DELETE) {
                 Naming early = *m;
                 naming_apply(&early);
@@ -460,10 +488,14 @@ bool copies_drop_all(Engine *e) {
         return any;
 }
 
-void copies_dropped(Engine *e) {
+bool copies_dropped(Engine *e) {
+        bool any = false;
         for (Copy *c = TAILQ_FIRST(&e->copies), *next; c; c = next) {
                 next = TAILQ_NEXT(c, link);
-                if (c->dropped)
+                if (c->dropped) {
                         copy_remove(e, c);
+                        any = true;
+                }
         }
+        return any;
 }

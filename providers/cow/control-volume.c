@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The commands about volumes. Each is a chain of steps: what opens a path or touches a device is asked of the holder,
+ * what changes the store of the engine, and the answer of one starts the next. A step that fails undoes what came
+ * before it, so that a volume is either attached with its device or not at all.
+ */
+#include "protocol/jsonutil.h"
+#include "providers/cow/origin.h"
+#include "providers/cow/server.h"
+#include <stdio.h>
+#include <sys/random.h>
+
+static const char *call_name(const Call *c) {
+        return json_get_string(c->request, "name", "");
+}
+
+/* The volume the call is about; false: there is none, and that was answered. */
+static bool call_volume(Call *c) {
+        c->volume = engine_volume_by_name(c->server->engine, call_name(c));
+        if (!c->volume)
+                call_end(c, -ENOENT, "there is no such volume in this store");
+        return c->volume;
+}
+
+static bool is_attached(const Volume *v) {
+        VolumeInfo info;
+        engine_volume_info(v, &info);
+        return info.attached;
+}
+
+/* A disk number nobody has, or 0. Taken while a call is on its way to attach it. */
+static unsigned disk_free(const Server *s) {
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++) {
+                const Call *c;
+                bool taken = s->fds[disk] >= 0 || s->map.shared->origins[disk].attached;
+                LIST_FOREACH(c, &s->calls, link)
+                        taken = taken || c->disk == disk;
+                if (!taken)
+                        return disk;
+        }
+        return 0;
+}
+
+static void simply_ended(Call *c, int result) {
+        call_end(c, result, c->reply.message);
+}
+
+/* --- create ------------------------------------------------------------------------------------------------------- */
+
+static void create_opened(Call *c, const HolderReply *p, int fd) {
+        uint8_t uuid[16];
+        int r = p->result;
+        int claimed = r < 0 ? r : file_claim(fd, 0);
+        (void) close_fd(fd);
+        server_let_go(c->server, c->disk);
+        if (claimed < 0) {
+                call_end(c, claimed == -EWOULDBLOCK ? -EBUSY : claimed,
+                         r < 0 ? p->text : "the origin is in use by another vss-cow");
+                return;
+        }
+        (void) close_fd(claimed);
+        if (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid)) {
+                call_end(c, -EIO, "no random numbers");
+                return;
+        }
+        uuid[6] = (uuid[6] & 0x0f) | 0x40;
+        uuid[8] = (uuid[8] & 0x3f) | 0x80;
+        engine_volume_create(c->server->engine, uuid, call_name(c), json_get_string(c->request, "origin", ""), p->bytes,
+                             call_step(c, simply_ended));
+}
+
+void control_volume_create(Call *c) {
+        const char *origin = json_get_string(c->request, "origin", "");
+        c->disk = disk_free(c->server);
+        if (origin[0] != '/')
+                call_end(c, -EINVAL, "the origin is not an absolute path");
+        else if (engine_volume_by_name(c->server->engine, call_name(c)))
+                call_end(c, -EEXIST, "there is a volume of this name already");
+        else if (!c->disk)
+                call_end(c, -EMFILE, "too many volumes");
+        else
+                server_ask_holder(c->server, c, HOLDER_OPEN_ORIGIN, c->disk, 0, origin, create_opened);
+}
+
+/* --- attach ------------------------------------------------------------------------------------------------------- */
+
+static void attach_undo(Call *c, int result, const char *text) {
+        server_let_go(c->server, c->disk);
+        call_end(c, result, text);
+}
+
+static void attach_undone(Call *c, int result) {
+        const char *text = json_get_string(c->answer, "undone", "");
+        char copy[HOLDER_TEXT_MAX];
+        (void) snprintf(copy, sizeof(copy), "%s", text);
+        json_object_object_del(c->answer, "undone");
+        attach_undo(c, -(int) c->before, copy);
+}
+
+static void attach_shown(Call *c, const HolderReply *p, int fd) {
+        Server *s = c->server;
+        Node *n = &s->map.shared->nodes[c->node];
+        uint8_t stamp[STAMP_BYTES];
+        (void) close_fd(fd);
+        if (p->result == 0) {
+                json_add_string(c->answer, "device", n->device);
+                call_end(c, 0, NULL);
+                return;
+        }
+        node_free(n);
+        c->before = (uint64_t) -p->result;
+        json_add_string(c->answer, "undone", p->text);
+        (void) stamp_of_file(s->fds[c->disk], true, stamp);
+        engine_detach(s->engine, c->volume, stamp, call_step(c, attach_undone));
+}
+
+static void attach_show(Call *c) {
+        Server *s = c->server;
+        VolumeInfo info;
+        Node *n = server_node_of(s, c->volume);
+        engine_volume_info(c->volume, &info);
+        if (!n) {
+                n = node_new(s->map.shared, info.name);
+                if (!n) {
+                        call_end(c, -EMFILE, "too many devices");
+                        return;
+                }
+                n->volume = info.number;
+                n->bytes = info.bytes;
+                n->block_size = (uint32_t) c->before;
+                __atomic_store_n(&n->kind, NODE_VOLUME, __ATOMIC_SEQ_CST);
+        }
+        c->node = (unsigned) (n - s->map.shared->nodes);
+        server_ask_holder(s, c, HOLDER_MAKE_DEVICE, 0, c->node, NULL, attach_shown);
+}
+
+static void attach_attached(Call *c, int result) {
+        VolumeInfo info;
+        if (result < 0) {
+                attach_undo(c, result, c->reply.message);
+                return;
+        }
+        engine_volume_info(c->volume, &info);
+        Origin *o = &c->server->map.shared->origins[c->disk];
+        o->volume = info.number;
+        o->attached = 1;
+        attach_show(c);
+}
+
+static void attach_verified(Call *c, int result) {
+        if (result < 0)
+                attach_undo(c, result, c->reply.message);
+        else
+                engine_attach(c->server->engine, c->volume, c->disk, call_step(c, attach_attached));
+}
+
+/* Hazards A8: copies of a volume that somebody else may have written to are never called good again. */
+static void attach_verify(Call *c) {
+        VolumeInfo info;
+        uint8_t now[STAMP_BYTES];
+        engine_volume_info(c->volume, &info);
+        bool clean = !(info.flags & VOLUME_ATTACHED);
+        int r = stamp_of_file(c->server->fds[c->disk], clean, now);
+        StampVerdict verdict = r < 0 ? STAMP_UNKNOWN : stamp_compare(info.stamp, now, clean);
+        if (info.snapshots > 0 && verdict != STAMP_SAME) {
+                json_add_string(
+                        c->answer, "warning",
+                        verdict == STAMP_CHANGED ?
+                                "the origin was changed while it was not attached: the volume's snapshots are unverified" :
+                                "whether the origin was changed is unknown: the volume's snapshots are unverified");
+                engine_volume_unverified(c->server->engine, c->volume, call_step(c, attach_verified));
+        } else
+                attach_verified(c, 0);
+}
+
+static void attach_opened(Call *c, const HolderReply *p, int fd) {
+        VolumeInfo info;
+        engine_volume_info(c->volume, &info);
+        if (p->result < 0 || fd < 0) {
+                (void) close_fd(fd);
+                call_end(c, p->result < 0 ? p->result : -EIO, p->text);
+                return;
+        }
+        int r = server_claim(c->server, c->disk, fd, 0);
+        (void) close_fd(fd);
+        c->before = p->block_size;
+        if (r < 0)
+                attach_undo(c, r == -EWOULDBLOCK ? -EBUSY : r, "the origin is in use by another vss-cow");
+        else if (p->bytes != info.bytes)
+                attach_undo(c, -EINVAL, "the origin does not have the size it had when the volume was created");
+        else
+                attach_verify(c);
+}
+
+void control_volume_attach(Call *c) {
+        VolumeInfo info;
+        if (!call_volume(c))
+                return;
+        engine_volume_info(c->volume, &info);
+        if (info.attached) {
+                const Node *n = server_node_of(c->server, c->volume);
+                c->before = n ? n->block_size : 512;
+                attach_show(c); /* gives the device there is, or makes the one that is missing */
+                return;
+        }
+        c->disk = disk_free(c->server);
+        if (!c->disk)
+                call_end(c, -EMFILE, "too many volumes");
+        else
+                server_ask_holder(c->server, c, HOLDER_OPEN_ORIGIN, c->disk, 0, info.origin, attach_opened);
+}
+
+/* --- detach ------------------------------------------------------------------------------------------------------- */
+
+static unsigned disk_of(const Server *s, const Volume *v) {
+        VolumeInfo info;
+        engine_volume_info(v, &info);
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+                if (s->map.shared->origins[disk].attached && s->map.shared->origins[disk].volume == info.number)
+                        return disk;
+        return 0;
+}
+
+static void (*detach_next(Call *c))(Call *c, int result);
+
+static void detach_ended(Call *c, int result) {
+        if (!is_attached(c->volume))
+                server_let_go(c->server, disk_of(c->server, c->volume));
+        detach_next(c)(c, result);
+}
+
+static void detach_hidden(Call *c, const HolderReply *p, int fd) {
+        Server *s = c->server;
+        uint8_t stamp[STAMP_BYTES] = {};
+        (void) close_fd(fd);
+        if (p->result < 0) {
+                call_end(c, p->result, p->text);
+                return;
+        }
+        if (c->node < NODES)
+                node_free(&s->map.shared->nodes[c->node]);
+        (void) stamp_of_file(s->fds[disk_of(s, c->volume)], true, stamp);
+        engine_detach(s->engine, c->volume, stamp, call_step(c, detach_ended));
+}
+
+/* A copy that is shown reads from the volume's origin. */
+static bool has_copies_shown(const Server *s, const Volume *v) {
+        VolumeInfo info;
+        engine_volume_info(v, &info);
+        for (unsigned i = 0; i < NODES; i++) {
+                const Node *n = &s->map.shared->nodes[i];
+                if (n->kind == NODE_COPY && n->volume == info.number && n->device[0])
+                        return true;
+        }
+        return false;
+}
+
+static void detach_volume(Call *c) {
+        Server *s = c->server;
+        const Node *n = server_node_of(s, c->volume);
+        if (has_copies_shown(s, c->volume)) {
+                call_end(c, -EBUSY, "a snapshot of it is mounted or open: unmount it first");
+                return;
+        }
+        c->node = n ? (unsigned) (n - s->map.shared->nodes) : NODES;
+        if (n)
+                server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, detach_hidden);
+        else
+                detach_hidden(c, &(HolderReply) {}, -1);
+}
+
+void control_volume_detach(Call *c) {
+        if (!call_volume(c))
+                return;
+        if (is_attached(c->volume))
+                detach_volume(c);
+        else
+                call_end(c, 0, NULL);
+}
+
+void control_volume_remove(Call *c) {
+        if (call_volume(c))
+                engine_volume_remove(c->server->engine, c->volume, json_get_bool(c->request, "force", false),
+                                     call_step(c, simply_ended));
+}
+
+/* --- stop --------------------------------------------------------------------------------------------------------- */
+
+static void stop_ended(Call *c, int result) {
+        Server *s = c->server;
+        /* A lost store has nothing left to write down. */
+        s->ended = result == 0 || result == -ENOMEDIUM;
+        call_end(c, s->ended ? 0 : result, c->reply.message);
+}
+
+static void stop_next(Call *c, int result) {
+        Server *s = c->server;
+        if (result < 0) {
+                call_end(c, result, c->reply.message);
+                return;
+        }
+        for (Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v))
+                if (is_attached(v)) {
+                        c->volume = v;
+                        detach_volume(c);
+                        return;
+                }
+        engine_stop(s->engine, call_step(c, stop_ended));
+}
+
+void control_stop(Call *c) {
+        stop_next(c, 0);
+}
+
+static void (*detach_next(Call *c))(Call *c, int result) {
+        return streq(json_get_string(c->request, "command", ""), "stop") ? stop_next : simply_ended;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The loop driver turns a file of ours into a block device. Its own name for the file is a label of our making, which
+ * says whose device it is: "vss-cow:STORE:NAME", so that what a dead holder left can be found again.
+ */
+#include "providers/cow/device.h"
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+enum { LOOPS_MAX = 4096, TRIES = 64 };
+
+static int fail(char *text, size_t n, int r, const char *what) {
+        (void) snprintf(text, n, "%s: %s", what, strerror(-r));
+        return r;
+}
+
+/* A loop device is configured with the node's file, or -EBUSY: somebody else took it meanwhile. */
+static int loop_configure(int loop, int file, const Node *node, const char *label) {
+        struct loop_config c = {
+                .fd = (uint32_t) file,
+                .block_size = node->block_size,
+                .info = { .lo_flags = LO_FLAGS_DIRECT_IO | (node->kind == NODE_COPY ? LO_FLAGS_READ_ONLY : 0) },
+        };
+        (void) snprintf((char *) c.info.lo_file_name, sizeof(c.info.lo_file_name), "%s", label);
+        if (ioctl(loop, LOOP_CONFIGURE, &c) < 0)
+                return -errno;
+        struct loop_info64 info;
+        if (ioctl(loop, LOOP_GET_STATUS64, &info) < 0 || !(info.lo_flags & LO_FLAGS_DIRECT_IO)) {
+                (void) ioctl(loop, LOOP_CLR_FD);
+                return -EOPNOTSUPP; /* through the page cache a write would be acknowledged before we see it */
+        }
+        return 0;
+}
+
+static int file_open(int mount, const Node *node) {
+        int fd = openat(mount, node->name, (node->kind == NODE_COPY ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+        struct stat st;
+        if (fd < 0)
+                return -errno;
+        if (fstat(fd, &st) < 0 ||
+            (uint64_t) st.st_size != node->bytes) { /* without this the device would have no size */
+                (void) close_fd(fd);
+                return -EIO;
+        }
+        return fd;
+}
+
+int device_make(int mount, const Node *node, const char *label, char ret[static DEVICE_PATH_MAX], char *text,
+                size_t n) {
+        _cleanup_close_ int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+        if (control < 0)
+                return fail(text, n, -errno, "/dev/loop-control cannot be opened (is the loop module there?)");
+        _cleanup_close_ int file = file_open(mount, node);
+        if (file < 0)
+                return fail(text, n, file, "the volume's own file cannot be opened");
+        int r = -EBUSY;
+        for (unsigned i = 0; r == -EBUSY && i < TRIES; i++) {
+                int number = ioctl(control, LOOP_CTL_GET_FREE);
+                if (number < 0)
+                        return fail(text, n, -errno, "no free loop device");
+                (void) snprintf(ret, DEVICE_PATH_MAX, "/dev/loop%d", number);
+                _cleanup_close_ int loop = open(ret, (node->kind == NODE_COPY ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+                if (loop < 0)
+                        return fail(text, n, -errno, ret);
+                r = loop_configure(loop, file, node, label);
+        }
+        return r < 0 ? fail(text, n, r, r == -EOPNOTSUPP ? "the loop driver does no direct I/O here" : ret) : 0;
+}
+
+static bool label_is(int loop, const char *prefix, size_t n) {
+        struct loop_info64 info;
+        return ioctl(loop, LOOP_GET_STATUS64, &info) == 0 && strncmp((char *) info.lo_file_name, prefix, n) == 0;
+}
+
+/* Only the holder of the last reference: with LOOP_CLR_FD the driver would wait for other users and then drop it. */
+static bool loop_is_used(const char *path) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+        return fd < 0 && errno == EBUSY;
+}
+
+int device_drop(const char *path, const char *label, char *text, size_t n) {
+        if (loop_is_used(path)) {
+                (void) snprintf(text, n, "%s is in use: unmount it first (findmnt -S %s)", path, path);
+                return -EBUSY;
+        }
+        _cleanup_close_ int loop = open(path, O_RDONLY | O_CLOEXEC);
+        if (loop < 0)
+                return errno == ENOENT || errno == ENXIO ? 0 : fail(text, n, -errno, path);
+        if (!label_is(loop, label, strlen(label) + 1))
+                return 0; /* it is gone, and somebody else has the number */
+        return ioctl(loop, LOOP_CLR_FD) < 0 && errno != ENXIO ? fail(text, n, -errno, path) : 0;
+}
+
+void devices_sweep(const char *label_prefix) {
+        for (unsigned i = 0; i < LOOPS_MAX; i++) {
+                char path[DEVICE_PATH_MAX];
+                (void) snprintf(path, sizeof(path), "/dev/loop%u", i);
+                _cleanup_close_ int loop = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+                if (loop >= 0 && label_is(loop, label_prefix, strlen(label_prefix)))
+                        (void) ioctl(loop, LOOP_CLR_FD);
+        }
+}
+
+int device_link(const char *directory, const char *name, const char *target) {
+        char next[NODE_NAME_MAX + 8];
+        if (mkdir(directory, 0755) < 0 && errno != EEXIST)
+                return -errno;
+        _cleanup_close_ int dir = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (dir < 0)
+                return -errno;
+        (void) snprintf(next, sizeof(next), ".%s.new", name);
+        (void) unlinkat(dir, next, 0);
+        return symlinkat(target, dir, next) < 0 || renameat(dir, next, dir, name) < 0 ? -errno : 0;
+}
+
+void device_unlink(const char *directory, const char *name) {
+        _cleanup_close_ int dir = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (dir >= 0)
+                (void) unlinkat(dir, name, 0);
+}

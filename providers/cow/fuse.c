@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * /dev/fuse without libfuse, which cannot survive its own death: every request is read into a slot of memory that
+ * outlives us (shared.h), and stays there until it is answered. One directory with one regular file per volume and per
+ * copy that is shown; who opens them is a loop device with direct I/O, and nobody else.
+ */
+#include "providers/cow/fuse.h"
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#ifndef FOPEN_PARALLEL_DIRECT_WRITES
+#define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
+#endif
+
+enum {
+        PROTOCOL_MINOR_MAX = 38, /* what was read when this was written; parallel direct writes came with it */
+        CACHE_SECONDS = 3600,    /* neither size nor mode of a file changes */
+        STRUCT_AT = 64 * 1024, /* where in the payload a reply other than data lies: behind every request but a write */
+};
+
+struct Front {
+        int fd;
+        SharedMap map;
+        Engine *engine;
+        Request requests[SLOTS];
+        uint64_t nodes[SLOTS]; /* file of the request under way, 0: none */
+        uint16_t unused[SLOTS];
+        unsigned n_unused;
+        bool gone;
+};
+
+/* --- answering ---------------------------------------------------------------------------------------------------- */
+
+/* ENOENT: the kernel no longer waits for it. */
+static void send_reply(Front *f, uint64_t unique, int error, const void *data, size_t size) {
+        struct fuse_out_header h = { .len = (uint32_t) (sizeof(h) + size), .error = error, .unique = unique };
+        struct iovec v[2] = { { &h, sizeof(h) }, { (void *) (uintptr_t) data, size } };
+        while (writev(f->fd, v, size > 0 ? 2 : 1) < 0 && (errno == EINTR || errno == EAGAIN))
+                ;
+}
+
+static void slot_clear(Front *f, unsigned i) {
+        Slot *s = &f->map.shared->slots[i];
+        slot_request(&f->map, i)->len = 0;
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        __atomic_store_n(&s->done, 0, __ATOMIC_SEQ_CST);
+        f->nodes[i] = 0;
+        f->unused[f->n_unused++] = (uint16_t) i;
+}
+
+/*
+ * The reply of a request that was carried out; also for one that a dead server carried out. Whatever is needed to carry
+ * a request out again is intact until it is done: the answer to a write is made here, other structs lie far behind.
+ */
+static void slot_reply(Front *f, unsigned i) {
+        const Slot *s = &f->map.shared->slots[i];
+        const struct fuse_in_header *h = slot_request(&f->map, i);
+        struct fuse_write_out written = { .size = (uint32_t) s->result };
+        if (s->result < 0)
+                send_reply(f, h->unique, s->result, NULL, 0);
+        else if (h->opcode == FUSE_WRITE)
+                send_reply(f, h->unique, 0, &written, sizeof(written));
+        else
+                send_reply(f, h->unique, 0, slot_payload(&f->map, i) + (h->opcode == FUSE_READ ? 0 : STRUCT_AT),
+                           (size_t) s->result);
+        slot_clear(f, i);
+}
+
+/* From here on it is never carried out again (I6). */
+static void slot_done(Front *f, unsigned i, int result) {
+        Slot *s = &f->map.shared->slots[i];
+        s->result = result;
+        __atomic_store_n(&s->done, 1, __ATOMIC_SEQ_CST);
+        slot_reply(f, i);
+}
+
+static void reply_struct(Front *f, unsigned i, const void *data, size_t size) {
+        memcpy(slot_payload(&f->map, i) + STRUCT_AT, data, size);
+        slot_done(f, i, (int) size);
+}
+
+/* --- what the file system looks like ------------------------------------------------------------------------------ */
+
+static void fill_attributes(const Front *f, const Node *n, struct fuse_attr *ret) {
+        *ret = (struct fuse_attr) { .ino = 1, .mode = S_IFDIR | 0700, .nlink = 2, .blksize = BLOCK_SIZE };
+        if (!n)
+                return;
+        ret->ino = node_id(f->map.shared, n);
+        ret->size = n->bytes;
+        ret->blocks = n->bytes / 512;
+        ret->mode = S_IFREG | (n->kind == NODE_COPY ? 0400 : 0600);
+        ret->nlink = 1;
+}
+
+static void answer_init(Front *f, unsigned i, const struct fuse_init_in *in) {
+        uint64_t offered = in->flags | (uint64_t) (in->flags & FUSE_INIT_EXT ? in->flags2 : 0) << 32;
+        uint64_t wanted = offered &
+                          (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_ASYNC_DIO | FUSE_INIT_EXT);
+        struct fuse_init_out out = {
+                .major = FUSE_KERNEL_VERSION,
+                .minor = MIN_OF(in->minor, (uint32_t) PROTOCOL_MINOR_MAX),
+                .max_readahead = in->max_readahead,
+                .flags = (uint32_t) wanted,
+                .flags2 = (uint32_t) (wanted >> 32),
+                .max_background = SLOTS,
+                .congestion_threshold = SLOTS,
+                .max_write = REQUEST_BYTES_MAX,
+                .time_gran = 1,
+                .max_pages = REQUEST_BYTES_MAX / BLOCK_SIZE,
+        };
+        if (in->major != FUSE_KERNEL_VERSION)
+                slot_done(f, i, -EPROTO);
+        else
+                reply_struct(f, i, &out, sizeof(out));
+        f->map.shared->initialized = 1;
+}
+
+static void answer_lookup(Front *f, unsigned i, const struct fuse_in_header *h, const char *name, size_t size) {
+        const Node *n = h->nodeid == 1 && memchr(name, 0, size) ? node_by_name(f->map.shared, name) : NULL;
+        struct fuse_entry_out out = { .attr_valid = CACHE_SECONDS };
+        if (!n) {
+                slot_done(f, i, -ENOENT);
+                return;
+        }
+        out.nodeid = node_id(f->map.shared, n);
+        fill_attributes(f, n, &out.attr);
+        reply_struct(f, i, &out, sizeof(out));
+}
+
+static void answer_getattr(Front *f, unsigned i, const struct fuse_in_header *h) {
+        const Node *n = node_by_id(f->map.shared, h->nodeid);
+        struct fuse_attr_out out = { .attr_valid = CACHE_SECONDS };
+        if (!n && h->nodeid != 1) {
+                slot_done(f, i, -ENOENT);
+                return;
+        }
+        fill_attributes(f, n, &out.attr);
+        reply_struct(f, i, &out, sizeof(out));
+}
+
+static void answer_open(Front *f, unsigned i, const struct fuse_in_header *h, const struct fuse_open_in *in) {
+        const Node *n = node_by_id(f->map.shared, h->nodeid);
+        struct fuse_open_out out = { .open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES };
+        if (!n)
+                slot_done(f, i, -ENOENT);
+        else if (n->kind == NODE_COPY && (in->flags & 3) != 0)
+                slot_done(f, i, -EROFS);
+        else
+                reply_struct(f, i, &out, sizeof(out));
+}
+
+static void answer_statfs(Front *f, unsigned i) {
+        struct fuse_statfs_out out = {
+                .st = { .bsize = BLOCK_SIZE, .frsize = BLOCK_SIZE, .namelen = NODE_NAME_MAX - 1 }
+        };
+        reply_struct(f, i, &out, sizeof(out));
+}
+
+/* --- data --------------------------------------------------------------------------------------------------------- */
+
+static void data_done(Request *q, int result) {
+        Front *f = q->owner;
+        unsigned i = (unsigned) (q - f->requests);
+
+        if (result < 0)
+                slot_done(f, i, result == -ENOSPC ? -ENOSPC : -EIO);
+        else if (q->op == REQUEST_READ || q->op == REQUEST_WRITE)
+                slot_done(f, i, (int) q->length);
+        else
+                slot_done(f, i, 0);
+}
+
+/* The file's volume, if it is attached, and the range inside of it; *length is cut at the end of the file. */
+static Volume *data_volume(Front *f, const Node *n, uint64_t offset, uint64_t *length) {
+        VolumeInfo info;
+        Volume *v = n ? engine_volume_by_number(f->engine, n->volume) : NULL;
+        if (!v)
+                return NULL;
+        engine_volume_info(v, &info);
+        if (!info.attached || offset % 512 || *length % 512)
+                return NULL;
+        *length = offset >= n->bytes ? 0 : MIN_OF(*length, n->bytes - offset);
+        return v;
+}
+
+static void data_begin(Front *f, unsigned i, RequestOp op, uint64_t offset, uint64_t length) {
+        const struct fuse_in_header *h = slot_request(&f->map, i);
+        const Node *n = node_by_id(f->map.shared, h->nodeid);
+        Volume *v = data_volume(f, n, offset, &length);
+        if (!v || length > UINT32_MAX) {
+                slot_done(f, i, n ? -EIO : -ENOENT);
+                return;
+        }
+        if (n->kind == NODE_COPY && op != REQUEST_READ) {
+                slot_done(f, i, op == REQUEST_FLUSH ? 0 : -EROFS);
+                return;
+        }
+        f->nodes[i] = h->nodeid;
+        f->requests[i] = (Request) {
+                .op = op,
+                .volume = v,
+                .snapshot = n->kind == NODE_COPY ? n->snapshot : NULL,
+                .offset = offset,
+                .length = (uint32_t) length,
+                .buffer = slot_payload(&f->map, i),
+                .done = data_done,
+                .owner = f,
+        };
+        engine_submit(f->engine, &f->requests[i]);
+}
+
+/*
+ * Loop devices ask for holes both to discard, which would be advice, and to write zeros, which is not, and do not say
+ * which. So a hole reads as zeros, and is preserved like anything else that is overwritten.
+ */
+static void data_fallocate(Front *f, unsigned i, const struct fuse_fallocate_in *in) {
+        uint32_t known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+        if (in->mode & ~known || !(in->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
+                slot_done(f, i, -EOPNOTSUPP);
+        else if (in->length > UINT32_MAX - 511)
+                slot_done(f, i, -EINVAL);
+        else
+                data_begin(f, i, REQUEST_ZERO, in->offset, in->length);
+}
+
+static void data_transfer(Front *f, unsigned i, const struct fuse_in_header *h) {
+        const struct fuse_write_in *in = (const struct fuse_write_in *) (h + 1); /* a read's begins the same way */
+        if (in->size > REQUEST_BYTES_MAX)
+                slot_done(f, i, -EINVAL);
+        else
+                data_begin(f, i, h->opcode == FUSE_READ ? REQUEST_READ : REQUEST_WRITE, in->offset, in->size);
+}
+
+/* --- requests ----------------------------------------------------------------------------------------------------- */
+
+/* Bytes that must follow the head; more is allowed for some. */
+static size_t argument_size(uint32_t opcode) {
+        switch (opcode) {
+        case FUSE_INIT:
+                return offsetof(struct fuse_init_in, flags2);
+        case FUSE_OPEN:
+                return sizeof(struct fuse_open_in);
+        case FUSE_READ:
+                return offsetof(struct fuse_read_in, read_flags);
+        case FUSE_WRITE:
+                return sizeof(struct fuse_write_in);
+        case FUSE_FALLOCATE:
+                return sizeof(struct fuse_fallocate_in);
+        default:
+                return 0;
+        }
+}
+
+static void slot_handle(Front *f, unsigned i) {
+        const struct fuse_in_header *h = slot_request(&f->map, i);
+        const void *argument = h + 1;
+        size_t size = h->len - sizeof(*h);
+
+        if (h->len < sizeof(*h) || size < argument_size(h->opcode)) {
+                slot_done(f, i, -EINVAL);
+                return;
+        }
+        switch (h->opcode) {
+        case FUSE_READ:
+        case FUSE_WRITE:
+                data_transfer(f, i, h);
+                break;
+        case FUSE_FSYNC:
+                data_begin(f, i, REQUEST_FLUSH, 0, 0);
+                break;
+        case FUSE_FALLOCATE:
+                data_fallocate(f, i, argument);
+                break;
+        case FUSE_INIT:
+                answer_init(f, i, argument);
+                break;
+        case FUSE_LOOKUP:
+                answer_lookup(f, i, h, argument, size);
+                break;
+        case FUSE_GETATTR:
+                answer_getattr(f, i, h);
+                break;
+        case FUSE_OPEN:
+                answer_open(f, i, h, argument);
+                break;
+        case FUSE_STATFS:
+                answer_statfs(f, i);
+                break;
+        case FUSE_FLUSH:
+        case FUSE_RELEASE:
+                slot_done(f, i, 0);
+                break;
+        case FUSE_FORGET: /* these have no answer */
+        case FUSE_BATCH_FORGET:
+        case FUSE_INTERRUPT:
+                slot_clear(f, i);
+                break;
+        default:
+                slot_done(f, i, -ENOSYS);
+        }
+}
+
+/* 1: one came. 0: there is none. */
+static int slot_read(Front *f, unsigned i) {
+        struct fuse_in_header *h = slot_request(&f->map, i);
+        size_t size = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) + REQUEST_BYTES_MAX;
+        for (;;) {
+                if (read(f->fd, h, size) >= 0)
+                        return 1;
+                if (errno == ENODEV)
+                        f->gone = true;
+                if (errno != EINTR && errno != ENOENT) /* ENOENT: it was taken back while we asked */
+                        return errno == EAGAIN ? 0 : -errno;
+        }
+}
+
+int front_dispatch(Front *f) {
+        int n = 0;
+        while (f->n_unused > 0) {
+                unsigned i = f->unused[--f->n_unused];
+                int r = slot_read(f, i);
+                if (r <= 0) {
+                        f->unused[f->n_unused++] = (uint16_t) i;
+                        return r < 0 ? r : n;
+                }
+                slot_handle(f, i);
+                n++;
+        }
+        return n;
+}
+
+bool front_is_busy(const Front *f, const Node *n) {
+        for (unsigned i = 0; i < SLOTS; i++)
+                if (f->nodes[i] == node_id(f->map.shared, n))
+                        return true;
+        return false;
+}
+
+int front_new(int fd, const SharedMap *map, Engine *e, Front **ret) {
+        Front *f = calloc(1, sizeof(Front));
+        if (!f)
+                return -ENOMEM;
+        f->fd = fd;
+        f->map = *map;
+        f->engine = e;
+        *ret = f;
+        for (unsigned i = 0; i < SLOTS; i++) {
+                if (map->shared->slots[i].done)
+                        slot_reply(f, i);
+                else if (slot_request(map, i)->len)
+                        slot_handle(f, i);
+                else
+                        f->unused[f->n_unused++] = (uint16_t) i;
+        }
+        return 0;
+}
+
+Front *front_free(Front *f) {
+        free(f);
+        return NULL;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* The kernel's side of a volume: requests of /dev/fuse, carried out by the engine. The mount is nobody's to see. */
+#include "providers/cow/shared.h"
+
+typedef struct Front Front;
+
+/* Requests go to e. fd: /dev/fuse, non-blocking. Carries out again or answers again what a dead server left. */
+int front_new(int fd, const SharedMap *map, Engine *e, Front **ret);
+Front *front_free(Front *f);
+/* Takes as many requests as there are, and as there are slots for. How many; -ENODEV: the mount is gone. */
+int front_dispatch(Front *f);
+/* Requests of this file under way. */
+bool front_is_busy(const Front *f, const Node *n);

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The process that stays when the server dies: it keeps the FUSE mount, the requests under way and the origins'
+ * descriptors, and starts the next server at once. It does nothing that can block: whatever opens a file or touches a
+ * device is done by a child of its own with a deadline, in the mount namespace the service was started in. It and the
+ * server live in an empty one, so that they keep no mount of the host busy and none of theirs can be found (hazards
+ * B9).
+ */
+#include "providers/cow/device.h"
+#include "providers/cow/origin.h"
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+enum {
+        JOBS_MAX = 8,
+        JOB_DEADLINE_MSEC = 20000,
+        POLL_MSEC = 1000,
+        RESTART_QUICK = 64,                 /* deaths without a pause … */
+        RESTART_WINDOW_USEC = 60 * 1000000, /* … within this time; then each waits */
+        RESTART_PAUSE_USEC = 200000,
+};
+
+typedef struct Job { /* a child at work */
+        pid_t pid;   /* 0: none */
+        int socket;
+        uint64_t deadline_usec;
+        HolderRequest request;
+} Job;
+
+typedef struct Holder {
+        const ServeOptions *options;
+        SharedMap map;
+        int shared, fuse, mount, store, control, host, server_socket, kmsg;
+        char label[24]; /* "vss-cow:STORE:" */
+        char store_id[40];
+        pid_t server;
+        Job jobs[JOBS_MAX];
+        uint64_t window_usec;
+        unsigned deaths; /* in this window */
+        bool stopped;
+        int ready;
+} Holder;
+
+/* --- children at work --------------------------------------------------------------------------------------------- */
+
+static void label_of(const Holder *h, const Node *n, char ret[static LABEL_MAX]) {
+        (void) snprintf(ret, 63, "%s%s", h->label, n->name);
+}
+
+static int job_device(Holder *h, const HolderRequest *q, HolderReply *p, bool make) {
+        Node *n = &h->map.shared->nodes[q->node];
+        const char *links = h->options->links;
+        char label[LABEL_MAX], device[DEVICE_PATH_MAX] = "";
+        label_of(h, n, label);
+        if (!make) {
+                int r = n->device[0] ? device_drop(n->device, label, p->text, sizeof(p->text)) : 0;
+                if (r == 0 && !isempty(links))
+                        device_unlink(links, n->name);
+                return r;
+        }
+        if (n->device[0])
+                return 0;
+        int r = device_make(h->mount, n, label, device, p->text, sizeof(p->text));
+        if (r < 0)
+                return r;
+        memcpy(n->device, device, sizeof(n->device));
+        if (n->kind == NODE_VOLUME && !isempty(links))
+                r = device_link(links, n->name, device);
+        if (r < 0)
+                (void) snprintf(p->text, sizeof(p->text), "%s/%s cannot be made: %s", links, n->name, strerror(-r));
+        return r;
+}
+
+static int job_open(const HolderRequest *q, HolderReply *p, int *ret_fd) {
+        OriginInfo info;
+        int fd = origin_open(q->path, &info, p->text, sizeof(p->text));
+        if (fd < 0)
+                return fd;
+        p->bytes = info.bytes;
+        p->block_size = info.block_size;
+        *ret_fd = fd;
+        return 0;
+}
+
+static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
+        HolderReply p = { .cookie = q->cookie };
+        int fd = -1;
+        if (setns(h->host, CLONE_NEWNS) < 0) {
+                p.result = -errno;
+                (void) snprintf(p.text, sizeof(p.text), "the mount namespace cannot be entered: %s", strerror(errno));
+        } else if (q->op == HOLDER_OPEN_ORIGIN)
+                p.result = job_open(q, &p, &fd);
+        else
+                p.result = job_device(h, q, &p, q->op == HOLDER_MAKE_DEVICE);
+        (void) message_send(socket, &p, sizeof(p), fd);
+        _exit(0);
+}
+
+static void refuse(Holder *h, const HolderRequest *q, int result, const char *text) {
+        HolderReply p = { .cookie = q->cookie, .result = result };
+        (void) snprintf(p.text, sizeof(p.text), "%s", text);
+        (void) message_send(h->server_socket, &p, sizeof(p), -1);
+}
+
+static void job_start(Holder *h, const HolderRequest *q) {
+        int pair[2];
+        Job *j = h->jobs;
+        while (j < h->jobs + JOBS_MAX && j->pid)
+                j++;
+        if (j == h->jobs + JOBS_MAX ||
+            socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+                refuse(h, q, -EBUSY, "too much is being attached and detached at once");
+                return;
+        }
+        pid_t pid = fork();
+        if (pid == 0) {
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                job_main(h, q, pair[1]);
+        }
+        (void) close_fd(pair[1]);
+        if (pid < 0) {
+                (void) close_fd(pair[0]);
+                refuse(h, q, -ENOMEM, "no process can be started");
+                return;
+        }
+        *j = (Job) { .pid = pid,
+                     .socket = pair[0],
+                     .deadline_usec = now_usec() + JOB_DEADLINE_MSEC * USEC_PER_MSEC,
+                     .request = *q };
+}
+
+static void origin_keep(Holder *h, const HolderRequest *q, int fd) {
+        Origin *o = &h->map.shared->origins[q->disk];
+        (void) close_fd(o->fd);
+        o->fd = fd;
+}
+
+static void job_end(Holder *h, Job *j) {
+        HolderReply p;
+        int fd = -1;
+        if (message_receive(j->socket, &p, sizeof(p), &fd) != 1) {
+                p = (HolderReply) { .cookie = j->request.cookie, .result = -ETIME };
+                (void) snprintf(p.text, sizeof(p.text), "the kernel did not answer within %d s",
+                                JOB_DEADLINE_MSEC / 1000);
+        }
+        if (j->request.op == HOLDER_OPEN_ORIGIN && p.result == 0 && fd >= 0)
+                origin_keep(h, &j->request,
+                            fd); /* the server gets one of its own from this message, later ones inherit it */
+        else
+                fd = close_fd(fd);
+        if (j->request.op == HOLDER_DROP_DEVICE && p.result == 0)
+                h->map.shared->nodes[j->request.node].device[0] = '\0';
+        (void) message_send(h->server_socket, &p, sizeof(p), fd);
+        (void) kill(j->pid, SIGKILL);
+        (void) close_fd(j->socket);
+        j->pid = 0; /* reaped with the others */
+}
+
+/* Nobody reads what we say any more, and our descriptors must not keep a terminal or a pipe busy. */
+static void silence(void) {
+        int null = open("/proc/self/fd/0", O_RDWR | O_CLOEXEC); /* /dev is gone: what we had as input is /dev/null */
+        for (int i = 1; null >= 0 && i < 3; i++)
+                (void) dup2(null, i);
+        (void) close_fd(null);
+}
+
+/* --- the server --------------------------------------------------------------------------------------------------- */
+
+static void pause_if_dying(Holder *h) {
+        uint64_t now = now_usec();
+        if (now - h->window_usec > RESTART_WINDOW_USEC) {
+                h->window_usec = now;
+                h->deaths = 0;
+        }
+        if (++h->deaths > RESTART_QUICK)
+                (void) usleep(RESTART_PAUSE_USEC);
+}
+
+static int server_start(Holder *h) {
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+                return -errno;
+        h->map.shared->servers++;
+        pid_t pid = fork();
+        if (pid == 0) {
+                ServerStart s = {
+                        .map = h->map,
+                        .fuse = h->fuse,
+                        .store = h->store,
+                        .control = h->control,
+                        .holder = pair[1],
+                        .shared = h->shared,
+                        .kmsg = h->kmsg,
+                        .store_path = h->options->store,
+                };
+                (void) close_fd(pair[0]);
+                (void) close_fd(h->mount);
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                server_main(&s);
+        }
+        (void) close_fd(pair[1]);
+        if (pid < 0) {
+                (void) close_fd(pair[0]);
+                return -errno;
+        }
+        (void) close_fd(h->server_socket);
+        h->server_socket = pair[0];
+        h->server = pid;
+        return 0;
+}
+
+static void server_ended(Holder *h, int status) {
+        h->server = 0;
+        if (WIFEXITED(status) && (WEXITSTATUS(status) == SERVER_STOPPED || WEXITSTATUS(status) == SERVER_REFUSED)) {
+                h->stopped = true;
+                return;
+        }
+        pause_if_dying(h);
+        while (server_start(h) < 0) /* there is nothing better to do: somebody waits for these devices */
+                (void) usleep(RESTART_PAUSE_USEC);
+}
+
+static void reap(Holder *h) {
+        int status;
+        pid_t pid;
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+                if (pid == h->server)
+                        server_ended(h, status);
+}
+
+/* Whoever started us hears of the first server only. */
+static void server_ready(Holder *h, const HolderRequest *q) {
+        if (h->ready < 0)
+                return;
+        (void) dprintf(h->ready, "%u %s\n", q->disk, q->path);
+        h->ready = close_fd(h->ready);
+        if (q->disk == 0)
+                silence();
+}
+
+static void server_asks(Holder *h) {
+        HolderRequest q;
+        while (message_receive(h->server_socket, &q, sizeof(q), NULL) == 1) {
+                q.path[sizeof(q.path) - 1] = '\0';
+                if (q.op >= HOLDER_OP_MAX || q.disk >= DISK_MAX || q.node >= NODES)
+                        refuse(h, &q, -EINVAL, "the server asked for something that does not exist");
+                else if (q.op == HOLDER_CLOSE_ORIGIN)
+                        origin_keep(h, &q, -1);
+                else if (q.op == HOLDER_READY)
+                        server_ready(h, &q);
+                else
+                        job_start(h, &q);
+        }
+}
+
+static int signal_pipe[2];
+
+static void on_child(int signo) {
+        int saved = errno;
+        (void) !write(signal_pipe[1], "", 1);
+        errno = saved;
+}
+
+static void holder_loop(Holder *h) {
+        while (!h->stopped) {
+                struct pollfd p[2 + JOBS_MAX] = { { .fd = signal_pipe[0], .events = POLLIN },
+                                                  { .fd = h->server_socket, .events = POLLIN } };
+                char ignored[64];
+                for (unsigned i = 0; i < JOBS_MAX; i++)
+                        p[2 + i] = (struct pollfd) { .fd = h->jobs[i].pid ? h->jobs[i].socket : -1, .events = POLLIN };
+                (void) poll(p, 2 + JOBS_MAX, POLL_MSEC);
+                (void) !read(signal_pipe[0], ignored, sizeof(ignored));
+                server_asks(h);
+                for (unsigned i = 0; i < JOBS_MAX; i++)
+                        if (h->jobs[i].pid && (p[2 + i].revents || now_usec() > h->jobs[i].deadline_usec))
+                                job_end(h, &h->jobs[i]);
+                reap(h);
+        }
+}
+
+/* --- beginning ---------------------------------------------------------------------------------------------------- */
+
+static int say(const char *what, int r) {
+        fprintf(stderr, "vss-cow: %s: %s\n", what, strerror(-r));
+        return r;
+}
+
+/* A FUSE mount that is in no namespace: nobody can see it, unmount it or walk over it. */
+static int mount_make(int fuse) {
+        char text[16];
+        _cleanup_close_ int context = (int) syscall(SYS_fsopen, "fuse", FSOPEN_CLOEXEC);
+        (void) snprintf(text, sizeof(text), "%d", fuse);
+        if (context < 0 || syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", "vss-cow", 0) < 0 ||
+            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "fd", text, 0) < 0 ||
+            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "rootmode", "40700", 0) < 0 ||
+            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "user_id", "0", 0) < 0 ||
+            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "group_id", "0", 0) < 0 ||
+            syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+                return -errno;
+        int mount = (int) syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC,
+                                  MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+        return mount < 0 ? -errno : mount;
+}
+
+/* An empty root with nothing but /proc, through which servers reopen origins; everything of the host is let go. */
+static int namespace_leave(void) {
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("tmpfs", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=0700") < 0 ||
+            chdir("/proc") < 0 || mkdir("proc", 0700) < 0 || mkdir("old", 0700) < 0 ||
+            mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
+            syscall(SYS_pivot_root, ".", "old") < 0 || chdir("/") < 0 || umount2("/old", MNT_DETACH) < 0 ||
+            rmdir("/old") < 0)
+                return -errno;
+        return 0;
+}
+
+static int control_listen(const char *directory) {
+        struct sockaddr_un a = { .sun_family = AF_UNIX };
+        int n = snprintf(a.sun_path, sizeof(a.sun_path), "%s/control", directory);
+        if (n < 0 || (size_t) n >= sizeof(a.sun_path))
+                return -ENAMETOOLONG;
+        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        (void) unlink(a.sun_path);
+        mode_t mask = umask(0177);
+        int r = fd < 0 || bind(fd, (struct sockaddr *) &a, sizeof(a)) < 0 || listen(fd, 64) < 0 ? -errno : 0;
+        (void) umask(mask);
+        return r < 0 ? r : TAKE_FD(fd);
+}
+
+/* One server per store, whoever starts it: the lock of a file of its own, since the store's is taken by servers. */
+static int directory_claim(const char *directory) {
+        char path[ORIGIN_PATH_MAX];
+        if (mkdir(directory, 0700) < 0 && errno != EEXIST)
+                return say(directory, -errno);
+        (void) snprintf(path, sizeof(path), "%s/lock", directory);
+        int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return say(path, -errno);
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+                fprintf(stderr, "vss-cow: another vss-cow serves %s\n", directory);
+                (void) close_fd(fd);
+                return -EBUSY;
+        }
+        (void) !ftruncate(fd, 0);
+        (void) dprintf(fd, "%d\n", getpid());
+        return fd; /* open for as long as we live */
+}
+
+static void hygiene(void) {
+        _cleanup_close_ int oom = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+        if (oom < 0 || write(oom, "-1000", 5) < 0)
+                fprintf(stderr, "vss-cow: not protected against the OOM killer: %s\n", strerror(errno));
+        if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+                fprintf(stderr, "vss-cow: PR_SET_IO_FLUSHER: %s\n", strerror(errno));
+}
+
+static void holder_name(Holder *h, const uint8_t uuid[16]) {
+        (void) snprintf(h->label, sizeof(h->label), "vss-cow:%02x%02x%02x%02x:", uuid[0], uuid[1], uuid[2], uuid[3]);
+}
+
+static int holder_open(Holder *h) {
+        const ServeOptions *o = h->options;
+        char text[HOLDER_TEXT_MAX];
+        uint8_t uuid[16];
+        h->store = store_open(o->store, text, sizeof(text));
+        if (h->store < 0) {
+                fprintf(stderr, "vss-cow: %s\n", text);
+                return h->store;
+        }
+        int r = store_identify(o->store, uuid, text, sizeof(text));
+        if (r < 0) {
+                fprintf(stderr, "vss-cow: %s: %s\n", o->store, text);
+                return r;
+        }
+        holder_name(h, uuid);
+        r = directory_claim(o->directory);
+        if (r < 0)
+                return r;
+        devices_sweep(h->label);
+        h->host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+        h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        h->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+        h->shared = shared_create();
+        h->control = control_listen(o->directory);
+        if (h->host < 0 || h->fuse < 0 || h->shared < 0 || h->control < 0)
+                return say(h->fuse < 0 ? "/dev/fuse" : o->directory, h->control < 0 ? h->control : -errno);
+        r = shared_map(h->shared, &h->map);
+        if (r < 0)
+                return say("shared memory", r);
+        for (unsigned i = 0; i < DISK_MAX; i++)
+                h->map.shared->origins[i].fd = -1;
+        h->mount = mount_make(h->fuse);
+        return h->mount < 0 ? say("the FUSE mount", h->mount) : 0;
+}
+
+static void signals_set(void) {
+        struct sigaction child = { .sa_handler = on_child, .sa_flags = SA_RESTART | SA_NOCLDSTOP },
+                         ignore = { .sa_handler = SIG_IGN };
+        (void) sigaction(SIGCHLD, &child, NULL);
+        (void) sigaction(SIGPIPE, &ignore, NULL);
+        (void) sigaction(SIGHUP, &ignore, NULL);
+        (void) sigaction(SIGINT, &ignore,
+                         NULL); /* it ends through its control socket, so that nobody loses a mounted device */
+        (void) sigaction(SIGTERM, &ignore, NULL);
+}
+
+int holder_main(const ServeOptions *o) {
+        Holder h = { .options = o, .server_socket = -1, .window_usec = now_usec(), .ready = o->ready };
+        hygiene();
+        int r = holder_open(&h);
+        if (r < 0)
+                return r == -EBUSY ? 8 : r == -ENOENT ? 4 : r == -EUCLEAN ? 11 : 1;
+        if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) < 0)
+                return 1;
+        signals_set();
+        r = namespace_leave();
+        if (r < 0) {
+                (void) say("an own mount namespace", r);
+                return 1;
+        }
+        if (server_start(&h) < 0)
+                return 1;
+        holder_loop(&h);
+        return 0;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * What the server asks of the holder: everything that has to outlive the server, or that would make it wait for itself.
+ * One message is one struct over a SOCK_SEQPACKET pair; a descriptor may ride along.
+ */
+#include "providers/cow/shared.h"
+
+typedef enum HolderOp {
+        HOLDER_OPEN_ORIGIN,  /* path -> an O_PATH descriptor that the holder keeps for disk; bytes, block_size */
+        HOLDER_CLOSE_ORIGIN, /* of disk */
+        HOLDER_MAKE_DEVICE,  /* node: a loop device of its file; the holder writes its path into the node. link: if not
+                                "" */
+        HOLDER_DROP_DEVICE,  /* node: -EBUSY: in use */
+        HOLDER_READY, /* the control socket is answered; or it never will be: disk is the exit status, path says why */
+        HOLDER_OP_MAX,
+} HolderOp;
+
+enum { HOLDER_PATH_MAX = ORIGIN_PATH_MAX + 1, HOLDER_TEXT_MAX = 384 };
+
+typedef struct HolderRequest {
+        uint32_t op;
+        uint32_t disk;
+        uint32_t node; /* index */
+        uint32_t reserved;
+        uint64_t cookie; /* comes back */
+        char path[HOLDER_PATH_MAX];
+} HolderRequest;
+
+typedef struct HolderReply {
+        uint64_t cookie;
+        int32_t result;
+        uint32_t block_size; /* what direct I/O to the origin needs */
+        uint64_t bytes;
+        char text[HOLDER_TEXT_MAX]; /* with an error: what, why, what to do */
+} HolderReply;
+
+/* fd may be -1. 0 or -errno. */
+int message_send(int socket, const void *message, size_t size, int fd);
+/* 1: came; 0: nothing there; -EPIPE. *ret_fd: a new descriptor, or -1. */
+int message_receive(int socket, void *message, size_t size, int *ret_fd);
+
+typedef struct ServeOptions {
+        const char *store;     /* path */
+        const char *directory; /* for control socket and pid; made if it is missing */
+        const char *links;     /* directory of device links, "" none */
+        int ready;             /* "0 UUID\n", or an exit status and why, is written here once; -1: nowhere */
+} ServeOptions;
+
+/* Returns an exit status when the server has ended in order. */
+int holder_main(const ServeOptions *o);
+
+/* What a server needs; all of it is inherited. */
+typedef struct ServerStart {
+        SharedMap map;
+        int fuse, store, control, holder; /* store: O_PATH */
+        int shared;                       /* the memfd */
+        int kmsg;                         /* the kernel's log, the one that needs no disk; -1: none */
+        const char *store_path;
+} ServerStart;
+
+/* Never returns: the server's exit status is for the holder. */
+_Noreturn void server_main(const ServerStart *s);
+enum { SERVER_STOPPED = 0, SERVER_REFUSED = 3 /* there is no use in starting another one */ };

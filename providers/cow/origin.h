@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* Origins and stores as files: may they be what they are to be, and have they been changed behind our back? */
+#include "protocol/base.h"
+#include "providers/cow/engine.h"
+
+typedef struct OriginInfo {
+        uint64_t bytes;
+        uint32_t block_size; /* of direct I/O */
+        bool is_block;
+} OriginInfo;
+
+/*
+ * Opens path as O_PATH if it can be an origin: a regular file or a block device that nobody has mounted, attached to a
+ * loop device or uses for swap. Returns a descriptor or -errno with one line of text: what, why, what to do.
+ */
+int origin_open(const char *path, OriginInfo *ret, char *text, size_t n);
+/* The same for a store: a regular file or block device on a file system that does what is asked of it (hazards D10). */
+int store_open(const char *path, char *text, size_t n);
+/* The uuid of the store; -EUCLEAN and text when there is none in it. Reads its superblocks only. */
+int store_identify(const char *path, uint8_t ret_uuid[16], char *text, size_t n);
+/*
+ * A new open file description of what the O_PATH descriptor names, for direct I/O, locked against every other one of
+ * us. Waits until the requests of a dead predecessor have ended (they hold the lock), at most until deadline_usec.
+ */
+int file_claim(int path_fd, uint64_t deadline_usec);
+
+/* --- the stamp ---------------------------------------------------------------------------------------------------- */
+
+enum {
+        STAMP_BYTES = 88,
+        STAMP_HEAD = 80 * 1024, /* of a volume: ext4's superblock lies at 1 KiB, XFS's at 0, btrfs's at 64 KiB */
+};
+
+/*
+ * What changes whenever somebody mounts or writes the volume: of the file its inode, size and times (clean only), of
+ * the file system in it the fields of its superblock that every mount changes. Not detected: a write to a block device,
+ * or to a file while the times of the stamp are not known, that leaves the superblock as it is (dd into the middle).
+ */
+void stamp_of_head(const uint8_t *head, uint8_t stamp[STAMP_BYTES]);
+/* fd: as from file_claim(). clean: with the file's times, which count as long as nobody has it attached. */
+int stamp_of_file(int fd, bool clean, uint8_t stamp[STAMP_BYTES]);
+typedef enum StampVerdict { STAMP_SAME, STAMP_CHANGED, STAMP_UNKNOWN } StampVerdict;
+/* clean: the old one was taken when the volume was let go in order. */
+StampVerdict stamp_compare(const uint8_t before[STAMP_BYTES], const uint8_t now[STAMP_BYTES], bool clean);

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Beginning: the store and the origins are opened anew and locked, which succeeds when the last write of a dead
+ * predecessor has ended (hazards D7, D13); then the log is replayed; then what the predecessor left in the slots is
+ * carried out or answered; and only then new requests are taken. So nothing old can land on something newer.
+ */
+#include "providers/cow/server.h"
+#include "providers/cow/origin.h"
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+
+enum {
+        CLAIM_SECONDS = 60, /* a disk that takes longer for a request has other problems */
+        EVENTS_MAX = 16,
+        BUSY_ROUNDS = 32, /* of requests before somebody else is looked at */
+};
+
+/* epoll data: a pointer to a Connection, or one of these */
+enum { EVENT_RING = 1, EVENT_FUSE, EVENT_CONTROL, EVENT_HOLDER, EVENT_TIMER, EVENT_MAX };
+
+static _Noreturn void server_refuse(Server *s, int status, const char *why) {
+        HolderRequest q = { .op = HOLDER_READY, .disk = (uint32_t) status };
+        (void) snprintf(q.path, sizeof(q.path), "%s", why);
+        (void) message_send(s->start->holder, &q, sizeof(q), -1);
+        _exit(SERVER_REFUSED);
+}
+
+/* --- disks -------------------------------------------------------------------------------------------------------- */
+
+static int file_bytes(int fd, uint64_t *ret) {
+        struct stat st;
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        *ret = (uint64_t) st.st_size;
+        return S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, ret) < 0 ? -errno : 0;
+}
+
+int server_claim(Server *s, unsigned disk, int path_fd, uint64_t deadline_usec) {
+        int fd = file_claim(path_fd, deadline_usec);
+        if (fd < 0)
+                return fd;
+        int r = ring_set_file(s->ring, disk, fd);
+        if (r < 0) {
+                (void) close_fd(fd);
+                return r;
+        }
+        s->fds[disk] = fd;
+        return 0;
+}
+
+void server_let_go(Server *s, unsigned disk) {
+        Origin *o = &s->map.shared->origins[disk];
+        o->attached = 0;
+        (void) ring_set_file(s->ring, disk, -1);
+        s->fds[disk] = close_fd(s->fds[disk]);
+        HolderRequest q = { .op = HOLDER_CLOSE_ORIGIN, .disk = disk };
+        (void) message_send(s->start->holder, &q, sizeof(q), -1);
+}
+
+Node *server_node_of(Server *s, const Volume *v) {
+        VolumeInfo info;
+        engine_volume_info(v, &info);
+        Node *n = node_by_name(s->map.shared, info.name);
+        return n && n->kind == NODE_VOLUME && n->volume == info.number ? n : NULL;
+}
+
+/* --- the holder --------------------------------------------------------------------------------------------------- */
+
+void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned node, const char *path,
+                       void (*next)(Call *c, const HolderReply *p, int fd)) {
+        HolderRequest q = { .op = op, .disk = disk, .node = node, .cookie = ++s->next_cookie };
+        if (path)
+                (void) snprintf(q.path, sizeof(q.path), "%s", path);
+        if (c) {
+                c->cookie = q.cookie;
+                c->next_holder = next;
+        }
+        int r = message_send(s->start->holder, &q, sizeof(q), -1);
+        if (r < 0 && c) {
+                HolderReply p = { .cookie = q.cookie, .result = r };
+                (void) snprintf(p.text, sizeof(p.text), "the holder does not listen: %s", strerror(-r));
+                c->cookie = 0;
+                next(c, &p, -1);
+        }
+}
+
+static void holder_readable(Server *s) {
+        HolderReply p;
+        int fd = -1, r;
+        while ((r = message_receive(s->start->holder, &p, sizeof(p), &fd)) == 1) {
+                Call *c;
+                p.text[sizeof(p.text) - 1] = '\0';
+                LIST_FOREACH(c, &s->calls, link)
+                        if (c->cookie && c->cookie == p.cookie)
+                                break;
+                if (c) {
+                        c->cookie = 0;
+                        c->next_holder(c, &p, fd);
+                } else
+                        fd = close_fd(fd);
+        }
+        if (r < 0)
+                _exit(1); /* it cannot be: it outlives us */
+}
+
+void server_sweep_nodes(Server *s) {
+        SnapshotInfo info;
+        for (unsigned i = 0; i < NODES; i++) {
+                Node *n = &s->map.shared->nodes[i];
+                if (n->kind == NODE_COPY && !engine_snapshot_info(s->engine, n->snapshot, &info) && n->device[0])
+                        server_ask_holder(s, NULL, HOLDER_DROP_DEVICE, 0, i, NULL, NULL);
+        }
+}
+
+/* --- events of the engine ----------------------------------------------------------------------------------------- */
+
+static void engine_event(void *userdata, EngineEvent event, const uint8_t id[16], const char *text) {
+        static const char *const words[ENGINE_EVENT_MAX] = {
+                [ENGINE_STORE_LOST] = "the store is lost, its snapshots are void, volumes go on",
+                [ENGINE_SNAPSHOT_DROPPED] = "a snapshot was dropped",
+                [ENGINE_SNAPSHOT_DAMAGED] = "a snapshot is damaged",
+                [ENGINE_FLUSH_FAILED] = "a volume cannot be flushed",
+                [ENGINE_STORE_LOW] = "the store is nearly full",
+        };
+        char line[512];
+        int n = snprintf(line, sizeof(line), "<3>vss-cow: %s: %s\n", words[event] ?: "event", text);
+        const Server *s = userdata;
+        if (s->start->kmsg >= 0)
+                (void) !write(s->start->kmsg, line, (size_t) MIN_OF(n, (int) sizeof(line) - 1));
+}
+
+/* --- beginning ---------------------------------------------------------------------------------------------------- */
+
+typedef struct Waiting {
+        Reply reply;
+        bool came;
+        int result;
+} Waiting;
+
+static void waiting_came(Reply *r, int result) {
+        Waiting *w = r->owner;
+        w->came = true;
+        w->result = result;
+}
+
+static Reply *waiting_begin(Waiting *w) {
+        *w = (Waiting) { .reply = { .done = waiting_came, .owner = w } };
+        return &w->reply;
+}
+
+static int waiting_end(Server *s, Waiting *w) {
+        while (!w->came) {
+                int r = ring_wait(s->ring);
+                if (r < 0)
+                        return r;
+        }
+        return w->result;
+}
+
+static void engine_begin(Server *s) {
+        EngineOptions o = { .event = engine_event, .userdata = s, .shared = &s->map.shared->engine };
+        char why[HOLDER_PATH_MAX];
+        Waiting w;
+        int r = ring_new(&s->ring);
+        r = r < 0 ? r : server_claim(s, DISK_STORE, s->start->store, now_usec() + CLAIM_SECONDS * USEC_PER_SEC);
+        r = r < 0 ? r : file_bytes(s->fds[DISK_STORE], &s->store_bytes);
+        if (r < 0) {
+                (void) snprintf(why, sizeof(why), "the store cannot be opened: %s", strerror(-r));
+                server_refuse(s, r == -EWOULDBLOCK || r == -EBUSY ? 8 : 1, why);
+        }
+        (void) ring_register_memory(s->ring, s->map.areas, (size_t) SLOTS * SLOT_BYTES);
+        o.disk = ring_disk(s->ring);
+        o.store_bytes = s->store_bytes;
+        r = engine_new(&o, &s->engine);
+        if (r < 0)
+                server_refuse(s, 1, "out of memory");
+        engine_open(s->engine, waiting_begin(&w));
+        r = waiting_end(s, &w);
+        if (r < 0)
+                server_refuse(s,
+                              r == -EUCLEAN         ? 11 :
+                              r == -EPROTONOSUPPORT ? 10 :
+                                                      1,
+                              w.reply.message[0] ? w.reply.message : strerror(-r));
+}
+
+/* Volumes the predecessor had attached; if one of them cannot be had, its requests are answered with EIO. */
+static void origins_begin(Server *s) {
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++) {
+                const Origin *o = &s->map.shared->origins[disk];
+                Volume *v = o->attached ? engine_volume_by_number(s->engine, o->volume) : NULL;
+                Waiting w;
+                if (!v)
+                        continue;
+                int r = server_claim(s, disk, o->fd, now_usec() + CLAIM_SECONDS * USEC_PER_SEC);
+                if (r == 0) {
+                        engine_attach(s->engine, v, disk, waiting_begin(&w));
+                        r = waiting_end(s, &w);
+                }
+                if (r < 0)
+                        engine_event(s, ENGINE_FLUSH_FAILED, s->map.shared->nodes[0].snapshot,
+                                     "an origin cannot be opened again");
+        }
+}
+
+static int watch(Server *s, int fd, uint32_t events, uint64_t what) {
+        struct epoll_event e = { .events = events, .data = { .u64 = what } };
+        return epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
+}
+
+static int events_begin(Server *s) {
+        s->epoll = epoll_create1(EPOLL_CLOEXEC);
+        s->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        if (s->epoll < 0 || s->timer < 0)
+                return -errno;
+        int r = watch(s, ring_eventfd(s->ring), EPOLLIN | EPOLLET, EVENT_RING);
+        r = r < 0 ? r : watch(s, s->start->fuse, EPOLLIN, EVENT_FUSE);
+        r = r < 0 ? r : watch(s, s->start->control, EPOLLIN, EVENT_CONTROL);
+        r = r < 0 ? r : watch(s, s->start->holder, EPOLLIN, EVENT_HOLDER);
+        return r < 0 ? r : watch(s, s->timer, EPOLLIN, EVENT_TIMER);
+}
+
+static void server_ready(Server *s) {
+        HolderRequest q = { .op = HOLDER_READY };
+        EngineStats stats;
+        engine_stats(s->engine, &stats);
+        const uint8_t *u = stats.uuid;
+        (void) snprintf(q.path, sizeof(q.path), "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+                        u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
+                        u[15]);
+        (void) message_send(s->start->holder, &q, sizeof(q), -1);
+}
+
+/* --- the loop ----------------------------------------------------------------------------------------------------- */
+
+static void timer_set(Server *s, uint64_t at_usec) {
+        struct itimerspec t = {};
+        if (at_usec != USEC_INFINITY) {
+                t.it_value.tv_sec = (time_t) (at_usec / USEC_PER_SEC);
+                t.it_value.tv_nsec = (long) (at_usec % USEC_PER_SEC * NSEC_PER_USEC) + 1;
+        }
+        (void) timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &t, NULL);
+}
+
+static void event_handle(Server *s, uint64_t what) {
+        uint64_t ignored;
+        switch (what) {
+        case EVENT_RING:
+        case EVENT_FUSE: /* both are looked at in every round */
+                break;
+        case EVENT_CONTROL:
+                control_accept(s);
+                break;
+        case EVENT_HOLDER:
+                holder_readable(s);
+                break;
+        case EVENT_TIMER:
+                (void) !read(s->timer, &ignored, sizeof(ignored));
+                break;
+        default:
+                control_readable((Connection *) (uintptr_t) what);
+        }
+}
+
+static void events_handle(Server *s, int timeout) {
+        struct epoll_event e[EVENTS_MAX];
+        int n = epoll_wait(s->epoll, e, EVENTS_MAX, timeout);
+        bool other = false;
+        for (int i = 0; i < n; i++) {
+                event_handle(s, e[i].data.u64);
+                other = other || (e[i].data.u64 != EVENT_RING && e[i].data.u64 != EVENT_FUSE);
+        }
+        if (other)
+                timer_set(s, control_expire(s));
+}
+
+static void server_loop(Server *s) {
+        for (unsigned busy = 0; !s->ended;) {
+                int requests = front_dispatch(s->front);
+                int ended = ring_dispatch(s->ring);
+                if (ended < 0 || (requests < 0 && requests != -ENODEV))
+                        _exit(1);
+                if (requests + ended > 0 && ++busy < BUSY_ROUNDS)
+                        continue;
+                busy = 0;
+                events_handle(s, requests + ended > 0 ? 0 : -1);
+        }
+}
+
+static void hygiene(void) {
+        (void) mlockall(MCL_CURRENT | MCL_FUTURE); /* without it a page-in may wait for what we serve */
+        (void) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+        (void) prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
+}
+
+_Noreturn void server_main(const ServerStart *start) {
+        static Server s;
+        s.start = start;
+        LIST_INIT(&s.connections);
+        LIST_INIT(&s.calls);
+        for (unsigned i = 0; i < DISK_MAX; i++)
+                s.fds[i] = -EBADF;
+        hygiene();
+        if (shared_map(start->shared, &s.map) < 0)
+                server_refuse(&s, 1, "no shared memory");
+        /* answers to a dead server's questions must not be taken for answers to ours */
+        s.next_cookie = (uint64_t) s.map.shared->servers << 32;
+        engine_begin(&s);
+        origins_begin(&s);
+        if (front_new(start->fuse, &s.map, s.engine, &s.front) < 0 || events_begin(&s) < 0)
+                server_refuse(&s, 1, "out of memory or descriptors");
+        server_ready(&s);
+        server_loop(&s);
+        _exit(SERVER_STOPPED);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * The server: one thread that owns the engine, the ring, the FUSE front and the control connections. When it dies, its
+ * memory is gone and nothing else.
+ */
+#include "providers/cow/control.h"
+#include "providers/cow/fuse.h"
+#include "providers/cow/holder.h"
+#include "providers/cow/ring.h"
+
+typedef struct Server Server;
+typedef struct Connection Connection;
+typedef struct Call Call;
+
+struct Connection {
+        LIST_ENTRY(Connection) link;
+        Server *server;
+        int fd;
+        Call *call;     /* the request under way; its answer goes here */
+        uint64_t token; /* of its hold, 0: none */
+        uint64_t hold_deadline_usec;
+};
+
+/* One request of a control connection, until it is answered. Everything it does goes through steps of its own. */
+struct Call {
+        LIST_ENTRY(Call) link;
+        Server *server;
+        Connection *connection; /* NULL: it hung up; the call goes on to its end */
+        json_object *request, *answer;
+        Reply reply;     /* of the engine, for its present step */
+        uint64_t cookie; /* of the holder's answer it waits for, 0: none */
+        void (*next)(Call *c, int result);
+        void (*next_holder)(Call *c, const HolderReply *p, int fd); /* takes fd */
+        Volume *volume;
+        unsigned disk, node;
+        uint64_t token;
+        Member *members;
+        uint64_t before; /* a figure from the beginning */
+};
+
+struct Server {
+        const ServerStart *start;
+        SharedMap map;
+        Ring *ring;
+        Engine *engine;
+        Front *front;
+        int epoll, timer;
+        int fds[DISK_MAX]; /* claimed origins, and the store */
+        uint64_t store_bytes;
+        LIST_HEAD(, Connection) connections;
+        LIST_HEAD(, Call) calls;
+        unsigned n_connections;
+        uint64_t next_cookie;
+        bool ended, stamping; /* stamping: a checkpoint for new stamps is under way */
+        Reply stamp_reply;
+        char store_path[ORIGIN_PATH_MAX + 1];
+};
+
+/* server.c */
+int server_claim(Server *s, unsigned disk, int path_fd, uint64_t deadline_usec);
+void server_let_go(Server *s, unsigned disk);
+Node *server_node_of(Server *s, const Volume *v);
+void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned node, const char *path,
+                       void (*next)(Call *c, const HolderReply *p, int fd));
+/* Copies that are shown and no longer exist are taken down. */
+void server_sweep_nodes(Server *s);
+
+/* control-serve.c */
+void control_accept(Server *s);
+void control_readable(Connection *c);
+void connection_close(Connection *c);
+/* Opens the gates of holds whose time is up; when the next one is, or USEC_INFINITY. */
+uint64_t control_expire(Server *s);
+/* Answers and frees. message: with an error. */
+void call_end(Call *c, int result, const char *message);
+/* The next step of c is next(), with the engine's answer to what is started with &c->reply. */
+Reply *call_step(Call *c, void (*next)(Call *c, int result));
+
+/* control-volume.c */
+void control_volume_create(Call *c);
+void control_volume_attach(Call *c);
+void control_volume_detach(Call *c);
+void control_volume_remove(Call *c);
+void control_expose(Call *c);
+void control_hide(Call *c);
+void control_stop(Call *c);
+
+/* control-copy.c */
+void control_hold(Call *c);
+void control_snapshot(Call *c);
+void control_release(Call *c);
+void control_clear_mark(Call *c);
+void control_abort(Call *c);
+void control_list(Call *c);
+void control_delete(Call *c);
