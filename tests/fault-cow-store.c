@@ -45,9 +45,10 @@ END_TEST
 
 static void flip_must_show(Made *m, uint64_t byte, unsigned bit) {
         m->bytes[byte] ^= (uint8_t) (1u << bit);
-        Verdict v = verdict_of(m);
-        ck_assert_msg(v.damages > 0, "bit %u of byte %lu of block %lu went unnoticed", bit, byte % BLOCK_SIZE,
-                      byte / BLOCK_SIZE);
+        Verdict v = verdict_of(m); /* number 42 is the newest: its second copy and the first of 43 may be torn */
+        bool super = byte / BLOCK_SIZE == made_super(2) || byte / BLOCK_SIZE == made_super(1);
+        ck_assert_msg(v.damages > 0 || (super && v.notes > 0), "bit %u of byte %lu of block %lu went unnoticed", bit,
+                      byte % BLOCK_SIZE, byte / BLOCK_SIZE);
         m->bytes[byte] ^= (uint8_t) (1u << bit);
 }
 
@@ -155,7 +156,8 @@ START_TEST(test_lost_copies_of_the_superblock) {
                                 memset(made_at(&m, made_super(n)), 0, BLOCK_SIZE);
                 Verdict v = verdict_of(&m);
                 bool pair = (mask & 5) == 5 || (mask & 10) == 10;
-                ck_assert_uint_gt(v.damages, 0);
+                ck_assert_uint_gt(v.damages + v.notes, 0);
+                ck_assert_msg((v.damages == 0) == ((mask & 9) == 0 && mask != 0), "mask %u: %s", mask, v.first);
                 ck_assert_msg(mask == 15 || (v.concerned != 0) == pair, "mask %u", mask);
                 made_done(&m);
         }
@@ -181,6 +183,8 @@ static bool is_used(const Made *m, uint64_t block) {
 /* Data of the last record and what nobody points to may be exchanged without anybody's loss; all else must show. */
 static bool must_show(const Made *m, uint64_t block) {
         uint64_t segment = block / MADE_SEGMENT_BLOCKS;
+        if (block == made_super(1) || block == made_super(2)) /* as if torn */
+                return false;
         return is_used(m, block) && !(block >= m->record[4] && block < m->log_end) && segment < 8 &&
                block != m->record[3];
 }
