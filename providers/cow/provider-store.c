@@ -209,9 +209,9 @@ int cow_program(struct vss_call *c, char *const *arguments, char *first_line, si
                 return cow_fail(c, r, "cannot start vss-cow: %s", strerror(-r));
         r = wait_program(pid, deadline);
         if (r != 0)
-                return cow_fail(c, r == -ETIME ? r : -EIO, "vss-cow %s %s; vssd's log has its reason%s%s",
-                                arguments[0], r == -ETIME ? "did not answer in time" : "failed",
-                                line[0] ? ": " : "", line[0] ? line : "");
+                return cow_fail(c, r == -ETIME ? r : -EIO, "vss-cow %s %s; vssd's log has its reason%s%s", arguments[0],
+                                r == -ETIME ? "did not answer in time" : "failed", line[0] ? ": " : "",
+                                line[0] ? line : "");
         if (first_line)
                 (void) snprintf(first_line, size, "%s", line);
         return 0;
@@ -334,9 +334,10 @@ int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object *
         if (r == -ETIME || r == -EPIPE || r == -EPROTO)
                 cow_store_done(s);
         if (r < 0)
-                return cow_fail(c, r, "%s", error.message[0] ? error.message :
-                                            r == -ETIME      ? "vss-cow did not answer in time" :
-                                            r == -EPIPE      ? "vss-cow ended in the middle of a request" :
-                                                               strerror(-r));
+                return cow_fail(c, r, "%s",
+                                error.message[0] ? error.message :
+                                r == -ETIME      ? "vss-cow did not answer in time" :
+                                r == -EPIPE      ? "vss-cow ended in the middle of a request" :
+                                                   strerror(-r));
         return 0;
 }
