@@ -37,7 +37,7 @@ static uint64_t seed_now;
 static void found_say(const char *message, uint64_t seed, uint64_t states) {
         found_now->runs = seed + 1;
         found_now->states = states;
-        (void) snprintf(found_now->message, sizeof(found_now->message), "%s", message);
+        (void) snprintf(found_now->message, sizeof(found_now->message), "%.190s", message);
 }
 
 static void found_by_signal(int signal_number) {
@@ -62,6 +62,7 @@ static void child_seed(uint64_t seed, uint64_t *states) {
         case 3: /* in a store that is full */
                 o.tiny = true;
                 o.volume_blocks = 8 + (unsigned) (seed / 4 % 8);
+                o.upkeep = seed % 8 == 3;
                 break;
         default:
                 break;
@@ -109,9 +110,9 @@ static bool mutation_is_found(int point, uint64_t runs) {
 }
 
 int main(int argc, char **argv) {
-        static const struct option options[] = {
-                { "only", required_argument, NULL, 'o' }, { "runs", required_argument, NULL, 'r' }, { 0 }
-        };
+        static const struct option options[] = { { "only", required_argument, NULL, 'o' },
+                                                 { "runs", required_argument, NULL, 'r' },
+                                                 { 0 } };
         const char *only = NULL;
         uint64_t runs = RUNS_MAX;
         unsigned found = 0, tried = 0;

@@ -53,6 +53,7 @@ static bool run_seed(uint64_t seed, bool trace, Totals *t) {
                 o.features &= ~(unsigned) FEATURE_VOLUMES;
         o.roomy = seed % 8 == 3;
         o.tiny = seed % 8 == 7;
+        o.upkeep = seed % 16 == 7;
         if (getenv("STATE_IN"))
                 o.state_in = (unsigned) atoi(getenv("STATE_IN"));
         seed_now = seed;
@@ -130,7 +131,9 @@ static void say(World *w, Word word) {
 
 /* number names the sequence in base 8, and in its last bit whether one operation ends before the next begins. */
 static bool run_sequence(uint64_t number, unsigned length, bool trace, Totals *t) {
-        WorldOptions o = { .seed = number, .state_in = 1, .volumes = 1, .volume_blocks = 8, .roomy = true, .trace = trace };
+        WorldOptions o = {
+                .seed = number, .state_in = 1, .volumes = 1, .volume_blocks = 8, .roomy = true, .trace = trace
+        };
         World *w = world_new(&o);
         bool together = number & 1;
         uint64_t rest = number >> 1;
@@ -179,9 +182,12 @@ typedef struct Wish {
 
 static bool wish_parse(int argc, char **argv, Wish *wish) {
         static const struct option options[] = {
-                { "seed", required_argument, NULL, 's' },    { "from", required_argument, NULL, 'f' },
-                { "states", required_argument, NULL, 'n' },  { "minutes", required_argument, NULL, 'm' },
-                { "trace", no_argument, NULL, 't' },         { "exhaustive", required_argument, NULL, 'e' },
+                { "seed", required_argument, NULL, 's' },
+                { "from", required_argument, NULL, 'f' },
+                { "states", required_argument, NULL, 'n' },
+                { "minutes", required_argument, NULL, 'm' },
+                { "trace", no_argument, NULL, 't' },
+                { "exhaustive", required_argument, NULL, 'e' },
                 { 0 },
         };
         for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * I/O and allocations of the copy-on-write engine that fail: the first, the second, and so on, until a run gets through
- * without meeting the failure. Whatever happens, nothing hangs or crashes, volumes go on, no block is wrong, and a store
- * that was lost never shows a snapshot as good again. Then each of the promises for itself.
+ * without meeting the failure. Whatever happens, nothing hangs or crashes, volumes go on, no block is wrong, and a
+ * store that was lost never shows a snapshot as good again. Then each of the promises for itself.
  *
  *   fault-cow [--only=NAME] [--nth=N]: one of them, with a trace
  */
@@ -37,7 +37,9 @@ static const Plan plans[] = {
         { "store-read-once", { .disk = DISK_STORE, .ops = READS, .error = EIO }, .cut = true },
         { "store-read-for-ever", { .disk = DISK_STORE, .ops = READS, .error = EIO, .permanent = true }, .cut = true },
         { "store-allocate-once", { .disk = DISK_STORE, .ops = ALLOCATES, .error = ENOSPC }, .cut = true },
-        { "store-allocate-for-ever", { .disk = DISK_STORE, .ops = ALLOCATES, .error = ENOSPC, .permanent = true }, .cut = true },
+        { "store-allocate-for-ever",
+          { .disk = DISK_STORE, .ops = ALLOCATES, .error = ENOSPC, .permanent = true },
+          .cut = true },
         { "origin-read-once", { .disk = 1, .ops = READS, .error = EIO }, .cut = true },
         { "origin-read-for-ever", { .disk = 1, .ops = READS, .error = EIO, .permanent = true }, .cut = true },
         { "origin-write-once", { .disk = 1, .ops = WRITES, .error = EIO }, .cut = true },
@@ -119,9 +121,9 @@ static bool plan_run(const Plan *p, uint64_t only_nth) {
 }
 
 int main(int argc, char **argv) {
-        static const struct option options[] = {
-                { "only", required_argument, NULL, 'o' }, { "nth", required_argument, NULL, 'n' }, { 0 }
-        };
+        static const struct option options[] = { { "only", required_argument, NULL, 'o' },
+                                                 { "nth", required_argument, NULL, 'n' },
+                                                 { 0 } };
         const char *only = NULL;
         uint64_t nth = 0;
         bool good = true;

@@ -172,8 +172,8 @@ bool check_volumes_cut(World *w, const SimDisk *d, bool resolve) {
                 for (uint32_t k = 0; k < v->oracle.n && !w->failed; k++) {
                         bool whole;
                         uint64_t version = content_version(data + (size_t) k * SIM_SECTOR, &whole);
-                        if (whole && (resolve ? oracle_cut(&v->oracle, k, version) :
-                                                oracle_survives(&v->oracle, k, version)))
+                        if (whole &&
+                            (resolve ? oracle_cut(&v->oracle, k, version) : oracle_survives(&v->oracle, k, version)))
                                 continue;
                         oracle_describe(&v->oracle, k, text, sizeof(text));
                         world_fail(w, "%s sector %u is %s%" PRIx64 " after a power cut and may be:%s", v->name, k,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The core as the tests of faults have it: built with -DCOW_MUTATIONS, and with its calls of malloc() and the like under
- * other names (see meson.build), so that an allocation of the core can fail and one of the simulator does not.
+ * The core as the tests of faults have it: built with -DCOW_MUTATIONS, and with its calls of malloc() and the like
+ * under other names (see meson.build), so that an allocation of the core can fail and one of the simulator does not.
  */
 #include <stdint.h>
 

@@ -42,7 +42,7 @@ struct SimDisk {
         Disk disk;
         SimRandom random;
         Image seen[DISK_MAX], stable[DISK_MAX];
-        unsigned n_disks; /* highest number + 1 */
+        unsigned n_disks;                /* highest number + 1 */
         UnstableList unstable[DISK_MAX]; /* in order of execution */
         Flight *flights;
         unsigned n_flights, flights_size;
@@ -523,9 +523,8 @@ SimDisk *sim_disk_cut(const SimDisk *d, SimCut how, uint64_t seed) {
 
         c.likely = likely[sim_below(&c.random, ELEMENTSOF(likely))];
         c.shorn = sim_chance(&c.random, 1, 4);
-        c.limit = how == SIM_CUT_PREFIX || how == SIM_CUT_BUT_ONE ?
-                          sim_below(&c.random, (uint32_t) pieces_of(d) + 1) :
-                          0;
+        c.limit = how == SIM_CUT_PREFIX || how == SIM_CUT_BUT_ONE ? sim_below(&c.random, (uint32_t) pieces_of(d) + 1) :
+                                                                    0;
         new->n_disks = d->n_disks;
         new->trace = d->trace;
         for (unsigned i = 0; i < d->n_disks; i++) {

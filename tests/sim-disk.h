@@ -5,8 +5,8 @@
  * storage. A write shows when the scheduler executes it, at a random moment between submit() and done(); it is stable
  * when a flush that began after its done() has ended, or it was IO_WRITE_DURABLE and is done. When the power goes, of
  * everything else any subset of 512-byte pieces has reached the platter: of two writes to the same place the later one
- * wins if both did. What is submitted and not yet executed may have reached it too. Sectors of the store may themselves be
- * torn. One I/O of 24 is slow: hundreds of others pass it.
+ * wins if both did. What is submitted and not yet executed may have reached it too. Sectors of the store may themselves
+ * be torn. One I/O of 24 is slow: hundreds of others pass it.
  *
  * Images are pages that are shared between copies, so that a crash state costs what differs.
  */
@@ -34,8 +34,8 @@ typedef enum SimCut {
         SIM_CUT_WHOLE,  /* each write or not */
         SIM_CUT_ALL,
         SIM_CUT_NONE,
-        SIM_CUT_LAST,   /* only the last write */
-        SIM_CUT_PREFIX, /* the first so many pieces */
+        SIM_CUT_LAST,    /* only the last write */
+        SIM_CUT_PREFIX,  /* the first so many pieces */
         SIM_CUT_BUT_ONE, /* all but one piece */
         SIM_CUT_MAX,
 } SimCut;

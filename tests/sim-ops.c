@@ -82,7 +82,8 @@ static void change_ended(SimOp *op, Vol *v, int result) {
         const Request *q = &op->request;
         WriteEnd end = result < 0 || op->kind == OP_DISCARD ? WRITE_MAYBE : q->fua ? WRITE_DURABLE : WRITE_DONE;
         if (v->hold >= 0 && v->held)
-                world_fail(w, "#%u: a %s of %s ended while its gate was closed", op->number, op_name(op->kind), v->name);
+                world_fail(w, "#%u: a %s of %s ended while its gate was closed", op->number, op_name(op->kind),
+                           v->name);
         if (result < 0 && !may_fail(w, v, result))
                 world_fail(w, "#%u: %s of %s: %s", op->number, op_name(op->kind), v->name, strerror(-result));
         oracle_write_ends(&v->oracle, op->begun, q->offset, q->length, end);

@@ -65,9 +65,7 @@ static void sector_add(const Oracle *o, Sector *s, uint64_t version) {
                 if (!s->list)
                         abort();
         }
-        s->list[s->n++] = (Candidate) {
-                .version = version, .begun = o->now, .ended = FOR_EVER, .replaced = FOR_EVER
-        };
+        s->list[s->n++] = (Candidate) { .version = version, .begun = o->now, .ended = FOR_EVER, .replaced = FOR_EVER };
 }
 
 uint64_t oracle_write_begins(Oracle *o, uint64_t offset, uint64_t length, const uint64_t *versions) {

@@ -4,14 +4,12 @@
 
 const char *op_name(SimOpKind kind) {
         static const char *const names[OP_KINDS] = {
-                "read",    "write",    "zero",    "discard", "flush",      "snap-read",
-                "hold",    "snapshot", "delete",  "delete-set", "commit-set", "checkpoint",
-                "collect", "attach",   "detach",  "create",  "remove",     "policy",
-                "unverified", "open",  "stop",
+                "read",     "write",  "zero",       "discard",    "flush",      "snap-read", "hold",
+                "snapshot", "delete", "delete-set", "commit-set", "checkpoint", "collect",   "attach",
+                "detach",   "create", "remove",     "policy",     "unverified", "open",      "stop",
         };
         return names[kind];
 }
-
 
 enum { WORLD_POLICIES = POLICY_MAX };
 
@@ -310,7 +308,8 @@ void snapshot_begin(World *w, unsigned hold, unsigned mask, bool stale, bool pen
                 h->state = HOLD_SNAPPING;
                 h->left &= ~mask;
         }
-        engine_snapshot(w->engine, stale ? sim_random(&w->random) : h->token, op->set, w->next_id, members, n, &op->reply);
+        engine_snapshot(w->engine, stale ? sim_random(&w->random) : h->token, op->set, w->next_id, members, n,
+                        &op->reply);
 }
 
 void delete_begin(World *w, unsigned snap) {
@@ -453,12 +452,15 @@ static void snaps_random(World *w) {
 void upkeep_random(World *w) {
         unsigned features = w->options.features;
         uint32_t x = sim_below(&w->random, 100);
+        if (w->options.upkeep && sim_chance(&w->random, 2, 3))
+                x = 76 + x % 15;
         if (x < 55) {
                 unsigned i = sim_below(&w->random, WORLD_HOLDS);
                 if (w->holds[i].state != HOLD_FREE)
                         hold_random(w, i);
                 else if (i == 0 || features & FEATURE_SETS)
-                        hold_begin(w, features & FEATURE_SETS ? (unsigned) sim_random(&w->random) : 1u << sim_below(&w->random, 3));
+                        hold_begin(w, features & FEATURE_SETS ? (unsigned) sim_random(&w->random) :
+                                                                1u << sim_below(&w->random, 3));
         } else if (x < 58) {
                 if (w->volumes[0].state == VOL_PRESENT)
                         snapshot_begin(w, 0, 1, true, false);

@@ -40,12 +40,13 @@ typedef enum Feature {
 
 typedef struct WorldOptions {
         uint64_t seed;
-        unsigned steps;    /* of the disk */
-        unsigned state_in; /* one boundary of so many becomes a crash state; 0: none */
-        unsigned features; /* FEATURE_* */
+        unsigned steps;                  /* of the disk */
+        unsigned state_in;               /* one boundary of so many becomes a crash state; 0: none */
+        unsigned features;               /* FEATURE_* */
         unsigned volumes, volume_blocks; /* 0: as the seed says */
         bool roomy;                      /* the store never runs full */
         bool tiny;                       /* … and here it always is */
+        bool upkeep;                     /* hardly a moment without a checkpoint or a merge */
         bool trace;
         bool may_lose; /* I/O fails: the store may be lost, snapshots void */
 } WorldOptions;
@@ -80,9 +81,9 @@ typedef struct Vol {
         VolAttach attach;
         Volume *handle;
         Oracle oracle;
-        int hold;           /* index, -1: none */
-        uint64_t *held;     /* what it held when the hold was complete */
-        unsigned snaps_made; /* ever */
+        int hold;              /* index, -1: none */
+        uint64_t *held;        /* what it held when the hold was complete */
+        unsigned snaps_made;   /* ever */
         uint64_t flush_failed; /* moment; 0: never */
 } Vol;
 
@@ -133,8 +134,8 @@ typedef struct SimOp {
         unsigned volume, snap, hold;
         bool bad; /* it has to fail */
         uint8_t set[16];
-        uint64_t begun;      /* moment of the volume's oracle */
-        uint64_t *versions;  /* of what it writes, WORLD_BUFFER / SIM_SECTOR */
+        uint64_t begun;     /* moment of the volume's oracle */
+        uint64_t *versions; /* of what it writes, WORLD_BUFFER / SIM_SECTOR */
         uint8_t *buffer;
         bool answered;
         int result;
@@ -156,9 +157,9 @@ struct World {
         unsigned busy, depth;
         uint64_t next_version, next_id, next_number;
         uint64_t boundary;
-        bool lost;  /* the store said so */
-        bool refused; /* it could not be opened, and I/O fails */
-        bool quiet; /* nothing new is begun */
+        bool lost;     /* the store said so */
+        bool refused;  /* it could not be opened, and I/O fails */
+        bool quiet;    /* nothing new is begun */
         bool dropping; /* the crash state under way dropped snapshots: its store was full */
         bool failed;
         char message[512];

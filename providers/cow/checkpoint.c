@@ -327,6 +327,8 @@ static void step_manifest(Engine *e) {
         uint32_t bytes = manifest_size(e), pages = (bytes + BLOCK_SIZE - 1) / BLOCK_SIZE;
 
         c->ref.bytes = bytes;
+        if (!ORDER(SUPERBLOCK_BEFORE_REUSE))
+                segments_release_begin(e);
         int r = meta_take(e, pages, pages, &c->ref.place);
         c->manifest = r < 0 ? NULL : block_alloc(pages);
         if (!c->manifest) {

@@ -276,7 +276,7 @@ static void record_compact(Record *r) {
 /* False: there is no room before the next checkpoint. */
 static bool record_place(Engine *e, Record *r) {
         uint32_t blocks = r->head_blocks + r->payload_blocks;
-        uint32_t usable = e->list_durable - (ORDER(LAST_SEGMENT_KEPT) ? 1 : 0);
+        uint32_t usable = e->list_durable - 1;
 
         assert(blocks <= e->segment_blocks);
         if (e->log_block + blocks > e->segment_blocks) {

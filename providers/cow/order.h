@@ -23,7 +23,6 @@
         X(DELETE_DURABLE_BEFORE_EFFECT) /* I5 */ \
         X(GENERATION_BEFORE_RECORDS)    /* a new generation is durable before its first record */ \
         X(PAYLOAD_CHECKED_AT_REPLAY)    /* a record whose payload is torn is none */ \
-        X(LAST_SEGMENT_KEPT)            /* the last reserved segment is not used before the next checkpoint */ \
         X(BITS_LOADED_BEFORE_USE)       /* after a start: what the store already has is known before a write asks */
 
 typedef enum OrderPoint {

@@ -83,6 +83,7 @@ void segments_release_begin(Engine *e) {
                 } else {
                         s->kind = SEGMENT_FREE;
                         e->free_segments++;
+                        e->segment_hint = i; /* and no turn of the others hides it */
                 }
         }
 }
