@@ -10,14 +10,30 @@
 /* --- superblocks -------------------------------------------------------------------------------------------------- */
 
 /*
- * Copies 0 and 2 have even numbers, 1 and 3 odd ones, except in a store that was lost: there all four say so. A write
- * that a power cut stopped leaves one copy as it was, not one that is wrong.
+ * Number N goes to copy N % 2 and then, when that is durable, to copy 2 + N % 2. So where N is the newest there is, a
+ * power cut can have torn the second copy of N, or the first of N + 1, and no other. A store that was lost says so in
+ * all four at once.
  */
+static bool copy_may_be_torn(const Image *i, unsigned n) {
+        const struct superblock *s = i->super;
+        const ImageCopy *partner = &i->copies[(n + 2) % 4];
+        if (!i->copies[n].read)
+                return false;
+        if (s->state == STORE_LOST)
+                return true;
+        bool second = n == 2 + s->number % 2, next = n == (s->number + 1) % 2;
+        return partner->valid &&
+               ((second && partner->super.number == s->number) || (next && partner->super.number == s->number - 1));
+}
+
+/* Copies 0 and 2 have even numbers, 1 and 3 odd ones. */
 static void check_copy(Check *c, unsigned n) {
         const ImageCopy *copy = &c->image.copies[n];
         const struct superblock *s = c->image.super, *own = &copy->super;
         if (!copy->valid) {
-                check_say(c, true, "superblock", copy->block, "copy %u: %s", n, copy->why);
+                bool torn = copy_may_be_torn(&c->image, n);
+                check_say(c, !torn, "superblock", copy->block, "copy %u: %s%s", n, copy->why,
+                          torn ? " (as if the power went while it was written)" : "");
                 return;
         }
         if (memcmp(own->uuid, s->uuid, sizeof(s->uuid)) != 0 || own->segments != s->segments ||
@@ -28,6 +44,14 @@ static void check_copy(Check *c, unsigned n) {
                           own->number);
 }
 
+/* The newest but one is in the other pair. */
+static bool pair_is_old(const Check *c, unsigned n) {
+        const ImageCopy *a = &c->image.copies[n], *b = &c->image.copies[n + 2];
+        uint64_t newest = c->image.super->number;
+        uint64_t number = MAX_OF(a->valid ? a->super.number : 0, b->valid ? b->super.number : 0);
+        return c->image.super->state != STORE_LOST && number + 1 < newest;
+}
+
 static void check_pairs(Check *c) {
         const ImageCopy *copies = c->image.copies;
         for (unsigned n = 0; n < 2; n++)
@@ -35,7 +59,9 @@ static void check_pairs(Check *c) {
                         check_say(c, true, "superblock", UINT64_MAX,
                                   "copies %u and %u are both gone: a newer one may be", n, n + 2);
                         check_concerns_range(c, 0, UINT64_MAX, UINT32_MAX);
-                }
+                } else if (pair_is_old(c, n))
+                        check_say(c, true, "superblock", copies[n].block, "copies %u and %u are older than they can be",
+                                  n, n + 2);
 }
 
 static void check_superblocks(Check *c) {

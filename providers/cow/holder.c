@@ -172,12 +172,10 @@ static void job_end(Holder *h, Job *j) {
         j->pid = 0; /* reaped with the others */
 }
 
-/* Nobody reads what we say any more, and our descriptors must not keep a terminal or a pipe busy. */
-static void silence(void) {
-        int null = open("/proc/self/fd/0", O_RDWR | O_CLOEXEC); /* /dev is gone: what we had as input is /dev/null */
-        for (int i = 1; null >= 0 && i < 3; i++)
-                (void) dup2(null, i);
-        (void) close_fd(null);
+/* Nobody reads what we say any more, and our descriptors must not keep a terminal or a pipe open. 0 is /dev/null. */
+void silence(void) {
+        (void) dup2(STDIN_FILENO, STDOUT_FILENO);
+        (void) dup2(STDIN_FILENO, STDERR_FILENO);
 }
 
 /* --- the server --------------------------------------------------------------------------------------------------- */

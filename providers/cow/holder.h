@@ -50,6 +50,8 @@ typedef struct ServeOptions {
 /* Returns an exit status when the server has ended in order. */
 int holder_main(const ServeOptions *o);
 
+void silence(void);
+
 /* What a server needs; all of it is inherited. */
 typedef struct ServerStart {
         SharedMap map;
