@@ -50,6 +50,14 @@ static void found_by_signal(int signal_number) {
 
 static void child_seed(uint64_t seed, uint64_t *states) {
         WorldOptions o = { .seed = seed, .steps = STEPS, .state_in = 8, .features = FEATURE_ALL };
+        if (seed % 8 == 4) { /* deaths in the middle of upkeep */
+                o.features = FEATURE_KILLS | FEATURE_DELETE | FEATURE_UPKEEP;
+                o.upkeep = true;
+                o.accidents = 30;
+                o.state_in = 3;
+                o.volumes = 1;
+                o.volume_blocks = 8;
+        }
         switch (seed % 4) {
         case 1: /* long lives */
                 o.features &= ~(unsigned) (FEATURE_CUTS | FEATURE_KILLS | FEATURE_STOPS);

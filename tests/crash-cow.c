@@ -54,6 +54,7 @@ static bool run_seed(uint64_t seed, bool trace, Totals *t) {
         o.roomy = seed % 8 == 3;
         o.tiny = seed % 8 == 7;
         o.upkeep = seed % 16 == 7;
+        o.accidents = seed % 16 == 11 ? 20 : 1;
         if (getenv("STATE_IN"))
                 o.state_in = (unsigned) atoi(getenv("STATE_IN"));
         seed_now = seed;
