@@ -234,7 +234,7 @@ int check_store(Check *c, Source *s) {
         if (!c->image.super) {
                 for (unsigned n = 0; n < SUPER_COPIES; n++)
                         check_say(c, true, "superblock", c->image.copies[n].block, "copy %u: %s", n,
-                                  c->image.copies[n].why[0] ? c->image.copies[n].why : "nobody knows where it is");
+                                  c->image.copies[n].why);
                 check_say(c, true, "superblock", UINT64_MAX, "%s: this is not a store, or it was destroyed",
                           c->image.why);
                 return 0;
