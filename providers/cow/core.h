@@ -237,6 +237,7 @@ struct Volume {
         Hold *hold;        /* the gate is closed */
         uint32_t writing;  /* writes past the gate */
         uint32_t requests; /* all that is under way, reads of its copies too */
+        uint32_t queued;   /* … and what has no op yet */
         STAILQ_HEAD(, Request) gated;
         Reply *detach_reply;
         Io detach_flush;
@@ -512,6 +513,7 @@ struct Engine {
         Segment *segments;
         uint32_t free_segments, segment_hint;
         uint64_t super_number, generation, next_run;
+        uint32_t super_torn; /* bit i: copy i was not valid when the store was opened, and was not written since */
         uint32_t epoch, next_volume;
         uint64_t policy;
         ManifestRef manifest; /* the durable one */

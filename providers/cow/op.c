@@ -280,9 +280,10 @@ void engine_submit(Engine *e, Request *q) {
                 STAILQ_INSERT_TAIL(&q->volume->gated, q, link);
                 return;
         }
-        if (STAILQ_EMPTY(&e->free_ops))
+        if (STAILQ_EMPTY(&e->free_ops)) {
+                q->volume->queued++;
                 STAILQ_INSERT_TAIL(&e->waiting, q, link);
-        else
+        } else
                 op_begin(e, q);
 }
 
@@ -290,6 +291,7 @@ void ops_start_waiting(Engine *e) {
         Request *q;
         while (!STAILQ_EMPTY(&e->free_ops) && (q = STAILQ_FIRST(&e->waiting))) {
                 STAILQ_REMOVE_HEAD(&e->waiting, link);
+                q->volume->queued--;
                 engine_submit(e, q); /* its gate may have closed */
         }
 }
