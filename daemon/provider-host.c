@@ -9,7 +9,8 @@
  *
  * Of root's capabilities these remain, for the providers that storage needs: SYS_ADMIN (mount, snapshot and device
  * ioctls, trusted attributes), DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER and CHOWN (copies belong to anybody), MKNOD
- * (device nodes), IPC_LOCK, SYS_NICE and SYS_RESOURCE (the window: locked memory, scheduling, I/O flusher).
+ * (device nodes), IPC_LOCK, SYS_NICE and SYS_RESOURCE (the window: locked memory, scheduling, I/O flusher), SYS_CHROOT
+ * (vss-cow, which is started from here, enters mount namespaces).
  */
 #include "daemon/capabilities.h"
 #include "daemon/child.h"
@@ -46,8 +47,8 @@ static Host host = { .fd = -EBADF };
 /* Errors of the contract; see vss-provider.h. */
 static int normalize(int r) {
         static const int known[] = {
-                ENOMEM, EINVAL, EACCES,  ENOENT, ENOSPC,    EDQUOT, EOPNOTSUPP, EBUSY,
-                EIO,    ESTALE, EUCLEAN, EXDEV,  ECANCELED, ETIME,  EAGAIN,     EPERM,  EEXIST,
+                ENOMEM, EINVAL,  EACCES, ENOENT,    ENOSPC, EDQUOT, EOPNOTSUPP, EBUSY,  EIO,
+                ESTALE, EUCLEAN, EXDEV,  ECANCELED, ETIME,  EAGAIN, EPERM,      EEXIST,
         };
         if (r >= 0)
                 return r;
@@ -364,8 +365,7 @@ static int handle_storage(Host *h) {
         call_begin(h, &c);
         if (q->op == VSS_WIRE_STORAGE_GC)
                 return call_end(h, &c, p->storage_gc(h->provider.state, &c, q->name, &h->reply.free_bytes));
-        return call_end(h, &c,
-                        p->storage_set(h->provider.state, &c, q->name, q->size_bytes, text_or_null(q->text)));
+        return call_end(h, &c, p->storage_set(h->provider.state, &c, q->name, q->size_bytes, text_or_null(q->text)));
 }
 
 enum {
@@ -523,7 +523,7 @@ static int serve(Host *h) {
 
 static const unsigned capabilities[] = {
         CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,       CAP_CHOWN,
-        CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE,
+        CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE, CAP_SYS_CHROOT,
 };
 
 int main(int argc, char *argv[]) {

@@ -9,8 +9,8 @@
  * during the call only. Times are microseconds. A call returns 0 (open: a descriptor) or one of -ENOMEM -EINVAL -EACCES
  * -ENOENT -ENOSPC -EDQUOT -EOPNOTSUPP -EBUSY -EIO -ESTALE -EUCLEAN -EXDEV -ECANCELED -ETIME -EEXIST, -EAGAIN (a veto
  * that may be retried), -EPERM (a final veto); anything else is reported as -EREMOTEIO ("the provider failed"), the
- * text of struct vss_call.message kept. Later versions only append members; struct_size tells which ones the other side knows.
- * Everything here is since 1.0.
+ * text of struct vss_call.message kept. Later versions only append members; struct_size tells which ones the other side
+ * knows. Everything here is since 1.0.
  */
 #include <stdint.h>
 
@@ -130,8 +130,8 @@ struct vss_storage {
         char fault[32];           /* "" or one word why it is out of service */
 };
 
-enum {                                  /* struct vss_engine_volume.flags */
-       VSS_ENGINE_VOLUME_ATTACHED = 1,  /* device shows it */
+enum {                                 /* struct vss_engine_volume.flags */
+       VSS_ENGINE_VOLUME_ATTACHED = 1, /* device shows it */
 };
 
 /* One volume that a provider made (VSS_CAP_VOLUMES). Given to vss_engine_volume_fn, which copies what it keeps. */

@@ -30,8 +30,8 @@ enum vss_wire_op {
         VSS_WIRE_UNMOUNT,
         VSS_WIRE_OPEN,
         VSS_WIRE_DIFF,
-        VSS_WIRE_CLEAR_MARK, /* of a set: drop the "uncommitted" mark, the last step of creation (hazards B4, D15) */
-        VSS_WIRE_INVENTORY,  /* → items: kind = storage areas, then volumes of the provider's own */
+        VSS_WIRE_CLEAR_MARK,    /* of a set: drop the "uncommitted" mark, the last step of creation (hazards B4, D15) */
+        VSS_WIRE_INVENTORY,     /* → items: kind = storage areas, then volumes of the provider's own */
         VSS_WIRE_VOLUME_CREATE, /* name, path = origin, volume = store, size_bytes = its size, text = front end, fs_type
                                    = policy */
         VSS_WIRE_VOLUME_ATTACH, /* name → one volume */

@@ -88,19 +88,6 @@ static void say_delete(World *w) {
                 }
 }
 
-/* Hold, snapshot, release, each when the one before has ended. */
-static void say_snapshot(World *w) {
-        hold_begin(w, 1);
-        while (!w->failed && w->holds[0].state == HOLD_ASKED && world_step(w))
-                ;
-        if (w->holds[0].state != HOLD_COMPLETE)
-                return;
-        snapshot_begin(w, 0, 1, false, false);
-        while (!w->failed && w->holds[0].state == HOLD_SNAPPING && world_step(w))
-                ;
-        hold_release(w, 0);
-}
-
 static void say(World *w, Word word) {
         SimOp *op;
         switch (word) {
@@ -114,7 +101,7 @@ static void say(World *w, Word word) {
                 say_write(w, 5, 22);
                 break;
         case SNAPSHOT:
-                say_snapshot(w);
+                world_snapshot(w);
                 break;
         case DELETE:
                 say_delete(w);
@@ -141,7 +128,7 @@ static bool run_sequence(uint64_t number, unsigned length, bool trace, Totals *t
         (void) alarm(60);
         w->options.state_in = 0;
         if (world_make(w)) {
-                say_snapshot(w);
+                world_snapshot(w);
                 w->options.state_in = 1;
                 for (unsigned i = 0; i < length && !w->failed; i++, rest /= WORDS) {
                         say(w, (Word) (rest % WORDS));

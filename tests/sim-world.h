@@ -206,6 +206,8 @@ void delete_begin(World *w, unsigned snap);
 void set_begin(World *w, SimOpKind kind, const uint8_t set[16]);
 void volume_begin(World *w, SimOpKind kind, unsigned volume);
 void store_begin(World *w, SimOpKind kind);
+/* Hold, snapshot, release of volume 0, each when the one before has ended. */
+void world_snapshot(World *w);
 /* The engine said by itself that a hold is over, or a snapshot gone. */
 void world_event(void *userdata, EngineEvent event, const uint8_t id[16], const char *text);
 const char *op_name(SimOpKind kind);

@@ -274,6 +274,7 @@ struct Hold {
 bool volume_preserves(const Volume *v);
 /* None of its copies can be trusted any more; made durable by the next checkpoint. */
 void volume_damaged(Engine *e, Volume *v, const char *why);
+void volume_flush_failed(Volume *v, int error);
 /* NULL: it was removed. */
 Volume *volume_by_volblock(Engine *e, uint64_t volblock);
 bool volume_needs(const Volume *v, uint32_t after_epoch, uint32_t epoch); /* a live one in (after, epoch] */
@@ -355,6 +356,7 @@ void log_control(Engine *e, Control *c);
 void log_pump(Engine *e);
 /* There is no room for what waits, and none to be had: what is not a block is answered with -ENOSPC. */
 void log_refuse(Engine *e);
+bool log_is_stuck(const Engine *e); /* more checkpoints would change nothing by themselves */
 /* The store is lost: nothing waits for records any more. */
 void log_abandon(Engine *e);
 
@@ -573,13 +575,6 @@ struct Engine {
         Reply *stop_reply;
         EngineStats stats;
 };
-
-/* More checkpoints would change nothing by themselves. */
-enum { LOG_FRUITLESS_MAX = 2 }; /* what the first has found free, the second can take */
-
-static inline bool log_is_stuck(const Engine *e) {
-        return e->log_stalled && e->log_fruitless >= LOG_FRUITLESS_MAX;
-}
 
 static inline uint64_t segment_first_block(const Engine *e, uint32_t segment) {
         return (uint64_t) segment * e->segment_blocks;

@@ -81,16 +81,12 @@ static void op_passed(Io *io, int result) {
         op_finish(op, result < 0 ? result : 0);
 }
 
-/* A flush that failed once may not succeed later: the kernel forgets what it could not write (hazards D8). */
 static void op_flushed(Io *io, int result) {
         Op *op = io->owner;
         Volume *v = op->volume;
         engine_io_done(op->engine, io);
-        if (result < 0 && !v->flush_failed) {
-                v->flush_failed = true;
-                event_say(op->engine, ENGINE_FLUSH_FAILED, v->uuid, "%s: the origin could not be flushed: %s", v->name,
-                          strerror(-result));
-        }
+        if (result < 0)
+                volume_flush_failed(v, result);
         op_finish(op, result < 0 ? result : 0);
 }
 

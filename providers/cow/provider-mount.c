@@ -83,7 +83,8 @@ static int btrfs_check(struct vss_call *c, int mount_fd, const char *device) {
         if (mount_fd < 0)
                 return access("/sys/fs/btrfs/features/temp_fsid", F_OK) >= 0 ?
                                0 :
-                               cow_fail(c, -EOPNOTSUPP, "this kernel cannot mount a copy of a btrfs beside the "
+                               cow_fail(c, -EOPNOTSUPP,
+                                        "this kernel cannot mount a copy of a btrfs beside the "
                                         "original (Linux 6.7 can); read it as a device");
         _cleanup_close_ int fd = openat(mount_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         struct btrfs_ioctl_dev_info_args info = { .devid = 1 };

@@ -99,8 +99,10 @@ int cow_origin_check(struct vss_call *c, const char *name, const char *origin, c
         char canonical[PATH_MAX];
         struct stat st;
         if (strchr(origin, '\\'))
-                return cow_fail(c, -EOPNOTSUPP, "%s: an origin's path has no backslash, control character or byte that "
-                                "is not UTF-8", origin);
+                return cow_fail(c, -EOPNOTSUPP,
+                                "%s: an origin's path has no backslash, control character or byte that "
+                                "is not UTF-8",
+                                origin);
         if (!realpath(origin, canonical) || stat(canonical, &st) < 0)
                 return cow_fail(c, errno == ENOTDIR ? -ENOENT : -errno, "origin %s: %s", origin, strerror(errno));
         if (strlen(canonical) >= size)

@@ -209,17 +209,26 @@ int cow_program(struct vss_call *c, char *const *arguments, char *first_line, si
                 return cow_fail(c, r, "cannot start vss-cow: %s", strerror(-r));
         r = wait_program(pid, deadline);
         if (r != 0)
-                return cow_fail(c, r == -ETIME ? r : -EIO, "vss-cow %s %s; vssd's log has its reason%s%s",
-                                arguments[0], r == -ETIME ? "did not answer in time" : "failed",
-                                line[0] ? ": " : "", line[0] ? line : "");
+                return cow_fail(c, r == -ETIME ? r : -EIO, "vss-cow %s %s; vssd's log has its reason%s%s", arguments[0],
+                                r == -ETIME ? "did not answer in time" : "failed", line[0] ? ": " : "",
+                                line[0] ? line : "");
         if (first_line)
                 (void) snprintf(first_line, size, "%s", line);
         return 0;
 }
 
+/* Where device links go: two instances never meet. */
+static void links_directory(char *ret, size_t size) {
+        const char *runtime = directory_of("RUNTIME_DIRECTORY", "/run/vss");
+        if (streq(runtime, "/run/vss"))
+                (void) snprintf(ret, size, "--links=/dev/vss");
+        else
+                (void) snprintf(ret, size, "--links=%s/dev", runtime);
+}
+
 static int start_server(struct vss_call *c, const CowStore *s, const char *directory) {
         char id[VSS_ID_SIZE] = "", line[256];
-        char store[sizeof(s->path) + 16], where[LIMIT_PATH_BYTES + 16];
+        char store[sizeof(s->path) + 16], where[LIMIT_PATH_BYTES + 16], links[LIMIT_PATH_BYTES + 16];
         int r = cow_store_identify(s->path, id);
         if (r < 0 || !streq(id, s->id))
                 return cow_fail(c, r == -ENOENT ? -ENOENT : -EIO, "the store of %s is not at %s: %s", s->id, s->path,
@@ -229,7 +238,8 @@ static int start_server(struct vss_call *c, const CowStore *s, const char *direc
                 return cow_fail(c, r, "cannot make %s: %s", directory, strerror(-r));
         (void) snprintf(store, sizeof(store), "--store=%s", s->path);
         (void) snprintf(where, sizeof(where), "--directory=%s", directory);
-        return cow_program(c, (char *[]) { (char *) "serve", store, where, NULL }, line, sizeof(line));
+        links_directory(links, sizeof(links));
+        return cow_program(c, (char *[]) { (char *) "serve", store, where, links, NULL }, line, sizeof(line));
 }
 
 static int take_lock(struct vss_call *c, const char *id, int *ret) {
@@ -334,9 +344,10 @@ int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object *
         if (r == -ETIME || r == -EPIPE || r == -EPROTO)
                 cow_store_done(s);
         if (r < 0)
-                return cow_fail(c, r, "%s", error.message[0] ? error.message :
-                                            r == -ETIME      ? "vss-cow did not answer in time" :
-                                            r == -EPIPE      ? "vss-cow ended in the middle of a request" :
-                                                               strerror(-r));
+                return cow_fail(c, r, "%s",
+                                error.message[0] ? error.message :
+                                r == -ETIME      ? "vss-cow did not answer in time" :
+                                r == -EPIPE      ? "vss-cow ended in the middle of a request" :
+                                                   strerror(-r));
         return 0;
 }

@@ -160,8 +160,9 @@ int cow_volume_remove(void *state, struct vss_call *c, const char *name) {
         if (r >= 0 && k.volume.flags & VSS_ENGINE_VOLUME_ATTACHED)
                 r = cow_fail(c, -EBUSY, "volume %s is attached: `vssctl volume detach %s` first", name, name);
         else if (r >= 0 && k.volume.snapshots > 0 && !force)
-                r = cow_fail(c, -EBUSY, "volume %s has %u snapshots, which would go with it: delete them or use --force",
-                             name, k.volume.snapshots);
+                r = cow_fail(c, -EBUSY,
+                             "volume %s has %u snapshots, which would go with it: delete them or use --force", name,
+                             k.volume.snapshots);
         else if (r >= 0 && !(c->flags & VSS_CALL_READ_ONLY)) {
                 json_object *q = request_for("volume-remove", name);
                 json_add_bool(q, "force", force);

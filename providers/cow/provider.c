@@ -85,8 +85,10 @@ static int cow_probe(void *state, struct vss_call *c, const struct vss_volume *v
                 ret->capabilities = cow_capabilities(state);
                 ret->free_bytes = json_get_uint(status, "free_bytes", UINT64_MAX);
                 if (!isempty(json_get_string(status, "fault", "")))
-                        r = cow_fail(c, -EIO, "the store of volume %s at %s is lost: detach the volume, remove it "
-                                     "with --force and create it again", name, s.path);
+                        r = cow_fail(c, -EIO,
+                                     "the store of volume %s at %s is lost: detach the volume, remove it "
+                                     "with --force and create it again",
+                                     name, s.path);
         }
         (void) json_object_put(status);
         cow_store_done(&s);
@@ -107,8 +109,7 @@ static int take_store(CowStore *s, unsigned *ret) {
         return 0;
 }
 
-static int cow_begin_prepare(void *state, struct vss_call *c, const struct vss_volume *v,
-                             const struct vss_request *q) {
+static int cow_begin_prepare(void *state, struct vss_call *c, const struct vss_volume *v, const struct vss_request *q) {
         if (set.n_members == VSS_VOLUMES_MAX)
                 return cow_fail(c, -EDQUOT, "%s would be volume %d of the set, %d are allowed", v->name,
                                 VSS_VOLUMES_MAX + 1, VSS_VOLUMES_MAX);

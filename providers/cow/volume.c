@@ -18,6 +18,15 @@ Volume *volume_by_volblock(Engine *e, uint64_t volblock) {
         return v;
 }
 
+/* A flush that failed once may not succeed later: the kernel forgets what it could not write (hazards D8). */
+void volume_flush_failed(Volume *v, int error) {
+        if (v->flush_failed)
+                return;
+        v->flush_failed = true;
+        event_say(v->engine, ENGINE_FLUSH_FAILED, v->uuid, "%s: the origin could not be flushed: %s", v->name,
+                  strerror(-error));
+}
+
 Volume *engine_volume_by_number(Engine *e, unsigned number) {
         Volume *v;
         TAILQ_FOREACH(v, &e->volumes, link)
@@ -187,7 +196,9 @@ static void detach_flushed(Io *io, int result) {
         Waiter *w;
 
         engine_io_done(e, io);
-        if (result < 0 || v->flush_failed) {
+        if (result < 0)
+                volume_flush_failed(v, result);
+        if (v->flush_failed) {
                 v->detaching = false;
                 reply_done(r, -EIO, "%s: the origin could not be flushed: %s", v->name,
                            strerror(result < 0 ? -result : EIO));
