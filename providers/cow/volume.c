@@ -235,6 +235,10 @@ void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r) {
         volume_progress(e, v);
 }
 
+void engine_volume_stamp(Engine *e, Volume *v, const uint8_t stamp[88]) {
+        memcpy(v->stamp, stamp, sizeof(v->stamp));
+}
+
 void engine_volume_unverified(Engine *e, Volume *v, Reply *r) {
         Copy *c;
         TAILQ_FOREACH(c, &e->copies, link)
