@@ -76,7 +76,6 @@ static inline int entry_compare(uint64_t a_volblock, uint32_t a_epoch, uint64_t 
                 return a_volblock < b_volblock ? -1 : 1;
         return a_epoch < b_epoch ? -1 : a_epoch > b_epoch;
 }
-
 /* --- segments (segment.c) ----------------------------------------------------------------------------------------- */
 
 typedef struct Segment {
