@@ -539,8 +539,7 @@ struct Engine {
         uint32_t list[LOG_LIST_MAX];            /* segments of the log */
         uint32_t list_n, list_durable, list_at; /* length; what the durable manifest has; where we are */
         uint32_t log_block;
-        uint32_t tail_used,
-                log_fruitless; /* segments entered since the last checkpoint; checkpoints without new ones */
+        uint32_t tail_used, log_fruitless; /* segments entered, checkpoints in vain, since one brought room */
         uint32_t inflight[INFLIGHT_BUCKETS];
 
         /* the index */
