@@ -108,10 +108,9 @@ struct Volume {
         BitPage **pages;
         uint64_t n_pages;
 
-        Hold *hold;        /* the gate is closed */
-        uint32_t writing;  /* writes past the gate */
-        uint32_t requests; /* all that is under way, reads of its copies too */
-        uint32_t queued;   /* … and what has no op yet */
+        Hold *hold;                /* the gate is closed */
+        uint32_t writing;          /* writes past the gate */
+        uint32_t requests, queued; /* all that is under way, reads of its copies too; and what has no op yet */
         STAILQ_HEAD(, Request) gated;
         Reply *detach_reply;
         Io detach_flush;
@@ -386,8 +385,7 @@ struct Engine {
         Segment *segments;
         uint32_t free_segments, segment_hint;
         uint64_t super_number, generation, next_run;
-        uint32_t super_torn; /* bit i: copy i was not valid when the store was opened, and was not written since */
-        uint32_t epoch, next_volume;
+        uint32_t epoch, next_volume, super_torn; /* bit i: copy i was not valid at the start, nor written since */
         uint64_t policy;
         ManifestRef manifest; /* the durable one */
 
@@ -409,13 +407,12 @@ struct Engine {
         uint32_t unsettled;              /* entries of records that are not in memory yet */
         uint32_t in_flight;              /* records with the disk */
         bool log_stalled;                /* the reserved segments are used up; a checkpoint brings new ones */
-        uint32_t log_fruitless;          /* checkpoints in a row that did not */
-        bool log_full;                   /* … and nothing else could help: what needs a record is refused */
+        bool log_full;                   /* … and nothing could: what needs a record is refused */
         uint64_t next_sequence, durable;
         uint32_t list[LOG_LIST_MAX];            /* segments of the log */
         uint32_t list_n, list_durable, list_at; /* length; what the durable manifest has; where we are */
         uint32_t log_block;
-        uint32_t tail_used; /* segments entered since the last checkpoint */
+        uint32_t tail_used, log_fruitless; /* segments entered, checkpoints in vain, since one brought room */
         uint32_t inflight[INFLIGHT_BUCKETS];
 
         /* the index */
