@@ -148,8 +148,8 @@ def measure(program, rounds, directory):
         memory = cow.memory()
         for i in range(rounds):
             one = {}
-            for what in (killed, cut):
-                fio(cow.device, bs="4k", iodepth=32, io_size=ROUND_WRITES * 4 * KIB, randseed=10 + i)
+            for k, what in enumerate((killed, cut)):  # blocks that nobody wrote before
+                fio(cow.device, bs="4k", iodepth=32, io_size=ROUND_WRITES * 4 * KIB, randseed=3, offset=(2 * i + k) * 4 * KIB)
                 one.update(what(cow))
             got.append(one)
     finally:
