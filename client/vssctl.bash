@@ -13,7 +13,8 @@ __vssctl_verbs() { vssctl --help 2>/dev/null | sed -n '/^Verbs:/,/^Options/s/^  
 # __vssctl_ask VERB FILTER: what the service knows, never asking for a password, never for long
 __vssctl_ask() {
         command -v jq >/dev/null || return 0
-        timeout 3 vssctl --json --no-ask-password --timeout=2 "$1" 2>/dev/null | jq -r "$2" 2>/dev/null
+        # shellcheck disable=SC2086
+        timeout 3 vssctl --json --no-ask-password --timeout=2 $1 2>/dev/null | jq -r "$2" 2>/dev/null
 }
 
 __vssctl_sets() { __vssctl_ask sets '.sets[] | select(.state != "deleted") | .id, (.labels.alias // empty)'; }
@@ -34,8 +35,9 @@ __vssctl_values() {
         --type) printf '%s\n' copy full incremental differential log ;;
         --closure) printf '%s\n' extend strict ignore ;;
         --on-writer-failure) printf '%s\n' abort degrade ;;
+        --frontend) printf '%s\n' auto fuse ublk ;;
         --host | -H) compgen -A hostname ;;
-        --manifest | --svg) return 1 ;;
+        --manifest | --svg | --origin | --store) return 1 ;;
         *) ;;
         esac
 }
@@ -63,6 +65,8 @@ __vssctl_operands() {
                 ;;
         complete | cancel | timeline) __vssctl_reply "$2" "$(__vssctl_sets)" ;;
         writers) __vssctl_reply "$2" "$(__vssctl_writers)" ;;
+        volume) __vssctl_reply "$2" "$(printf '%s\n' create attach detach remove list; __vssctl_ask 'volume list' '.volumes[].name')" ;;
+        storage) __vssctl_reply "$2" list ;;
         report) compopt -o default 2>/dev/null ;;
         *) ;;
         esac

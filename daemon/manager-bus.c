@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* org.vssd.Vss1.Manager: the vtable, its properties and Reload. */
 #include "daemon/create-bus.h"
+#include "daemon/engine-bus.h"
 #include "daemon/manager-private.h"
 #include "daemon/options-bus.h"
 #include "daemon/results-bus.h"
@@ -9,8 +10,13 @@
 #include "protocol/busutil.h"
 
 /* One word for each thing a client may want to know before it asks for it. */
-static char *const features[] = { (char *) "auto-recovery",       (char *) "bound-mounts", (char *) "components",
-                                  (char *) "declarative-writers", (char *) "plan",         NULL };
+static char *const features[] = { (char *) "auto-recovery",
+                                  (char *) "bound-mounts",
+                                  (char *) "components",
+                                  (char *) "declarative-writers",
+                                  (char *) "engine-volumes",
+                                  (char *) "plan",
+                                  NULL };
 
 typedef struct ReloadCall {
         bool dry_run;
@@ -108,6 +114,17 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("DeleteSnapshots", SD_BUS_ARGS("a{sv}", selector, "a{sv}", options),
                                 SD_BUS_RESULT("a(sss)", results), method_delete_snapshots, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("CreateVolume", SD_BUS_ARGS("s", name, "s", origin, "a{sv}", options),
+                                SD_BUS_RESULT("s", device), method_create_volume, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("AttachVolume", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_RESULT("s", device),
+                                method_attach_volume, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DetachVolume", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_NO_RESULT,
+                                method_detach_volume, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("RemoveVolume", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_NO_RESULT,
+                                method_remove_volume, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListEngine", SD_BUS_ARGS("a{sv}", options),
+                                SD_BUS_RESULT("aa{sv}", volumes, "aa{sv}", storage), method_list_engine,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Reload", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_reload,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL_WITH_ARGS("SetEnded", SD_BUS_ARGS("o", set, "s", id, "s", state, "a{sv}", details), 0),

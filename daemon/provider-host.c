@@ -9,7 +9,8 @@
  *
  * Of root's capabilities these remain, for the providers that storage needs: SYS_ADMIN (mount, snapshot and device
  * ioctls, trusted attributes), DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER and CHOWN (copies belong to anybody), MKNOD
- * (device nodes), IPC_LOCK, SYS_NICE and SYS_RESOURCE (the window: locked memory, scheduling, I/O flusher).
+ * (device nodes), IPC_LOCK, SYS_NICE and SYS_RESOURCE (the window: locked memory, scheduling, I/O flusher), SYS_CHROOT
+ * (vss-cow, which is started from here, enters mount namespaces).
  */
 #include "daemon/capabilities.h"
 #include "daemon/child.h"
@@ -46,8 +47,8 @@ static Host host = { .fd = -EBADF };
 /* Errors of the contract; see vss-provider.h. */
 static int normalize(int r) {
         static const int known[] = {
-                ENOMEM, EINVAL, EACCES,  ENOENT, ENOSPC,    EDQUOT, EOPNOTSUPP, EBUSY,
-                EIO,    ESTALE, EUCLEAN, EXDEV,  ECANCELED, ETIME,  EAGAIN,     EPERM,
+                ENOMEM, EINVAL,  EACCES, ENOENT,    ENOSPC, EDQUOT, EOPNOTSUPP, EBUSY,  EIO,
+                ESTALE, EUCLEAN, EXDEV,  ECANCELED, ETIME,  EAGAIN, EPERM,      EEXIST,
         };
         if (r >= 0)
                 return r;
@@ -267,6 +268,106 @@ static int handle_diff(Host *h) {
                         h->provider.table.diff(h->provider.state, &c, h->request.path, h->request.snapshot, h->fd));
 }
 
+/* Storage areas and volumes, straight onto the socket like copies. */
+static int storage_found(const struct vss_storage *item, void *userdata) {
+        Host *h = userdata;
+        struct vss_wire_reply *reply = &h->reply;
+        struct vss_storage s = {};
+        memcpy(&s, item, MIN_OF((size_t) item->struct_size, sizeof(s)));
+        reply_begin(h);
+        reply->more = 1;
+        reply->kind = VSS_WIRE_IS_STORAGE;
+        reply->max_bytes = s.max_bytes;
+        reply->used_bytes = s.used_bytes;
+        reply->allocated_bytes = s.allocated_bytes;
+        copy_text(reply->name, sizeof(reply->name), s.id, sizeof(s.id));
+        copy_text(reply->path, sizeof(reply->path), s.path, sizeof(s.path));
+        copy_text(reply->policy, sizeof(reply->policy), s.policy, sizeof(s.policy));
+        copy_text(reply->fault, sizeof(reply->fault), s.fault, sizeof(s.fault));
+        return child_send(CHILD_SOCKET_FD, reply, sizeof(*reply), -1);
+}
+
+static void volume_fill(struct vss_wire_reply *reply, const struct vss_engine_volume *item) {
+        struct vss_engine_volume v = {};
+        memcpy(&v, item, MIN_OF((size_t) item->struct_size, sizeof(v)));
+        reply->kind = VSS_WIRE_IS_VOLUME;
+        reply->size_bytes = v.size_bytes;
+        reply->attached = v.flags & VSS_ENGINE_VOLUME_ATTACHED ? 1 : 0;
+        reply->snapshots = v.snapshots;
+        copy_text(reply->id, sizeof(reply->id), v.id, sizeof(v.id));
+        copy_text(reply->name, sizeof(reply->name), v.name, sizeof(v.name));
+        copy_text(reply->path, sizeof(reply->path), v.origin, sizeof(v.origin));
+        copy_text(reply->device, sizeof(reply->device), v.device, sizeof(v.device));
+        copy_text(reply->storage, sizeof(reply->storage), v.storage, sizeof(v.storage));
+        copy_text(reply->frontend, sizeof(reply->frontend), v.frontend, sizeof(v.frontend));
+        copy_text(reply->fault, sizeof(reply->fault), v.fault, sizeof(v.fault));
+}
+
+static int volume_found(const struct vss_engine_volume *item, void *userdata) {
+        Host *h = userdata;
+        reply_begin(h);
+        h->reply.more = 1;
+        volume_fill(&h->reply, item);
+        return child_send(CHILD_SOCKET_FD, &h->reply, sizeof(h->reply), -1);
+}
+
+static int handle_inventory(Host *h) {
+        const struct vss_provider *p = &h->provider.table;
+        struct vss_call c;
+        call_begin(h, &c);
+        int r = p->storage_list ? p->storage_list(h->provider.state, &c, storage_found, h) : 0;
+        if (r >= 0 && p->volume_list)
+                r = p->volume_list(h->provider.state, &c, volume_found, h);
+        reply_begin(h);
+        return call_end(h, &c, r);
+}
+
+static int handle_volume_create(Host *h) {
+        const struct vss_wire_request *q = &h->request;
+        const struct vss_volume_options o = {
+                .struct_size = sizeof(o),
+                .store = text_or_null(q->volume),
+                .frontend = text_or_null(q->text),
+                .policy = text_or_null(q->fs_type),
+                .store_max_bytes = q->size_bytes,
+        };
+        struct vss_call c;
+        call_begin(h, &c);
+        return call_end(h, &c, h->provider.table.volume_create(h->provider.state, &c, q->name, q->path, &o));
+}
+
+static int handle_volume(Host *h) {
+        const struct vss_provider *p = &h->provider.table;
+        struct vss_engine_volume v = { .struct_size = sizeof(v) };
+        struct vss_call c;
+        int r;
+        if (!p->volume_create || !p->volume_attach || !p->volume_detach || !p->volume_remove)
+                return unsupported(h, "make volumes");
+        if (h->request.op == VSS_WIRE_VOLUME_CREATE)
+                return handle_volume_create(h);
+        call_begin(h, &c);
+        if (h->request.op == VSS_WIRE_VOLUME_DETACH)
+                return call_end(h, &c, p->volume_detach(h->provider.state, &c, h->request.name));
+        if (h->request.op == VSS_WIRE_VOLUME_REMOVE)
+                return call_end(h, &c, p->volume_remove(h->provider.state, &c, h->request.name));
+        r = p->volume_attach(h->provider.state, &c, h->request.name, &v);
+        if (r >= 0)
+                volume_fill(&h->reply, &v);
+        return call_end(h, &c, r);
+}
+
+static int handle_storage(Host *h) {
+        const struct vss_provider *p = &h->provider.table;
+        const struct vss_wire_request *q = &h->request;
+        struct vss_call c;
+        if (q->op == VSS_WIRE_STORAGE_SET ? !p->storage_set : !p->storage_gc)
+                return unsupported(h, "manage storage areas");
+        call_begin(h, &c);
+        if (q->op == VSS_WIRE_STORAGE_GC)
+                return call_end(h, &c, p->storage_gc(h->provider.state, &c, q->name, &h->reply.free_bytes));
+        return call_end(h, &c, p->storage_set(h->provider.state, &c, q->name, q->size_bytes, text_or_null(q->text)));
+}
+
 enum {
         NEEDS_SET = 1 << 0,
         NEEDS_SNAPSHOT = 1 << 1,
@@ -275,7 +376,8 @@ enum {
         NEEDS_FD = 1 << 4,
         OF_SEQUENCE = 1 << 5, /* a step whose order matters; may come again where REPEATS is said */
         REPEATS = 1 << 6,
-        ENDS = 1 << 7, /* the set is over for this process */
+        ENDS = 1 << 7,       /* the set is over for this process */
+        NEEDS_NAME = 1 << 8, /* of a volume of the provider's own or a storage area */
 };
 
 static const struct {
@@ -302,6 +404,13 @@ static const struct {
         [VSS_WIRE_UNMOUNT] = { handle_mount, NEEDS_PATH },
         [VSS_WIRE_OPEN] = { handle_open, NEEDS_SNAPSHOT },
         [VSS_WIRE_DIFF] = { handle_diff, NEEDS_SNAPSHOT | NEEDS_FD },
+        [VSS_WIRE_INVENTORY] = { handle_inventory, 0 },
+        [VSS_WIRE_VOLUME_CREATE] = { handle_volume, NEEDS_NAME | NEEDS_PATH },
+        [VSS_WIRE_VOLUME_ATTACH] = { handle_volume, NEEDS_NAME },
+        [VSS_WIRE_VOLUME_DETACH] = { handle_volume, NEEDS_NAME },
+        [VSS_WIRE_VOLUME_REMOVE] = { handle_volume, NEEDS_NAME },
+        [VSS_WIRE_STORAGE_SET] = { handle_storage, NEEDS_NAME },
+        [VSS_WIRE_STORAGE_GC] = { handle_storage, NEEDS_NAME },
 };
 
 static int reject(Host *h, const char *why) {
@@ -314,7 +423,8 @@ static int check_order(Host *h, unsigned flags) {
         unsigned op = h->request.op;
         if (h->set[0] && !streq(h->set, h->request.set))
                 return reject(h, "this process works for another set");
-        if (h->failed)
+        /* what was held is let go whatever happened */
+        if (h->failed && !(op == VSS_WIRE_RELEASE && h->stage >= VSS_WIRE_HOLD))
                 return reject(h, "an earlier step failed: only abort can follow");
         if (op == VSS_WIRE_BEGIN_PREPARE ? h->stage > op : h->stage < VSS_WIRE_BEGIN_PREPARE)
                 return reject(h, "begin-prepare comes first");
@@ -338,6 +448,8 @@ static int check_request(Host *h) {
                 return reject(h, "the id of the snapshot is not valid");
         if (flags & NEEDS_VOLUME && isempty(q->volume))
                 return reject(h, "the volume has no name");
+        if (flags & NEEDS_NAME && isempty(q->name))
+                return reject(h, "the name is empty");
         if (flags & NEEDS_PATH && q->path[0] != '/')
                 return reject(h, "the directory is not an absolute path");
         if (flags & NEEDS_FD && h->fd < 0)
@@ -375,8 +487,8 @@ static void handle(Host *h) {
         unsigned flags = requests[op].flags;
         if (flags & OF_SEQUENCE) {
                 memcpy(h->set, h->request.set, sizeof(h->set));
-                h->failed = r < 0;
-                h->stage = op;
+                h->failed = h->failed || r < 0;
+                h->stage = MAX_OF(h->stage, op);
         }
         if (flags & ENDS && r >= 0) {
                 h->set[0] = '\0';
@@ -411,7 +523,7 @@ static int serve(Host *h) {
 
 static const unsigned capabilities[] = {
         CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,       CAP_CHOWN,
-        CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE,
+        CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE, CAP_SYS_CHROOT,
 };
 
 int main(int argc, char *argv[]) {

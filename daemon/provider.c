@@ -69,10 +69,19 @@ static bool reply_texts_are_sound(struct vss_wire_reply *reply) {
                 char *s;
                 size_t size;
         } texts[] = {
-                { reply->message, sizeof(reply->message) }, { reply->text, sizeof(reply->text) },
-                { reply->id, sizeof(reply->id) },           { reply->set, sizeof(reply->set) },
-                { reply->volume, sizeof(reply->volume) },   { reply->device, sizeof(reply->device) },
-                { reply->path, sizeof(reply->path) },       { reply->token, sizeof(reply->token) },
+                { reply->message, sizeof(reply->message) },
+                { reply->text, sizeof(reply->text) },
+                { reply->id, sizeof(reply->id) },
+                { reply->set, sizeof(reply->set) },
+                { reply->volume, sizeof(reply->volume) },
+                { reply->device, sizeof(reply->device) },
+                { reply->path, sizeof(reply->path) },
+                { reply->token, sizeof(reply->token) },
+                { reply->name, sizeof(reply->name) },
+                { reply->storage, sizeof(reply->storage) },
+                { reply->frontend, sizeof(reply->frontend) },
+                { reply->policy, sizeof(reply->policy) },
+                { reply->fault, sizeof(reply->fault) },
         };
         for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
                 if (!memchr(texts[i].s, 0, texts[i].size))
@@ -87,6 +96,10 @@ static bool reply_fits(const ProviderHost *h, const struct vss_wire_reply *reply
                 return false;
         if (reply->result > 0 || reply->result < -4095 || reply->more > 1 || reply->pending > 1)
                 return false;
+        if (reply->more && reply->op == VSS_WIRE_INVENTORY)
+                return reply->result == 0 && reply->name[0] &&
+                       (reply->kind == VSS_WIRE_IS_STORAGE ||
+                        (reply->kind == VSS_WIRE_IS_VOLUME && id_is_valid(reply->id)));
         if (reply->more)
                 return reply->op == VSS_WIRE_LIST && reply->result == 0 && id_is_valid(reply->id) &&
                        id_is_valid(reply->set);

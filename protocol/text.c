@@ -200,3 +200,23 @@ int strings_append(char ***list, const char *s) {
         *list = bigger;
         return 0;
 }
+
+int size_from_text(const char *s, uint64_t *ret_bytes) {
+        static const char units[] = "KMGT";
+        uint64_t n = 0;
+        if (*s < '0' || *s > '9')
+                return -EINVAL;
+        for (; *s >= '0' && *s <= '9'; s++)
+                if (__builtin_mul_overflow(n, 10u, &n) || __builtin_add_overflow(n, (uint64_t) (*s - '0'), &n))
+                        return -EINVAL;
+        const char *unit = *s ? strchr(units, *s) : NULL;
+        if (*s && (!unit || s[1]))
+                return -EINVAL;
+        for (const char *u = units; unit && u <= unit; u++)
+                if (__builtin_mul_overflow(n, 1024u, &n))
+                        return -EINVAL;
+        if (n > INT64_MAX)
+                return -EINVAL;
+        *ret_bytes = n;
+        return 0;
+}

@@ -39,3 +39,6 @@ DEFINE_CLEANUP(char **, strings_free);
 size_t strings_count(char *const *list);
 bool strings_contain(char *const *list, const char *s);
 int strings_append(char ***list, const char *s); /* copies */
+
+/* "512", "20G": bytes, or K, M, G, T of 1024 each. -EINVAL: not that, or more than INT64_MAX. */
+int size_from_text(const char *s, uint64_t *ret_bytes);

@@ -178,6 +178,7 @@ static const struct {
         { ETIME, CONDITION_DEADLINE_PASSED },
         { EAGAIN, CONDITION_VETOED },
         { EPERM, CONDITION_VETOED },
+        { EEXIST, CONDITION_EXISTS },
 };
 
 const char *condition_name(Condition c) {

@@ -17,6 +17,7 @@ static const char *const builtin_names[] = {
 #if HAVE_BTRFS
         "btrfs",
 #endif
+        "cow",
         "null",
         NULL,
 };

@@ -58,6 +58,11 @@ static int check_needed_by_capabilities(const struct vss_provider *p, uint64_t c
                 { p->revert, VSS_CAP_REVERT, "revert" },
                 { p->export_nbd, VSS_CAP_EXPORT, "export_nbd" },
                 { p->storage_list, VSS_CAP_STORAGE, "storage_list" },
+                { p->volume_create, VSS_CAP_VOLUMES, "volume_create" },
+                { p->volume_attach, VSS_CAP_VOLUMES, "volume_attach" },
+                { p->volume_detach, VSS_CAP_VOLUMES, "volume_detach" },
+                { p->volume_remove, VSS_CAP_VOLUMES, "volume_remove" },
+                { p->volume_list, VSS_CAP_VOLUMES, "volume_list" },
         };
         return check_needs(p->name, needs, ELEMENTSOF(needs), capabilities, reterr);
 }
@@ -97,6 +102,7 @@ static const struct vss_provider *builtin_find(const char *name) {
 #if HAVE_BTRFS
                 &btrfs_provider,
 #endif
+                &cow_provider,
                 &null_provider,
         };
         for (size_t i = 0; i < ELEMENTSOF(builtins); i++)

@@ -7,10 +7,10 @@
  *
  * Rules for all calls. One call at a time per process. Strings are UTF-8 and NUL-terminated; what is passed in is valid
  * during the call only. Times are microseconds. A call returns 0 (open: a descriptor) or one of -ENOMEM -EINVAL -EACCES
- * -ENOENT -ENOSPC -EDQUOT -EOPNOTSUPP -EBUSY -EIO -ESTALE -EUCLEAN -EXDEV -ECANCELED -ETIME, -EAGAIN (a veto that may
- * be retried), -EPERM (a final veto); anything else is reported as -EREMOTEIO ("the provider failed"), the text of
- * struct vss_call.message kept. Later versions only append members; struct_size tells which ones the other side knows.
- * Everything here is since 1.0.
+ * -ENOENT -ENOSPC -EDQUOT -EOPNOTSUPP -EBUSY -EIO -ESTALE -EUCLEAN -EXDEV -ECANCELED -ETIME -EEXIST, -EAGAIN (a veto
+ * that may be retried), -EPERM (a final veto); anything else is reported as -EREMOTEIO ("the provider failed"), the
+ * text of struct vss_call.message kept. Later versions only append members; struct_size tells which ones the other side
+ * knows. Everything here is since 1.0.
  */
 #include <stdint.h>
 
@@ -34,7 +34,7 @@ enum {
         VSS_CAP_CLONE = 1 << 5,          /* the copy is independent of the original once it is complete */
         VSS_CAP_WRITABLE = 1 << 6,       /* pre_final opens the copy for writing: auto-recovery */
         VSS_CAP_DEVICE = 1 << 7,         /* open() gives a block device */
-        VSS_CAP_DIRECTORY = 1 << 8,      /* open() gives a directory; has mount and unmount */
+        VSS_CAP_DIRECTORY = 1 << 8,      /* has mount and unmount; without DEVICE open() gives a directory */
         VSS_CAP_CHANGED_BLOCKS = 1 << 9, /* diff() lists changed blocks */
         VSS_CAP_CHANGED_PATHS = 1 << 10, /* diff() lists changed paths */
         VSS_CAP_REVERT = 1 << 11,        /* has revert */
@@ -42,11 +42,12 @@ enum {
         VSS_CAP_STORAGE = 1 << 13,       /* has storage_list and friends */
         VSS_CAP_PERSISTENT = 1 << 14,    /* copies outlive the host process and a reboot */
         VSS_CAP_ONE_PROCESS = 1 << 15,   /* keeps its copies in memory: one process for everything, sets take turns */
+        VSS_CAP_VOLUMES = 1 << 16,       /* makes volumes of its own: has volume_create and friends */
 };
 
 enum {                         /* struct vss_call.flags */
-       VSS_CALL_FORCE = 1,     /* remove, unmount, revert: also when it is in use */
-       VSS_CALL_READ_ONLY = 2, /* change nothing, not even to repair */
+       VSS_CALL_FORCE = 1,     /* remove, unmount, revert: also when it is in use; volume_remove: with its copies */
+       VSS_CALL_READ_ONLY = 2, /* change nothing, not even to repair; volume_…, storage_set: only do the checks */
 };
 
 enum {                             /* struct vss_request.flags, and what was asked for in struct vss_snapshot.flags */
@@ -129,8 +130,37 @@ struct vss_storage {
         char fault[32];           /* "" or one word why it is out of service */
 };
 
+enum {                                 /* struct vss_engine_volume.flags */
+       VSS_ENGINE_VOLUME_ATTACHED = 1, /* device shows it */
+};
+
+/* One volume that a provider made (VSS_CAP_VOLUMES). Given to vss_engine_volume_fn, which copies what it keeps. */
+struct vss_engine_volume {
+        uint64_t struct_size; /* of the provider's struct */
+        uint64_t size_bytes;
+        uint32_t flags;       /* VSS_ENGINE_VOLUME_* */
+        uint32_t snapshots;   /* copies of it that exist */
+        char id[VSS_ID_SIZE]; /* never changes */
+        char name[64];        /* [A-Za-z0-9][A-Za-z0-9._-]{0,62}, unique within the provider */
+        char origin[1024];    /* file or device with its live data */
+        char device[256];     /* block device that shows it while it is attached, else "" */
+        char storage[64];     /* id of its storage area */
+        char frontend[16];    /* what serves its device: "fuse", "ublk"; "" while detached */
+        char fault[32];       /* "" or one word why it is out of service */
+};
+
+/* What is asked of volume_create. Owned by the host. */
+struct vss_volume_options {
+        uint64_t struct_size;     /* of the host's struct */
+        const char *store;        /* path of its storage area, made if it does not exist; NULL: the provider's choice */
+        const char *frontend;     /* "auto", "ublk" or "fuse"; NULL: auto */
+        const char *policy;       /* of the storage area; NULL: as it is */
+        uint64_t store_max_bytes; /* size of a storage area that is made; 0: the provider's choice */
+};
+
 typedef int (*vss_step_fn)(void *state, struct vss_call *c);
-/* Both return 0 to go on; anything else ends the list, which then returns it. */
+typedef int (*vss_engine_volume_fn)(const struct vss_engine_volume *v, void *userdata);
+/* All return 0 to go on; anything else ends the list, which then returns it. */
 typedef int (*vss_snapshot_fn)(const struct vss_snapshot *s, void *userdata);
 typedef int (*vss_storage_fn)(const struct vss_storage *s, void *userdata);
 
@@ -211,6 +241,20 @@ struct vss_provider {
          * are good after commit.
          */
         vss_step_fn clear_mark;
+
+        /*
+         * With VSS_CAP_VOLUMES, required then: volumes of the provider's own over an origin that stays a plain image.
+         * create makes it known, detached; -EBUSY: the origin is mounted or in use, -EEXIST: the name is taken,
+         * -EOPNOTSUPP: origin or store cannot be used. attach is idempotent and fills ret, which the host has zeroed.
+         * detach: -EBUSY while it is mounted or open. remove never touches the origin; -EBUSY: attached, or it has
+         * copies and VSS_CALL_FORCE is not given. Names nobody knows are -ENOENT.
+         */
+        int (*volume_create)(void *state, struct vss_call *c, const char *name, const char *origin,
+                             const struct vss_volume_options *o);
+        int (*volume_attach)(void *state, struct vss_call *c, const char *name, struct vss_engine_volume *ret);
+        int (*volume_detach)(void *state, struct vss_call *c, const char *name);
+        int (*volume_remove)(void *state, struct vss_call *c, const char *name);
+        int (*volume_list)(void *state, struct vss_call *c, vss_engine_volume_fn found, void *userdata);
 };
 
 /* Puts size and version into the table: static const struct vss_provider p = { VSS_PROVIDER, .name = …, … }; */

@@ -30,10 +30,20 @@ enum vss_wire_op {
         VSS_WIRE_UNMOUNT,
         VSS_WIRE_OPEN,
         VSS_WIRE_DIFF,
-        VSS_WIRE_CLEAR_MARK, /* of a set: drop the "uncommitted" mark, the last step of creation (hazards B4, D15) */
+        VSS_WIRE_CLEAR_MARK,    /* of a set: drop the "uncommitted" mark, the last step of creation (hazards B4, D15) */
+        VSS_WIRE_INVENTORY,     /* → items: kind = storage areas, then volumes of the provider's own */
+        VSS_WIRE_VOLUME_CREATE, /* name, path = origin, volume = store, size_bytes = its size, text = front end, fs_type
+                                   = policy */
+        VSS_WIRE_VOLUME_ATTACH, /* name → one volume */
+        VSS_WIRE_VOLUME_DETACH, /* name */
+        VSS_WIRE_VOLUME_REMOVE, /* name */
+        VSS_WIRE_STORAGE_SET,   /* name = storage area, size_bytes, text = policy, "" as it is */
+        VSS_WIRE_STORAGE_GC,    /* name = storage area → free_bytes = what was freed */
         VSS_WIRE_EXIT,
         _VSS_WIRE_OP_MAX,
 };
+
+enum vss_wire_kind { VSS_WIRE_IS_STORAGE = 1, VSS_WIRE_IS_VOLUME };
 
 struct vss_wire_request {
         uint32_t op, flags; /* flags: VSS_CALL_* */
@@ -59,5 +69,12 @@ struct vss_wire_reply {
         uint64_t created_at, size_bytes, used_bytes;
         uint32_t snapshot_flags, damaged;
         char id[VSS_WIRE_ID], set[VSS_WIRE_ID], volume[1024], device[256], path[1024], token[160];
-        uint32_t pending, reserved; /* LIST: still carries the uncommitted mark */
+        uint32_t pending, kind; /* LIST: still carries the uncommitted mark; INVENTORY: which of the two it is */
+        /*
+         * INVENTORY, VOLUME_ATTACH. A storage area: name = id, path, max_bytes, used_bytes, allocated_bytes, policy,
+         * fault. A volume: id, name, path = origin, device, size_bytes, storage, frontend, fault, attached, snapshots.
+         */
+        uint64_t max_bytes, allocated_bytes;
+        uint32_t attached, snapshots;
+        char name[64], storage[64], frontend[16], policy[24], fault[32];
 };

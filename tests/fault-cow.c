@@ -120,6 +120,132 @@ static bool plan_run(const Plan *p, uint64_t only_nth) {
         return true;
 }
 
+/* --- promises ----------------------------------------------------------------------------------------------------- */
+
+enum { BLOCKS = 8, BAD = 3 };
+
+static World *small_world(uint64_t seed) {
+        WorldOptions o = {
+                .seed = seed, .volumes = 1, .volume_blocks = BLOCKS, .roomy = true, .may_lose = true, .features = 0
+        };
+        World *w = world_new(&o);
+        name_now = "promise";
+        nth_now = seed;
+        (void) world_make(w);
+        return w;
+}
+
+/* Of the first volume; the result of the request. */
+static int request(World *w, SimOpKind kind, uint64_t offset, uint32_t length) {
+        SimOp *op = op_take(w, kind);
+        op->volume = 0;
+        data_begin(w, op, offset, length, false);
+        (void) world_wait(w, op);
+        return op->result;
+}
+
+static int snap_block(World *w, unsigned snap, unsigned block) {
+        SimOp *op = op_take(w, OP_SNAP_READ);
+        op->snap = snap;
+        op->volume = 0;
+        data_begin(w, op, (uint64_t) block * SIM_PAGE, SIM_PAGE, false);
+        (void) world_wait(w, op);
+        return op->result;
+}
+
+static void only_the_bad_block_fails(World *w) {
+        for (unsigned i = 0; i < BLOCKS && !w->failed; i++) {
+                int r = snap_block(w, 0, i);
+                if (r != (i == BAD ? -EIO : 0))
+                        world_fail(w, "block %u of the snapshot: %d", i, r);
+        }
+}
+
+/* A block that cannot be read before it is overwritten is bad in the snapshot, for ever; the write goes on. */
+static void promise_bad_block(World *w) {
+        SimFault fault = { .disk = 1,
+                           .ops = READS,
+                           .offset = BAD * SIM_PAGE,
+                           .length = SIM_PAGE,
+                           .nth = 1,
+                           .permanent = true,
+                           .error = EIO };
+        (void) request(w, OP_WRITE, 0, BLOCKS * SIM_PAGE);
+        world_snapshot(w);
+        sim_disk_fault(w->disk, &fault);
+        if (request(w, OP_WRITE, 0, BLOCKS * SIM_PAGE) != 0)
+                world_fail(w, "the write failed");
+        sim_disk_faults_clear(w->disk);
+        only_the_bad_block_fails(w);
+        for (unsigned i = 0; i < 4 && !w->failed; i++) {
+                if (i % 2)
+                        world_kill(w, i);
+                else
+                        world_power_cut(w, SIM_CUT_NONE, i);
+                if (world_open(w))
+                        only_the_bad_block_fails(w);
+        }
+}
+
+/* What a flush could not write may be gone: no later flush of that volume may say that all is well (hazards D8). */
+static void promise_flush_latched(World *w) {
+        SimFault fault = { .disk = 1, .ops = FLUSHES, .nth = 1, .error = EIO };
+        (void) request(w, OP_WRITE, 0, SIM_PAGE);
+        sim_disk_fault(w->disk, &fault);
+        if (w->options.seed % 2)
+                world_snapshot(w); /* the hold flushes */
+        else
+                (void) request(w, OP_FLUSH, 0, 0);
+        if (request(w, OP_FLUSH, 0, 0) == 0)
+                world_fail(w, "a flush after one that failed");
+        unsigned n = w->n_snaps;
+        world_snapshot(w);
+        if (w->n_snaps != n)
+                world_fail(w, "a snapshot after a flush that failed");
+}
+
+/* The store takes nothing any more: volumes go on, and no snapshot is shown, now or later. */
+static void promise_lost(World *w) {
+        SimFault fault = { .disk = DISK_STORE, .ops = WRITES, .nth = 1, .error = ENOSPC };
+        (void) request(w, OP_WRITE, 0, BLOCKS * SIM_PAGE);
+        world_snapshot(w);
+        sim_disk_fault(w->disk, &fault);
+        if (request(w, OP_WRITE, SIM_PAGE, 2 * SIM_PAGE) != 0 || request(w, OP_FLUSH, 0, 0) != 0)
+                world_fail(w, "the volume does not go on");
+        if (!w->lost)
+                world_fail(w, "nobody said that the store is lost");
+        for (unsigned i = 0; i < 4 && !w->failed; i++) {
+                if (snap_block(w, 0, 0) == 0)
+                        world_fail(w, "a snapshot of a lost store can be read");
+                if (i % 2)
+                        world_kill(w, i);
+                else
+                        world_power_cut(w, SIM_CUT_NONE, i);
+                if (world_open(w) && request(w, OP_WRITE, 0, SIM_PAGE) != 0)
+                        world_fail(w, "the volume does not go on");
+                SnapshotInfo info;
+                unsigned position = 0;
+                if (!w->failed && engine_snapshot_next(w->engine, &position, &info))
+                        world_fail(w, "a lost store shows a snapshot");
+        }
+}
+
+static bool promise(const char *name, void (*keep)(World *w)) {
+        for (uint64_t seed = 0; seed < 20; seed++) {
+                World *w = small_world(seed);
+                if (!w->failed)
+                        keep(w);
+                bool failed = w->failed;
+                if (failed)
+                        printf("%s, seed %" PRIu64 ": %s\n", name, seed, w->message);
+                world_free(w);
+                if (failed)
+                        return false;
+        }
+        printf("%-24s kept\n", name);
+        return true;
+}
+
 int main(int argc, char **argv) {
         static const struct option options[] = { { "only", required_argument, NULL, 'o' },
                                                  { "nth", required_argument, NULL, 'n' },
@@ -141,5 +267,10 @@ int main(int argc, char **argv) {
         for (unsigned i = 0; i < ELEMENTSOF(plans); i++)
                 if (!only || streq(only, plans[i].name))
                         good = plan_run(&plans[i], nth) && good;
+        if (!only) {
+                good = promise("bad-block", promise_bad_block) && good;
+                good = promise("flush-latched", promise_flush_latched) && good;
+                good = promise("lost", promise_lost) && good;
+        }
         return good ? 0 : 1;
 }

@@ -471,3 +471,15 @@ void upkeep_random(World *w) {
         else if (features & FEATURE_VOLUMES)
                 volume_random(w);
 }
+
+void world_snapshot(World *w) {
+        hold_begin(w, 1);
+        while (!w->failed && w->holds[0].state == HOLD_ASKED && world_step(w))
+                ;
+        if (w->holds[0].state != HOLD_COMPLETE)
+                return;
+        snapshot_begin(w, 0, 1, false, false);
+        while (!w->failed && w->holds[0].state == HOLD_SNAPPING && world_step(w))
+                ;
+        hold_release(w, 0);
+}

@@ -46,6 +46,7 @@ typedef struct WorldOptions {
         unsigned volumes, volume_blocks; /* 0: as the seed says */
         bool roomy;                      /* the store never runs full */
         bool tiny;                       /* … and here it always is */
+        unsigned accidents;              /* so many times as often as else */
         bool upkeep;                     /* hardly a moment without a checkpoint or a merge */
         bool trace;
         bool may_lose; /* I/O fails: the store may be lost, snapshots void */
@@ -206,6 +207,8 @@ void delete_begin(World *w, unsigned snap);
 void set_begin(World *w, SimOpKind kind, const uint8_t set[16]);
 void volume_begin(World *w, SimOpKind kind, unsigned volume);
 void store_begin(World *w, SimOpKind kind);
+/* Hold, snapshot, release of volume 0, each when the one before has ended. */
+void world_snapshot(World *w);
 /* The engine said by itself that a hold is over, or a snapshot gone. */
 void world_event(void *userdata, EngineEvent event, const uint8_t id[16], const char *text);
 const char *op_name(SimOpKind kind);

@@ -205,11 +205,20 @@ static void check_segments(Check *c) {
 
 /* --- all of it ---------------------------------------------------------------------------------------------------- */
 
+static size_t batch_size(const Check *c) {
+        const struct manifest_run *m = c->image.view.runs;
+        uint64_t entries = 1;
+        for (uint32_t i = 0; i < c->image.view.head->runs; i++, m = run_after(m))
+                entries = MIN_OF(entries + m->entries, (uint64_t) CHECK_BATCH);
+        return (size_t) entries;
+}
+
 static int check_inside(Check *c) {
         uint32_t n = c->image.super->segments;
         c->live = calloc(n, sizeof(*c->live));
         c->used = calloc(n, sizeof(*c->used));
-        c->batch = malloc(CHECK_BATCH * sizeof(CheckBlock));
+        c->batch_size = batch_size(c);
+        c->batch = malloc(c->batch_size * sizeof(CheckBlock));
         c->buffer = source_buffer(CHECK_READ_BLOCKS);
         if (!c->live || !c->used || !c->batch || !c->buffer)
                 return -ENOMEM;
@@ -234,7 +243,7 @@ int check_store(Check *c, Source *s) {
         if (!c->image.super) {
                 for (unsigned n = 0; n < SUPER_COPIES; n++)
                         check_say(c, true, "superblock", c->image.copies[n].block, "copy %u: %s", n,
-                                  c->image.copies[n].why[0] ? c->image.copies[n].why : "nobody knows where it is");
+                                  c->image.copies[n].why);
                 check_say(c, true, "superblock", UINT64_MAX, "%s: this is not a store, or it was destroyed",
                           c->image.why);
                 return 0;

@@ -55,8 +55,11 @@ static void held(Call *c, int result) {
         Connection *k = c->connection; /* NULL: it hung up, which has ended the hold */
         if (result < 0 && k)
                 k->token = 0;
-        if (result == 0 && k)
-                json_add_uint(c->answer, "token", k->token);
+        if (result == 0 && k) {
+                char text[24];
+                (void) snprintf(text, sizeof(text), "%lu", k->token);
+                json_add_string(c->answer, "token", text);
+        }
         call_end(c, result, c->reply.message);
 }
 
@@ -84,6 +87,14 @@ void control_hold(Call *c) {
         engine_hold(c->server->engine, volumes, n, &c->connection->token, call_step(c, held));
 }
 
+/* 0: not the one this connection holds with. */
+static uint64_t call_token(const Call *c) {
+        char text[24];
+        uint64_t token = c->connection->token;
+        (void) snprintf(text, sizeof(text), "%lu", token);
+        return streq(json_get_string(c->request, "token", ""), text) ? token : 0;
+}
+
 static bool member_fill(Call *c, json_object *o, Member *ret) {
         const char *volume = json_get_string(o, "volume", "");
         *ret = (Member) {
@@ -104,7 +115,7 @@ static void snapshot_made(Call *c, int result) {
 void control_snapshot(Call *c) {
         json_object *list = json_get_array(c->request, "members");
         size_t n = json_object_array_length(list);
-        uint64_t token = json_get_uint(c->request, "token", 0);
+        uint64_t token = call_token(c);
         uint8_t set[16];
         bool good = call_uuid(c, "set", set) && n > 0;
         c->members = calloc(n + 1, sizeof(Member));
@@ -113,7 +124,7 @@ void control_snapshot(Call *c) {
         if (!good || !c->members)
                 call_end(c, c->members ? -EINVAL : -ENOMEM,
                          "a set needs its id, and a volume and an id for every member");
-        else if (!token || token != c->connection->token)
+        else if (!token)
                 call_end(c, -ESTALE, "the hold is over");
         else
                 engine_snapshot(c->server->engine, token, set, json_get_uint(c->request, "created_usec", 0), c->members,
@@ -121,9 +132,9 @@ void control_snapshot(Call *c) {
 }
 
 void control_release(Call *c) {
-        uint64_t token = json_get_uint(c->request, "token", 0);
-        bool held_still = token && token == c->connection->token && engine_release(c->server->engine, token);
-        if (token == c->connection->token)
+        uint64_t token = call_token(c);
+        bool held_still = token && engine_release(c->server->engine, token);
+        if (token)
                 c->connection->token = 0;
         json_add_bool(c->answer, "held", held_still);
         call_end(c, 0, NULL);

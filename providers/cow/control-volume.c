@@ -159,9 +159,11 @@ static void attach_verify(Call *c) {
         VolumeInfo info;
         uint8_t now[STAMP_BYTES];
         engine_volume_info(c->volume, &info);
-        bool clean = !(info.flags & VOLUME_ATTACHED);
+        bool clean = !(info.flags & VOLUME_ATTACHED); /* else compared with what we let pass last */
         int r = stamp_of_file(c->server->fds[c->disk], clean, now);
         StampVerdict verdict = r < 0 ? STAMP_UNKNOWN : stamp_compare(info.stamp, now, clean);
+        if (r == 0)
+                engine_volume_stamp(c->server->engine, c->volume, now);
         if (info.snapshots > 0 && verdict != STAMP_SAME) {
                 json_add_string(
                         c->answer, "warning",
@@ -215,10 +217,7 @@ void control_volume_attach(Call *c) {
 static unsigned disk_of(const Server *s, const Volume *v) {
         VolumeInfo info;
         engine_volume_info(v, &info);
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
-                if (s->map.shared->origins[disk].attached && s->map.shared->origins[disk].volume == info.number)
-                        return disk;
-        return 0;
+        return server_disk_of(s, info.number);
 }
 
 static void (*detach_next(Call *c))(Call *c, int result);

@@ -83,7 +83,7 @@ void dump_superblocks(Dump *d, const Image *i) {
         for (unsigned n = 0; n < SUPER_COPIES; n++) {
                 const ImageCopy *c = &i->copies[n];
                 if (!c->valid) {
-                        dump_bad(d, "superblock", c->block, c->why[0] ? c->why : "nobody knows where it is");
+                        dump_bad(d, "superblock", c->block, c->why);
                         continue;
                 }
                 json_object *o = superblock_object(&c->super);

@@ -45,7 +45,8 @@ void dump_item(Dump *d, const char *word, json_object *take) {
 
 void dump_bad(Dump *d, const char *word, uint64_t block, const char *why) {
         json_object *o = json_object_new_object();
-        json_object_object_add(o, "block", json_object_new_uint64(block));
+        if (block != UINT64_MAX)
+                json_object_object_add(o, "block", json_object_new_uint64(block));
         json_object_object_add(o, "damage", json_object_new_string(why));
         dump_item(d, word, o);
         d->damaged = true;

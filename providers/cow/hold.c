@@ -67,8 +67,10 @@ static void hold_completed(Hold *h) {
 static void hold_flushed(Io *io, int result) {
         Hold *h = io->owner;
         engine_io_done(h->engine, io);
-        if (result < 0)
+        if (result < 0) {
                 h->error = result;
+                volume_flush_failed(h->volumes[io - h->flushes], result);
+        }
         if (--h->left > 0)
                 return;
         if (h->open) {

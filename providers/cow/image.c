@@ -12,6 +12,8 @@
 #include <linux/fs.h>
 #include <sys/stat.h>
 
+#define PATIENCE_USEC USEC_PER_SEC
+
 /* --- file --------------------------------------------------------------------------------------------------------- */
 
 static int file_read(Source *s, uint64_t block, uint32_t blocks, void *buffer) {
@@ -36,20 +38,32 @@ static int file_read(Source *s, uint64_t block, uint32_t blocks, void *buffer) {
  * A server holds a file with flock(LOCK_EX). It opens a device with O_EXCL, because udev takes shared locks on devices;
  * so that is how a device is asked.
  */
-int file_source_open(const char *path, FileSource *ret) {
-        struct stat st;
-        _cleanup_close_ int fd = -EBADF;
-
-        *ret = (FileSource) { .fd = -EBADF, .source = { .read = file_read } };
-        if (stat(path, &st) < 0)
+static int open_locked(const char *path, struct stat *st) {
+        if (stat(path, st) < 0)
                 return -errno;
-        if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+        if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
                 return -EINVAL;
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (S_ISBLK(st.st_mode) ? O_EXCL : 0));
-        if (fd < 0 || fstat(fd, &st) < 0)
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK |
+                                                    (S_ISBLK(st->st_mode) ? O_EXCL : 0));
+        if (fd < 0 || fstat(fd, st) < 0)
                 return -errno;
         if (flock(fd, LOCK_SH | LOCK_NB) < 0)
                 return errno == EWOULDBLOCK ? -EBUSY : -errno;
+        return TAKE_FD(fd);
+}
+
+/* The kernel lets go of an io_uring's files some time after its process has ended. */
+int file_source_open(const char *path, FileSource *ret) {
+        struct stat st;
+        uint64_t until = now_usec() + PATIENCE_USEC;
+        int r;
+
+        *ret = (FileSource) { .fd = -EBADF, .source = { .read = file_read } };
+        while ((r = open_locked(path, &st)) == -EBUSY && now_usec() < until)
+                (void) usleep(20 * USEC_PER_MSEC);
+        if (r < 0)
+                return r;
+        _cleanup_close_ int fd = r;
         ret->source.bytes = (uint64_t) st.st_size;
         if (S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, &ret->source.bytes) < 0)
                 return -errno;
@@ -146,6 +160,8 @@ int image_load(Source *s, Image *ret) {
         else if (!ret->newer)
                 others_guess(ret, buffer);
         ret->super = newest(ret);
+        for (unsigned n = 2; n < SUPER_COPIES && !ret->super; n++) /* what was guessed says nothing */
+                ret->copies[n] = (ImageCopy) { .block = UINT64_MAX, .why = "nobody knows where it should be" };
         if (!ret->super) {
                 (void) snprintf(ret->why, sizeof(ret->why), "%s",
                                 ret->newer ? "it was made by a newer version" : "no superblock is valid");

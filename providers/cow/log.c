@@ -338,6 +338,12 @@ static void record_submit(Engine *e, Record *r) {
         engine_io(e, &r->write);
 }
 
+enum { LOG_FRUITLESS_MAX = 2 }; /* what the first has found free, the second can take */
+
+bool log_is_stuck(const Engine *e) {
+        return e->log_stalled && e->log_fruitless >= LOG_FRUITLESS_MAX;
+}
+
 void log_pump(Engine *e) {
         Record *r;
         TAILQ_FOREACH(r, &e->queue, link) {

@@ -237,7 +237,10 @@ int main(int argc, char **argv) {
         static const struct {
                 const char *name;
                 int (*main)(int argc, char **argv);
-        } verbs[] = { { "format", format_main }, { "serve", serve_main }, { "check", cow_check_main }, { "dump", cow_dump_main } };
+        } verbs[] = { { "format", format_main },
+                      { "serve", serve_main },
+                      { "check", cow_check_main },
+                      { "dump", cow_dump_main } };
         if (argc < 2)
                 return usage("what is it to do?");
         if (streq(argv[1], "--help") || streq(argv[1], "-h"))

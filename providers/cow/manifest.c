@@ -90,10 +90,10 @@ static void write_table(const Engine *e, struct manifest_segment *table) {
         for (uint32_t i = 0; i < e->n_segments; i++) {
                 const Segment *s = &e->segments[i];
                 bool is_free = s->releasing || s->kind == SEGMENT_FREE;
-                assert(s->live_runs <= e->segment_blocks);
                 table[i] = (struct manifest_segment) {
                         .kind = is_free ? SEGMENT_FREE : s->kind,
-                        .live = is_free ? 0 : (uint16_t) s->live_runs,
+                        /* a store from elsewhere may count wrongly */
+                        .live = is_free ? 0 : (uint16_t) MIN_OF(s->live_runs, e->segment_blocks),
                 };
         }
 }

@@ -81,16 +81,12 @@ static void op_passed(Io *io, int result) {
         op_finish(op, result < 0 ? result : 0);
 }
 
-/* A flush that failed once may not succeed later: the kernel forgets what it could not write (hazards D8). */
 static void op_flushed(Io *io, int result) {
         Op *op = io->owner;
         Volume *v = op->volume;
         engine_io_done(op->engine, io);
-        if (result < 0 && !v->flush_failed) {
-                v->flush_failed = true;
-                event_say(op->engine, ENGINE_FLUSH_FAILED, v->uuid, "%s: the origin could not be flushed: %s", v->name,
-                          strerror(-result));
-        }
+        if (result < 0)
+                volume_flush_failed(v, result);
         op_finish(op, result < 0 ? result : 0);
 }
 
@@ -284,9 +280,10 @@ void engine_submit(Engine *e, Request *q) {
                 STAILQ_INSERT_TAIL(&q->volume->gated, q, link);
                 return;
         }
-        if (STAILQ_EMPTY(&e->free_ops))
+        if (STAILQ_EMPTY(&e->free_ops)) {
+                q->volume->queued++;
                 STAILQ_INSERT_TAIL(&e->waiting, q, link);
-        else
+        } else
                 op_begin(e, q);
 }
 
@@ -294,6 +291,7 @@ void ops_start_waiting(Engine *e) {
         Request *q;
         while (!STAILQ_EMPTY(&e->free_ops) && (q = STAILQ_FIRST(&e->waiting))) {
                 STAILQ_REMOVE_HEAD(&e->waiting, link);
+                q->volume->queued--;
                 engine_submit(e, q); /* its gate may have closed */
         }
 }

@@ -18,6 +18,15 @@ Volume *volume_by_volblock(Engine *e, uint64_t volblock) {
         return v;
 }
 
+/* A flush that failed once may not succeed later: the kernel forgets what it could not write (hazards D8). */
+void volume_flush_failed(Volume *v, int error) {
+        if (v->flush_failed)
+                return;
+        v->flush_failed = true;
+        event_say(v->engine, ENGINE_FLUSH_FAILED, v->uuid, "%s: the origin could not be flushed: %s", v->name,
+                  strerror(-error));
+}
+
 Volume *engine_volume_by_number(Engine *e, unsigned number) {
         Volume *v;
         TAILQ_FOREACH(v, &e->volumes, link)
@@ -187,7 +196,9 @@ static void detach_flushed(Io *io, int result) {
         Waiter *w;
 
         engine_io_done(e, io);
-        if (result < 0 || v->flush_failed) {
+        if (result < 0)
+                volume_flush_failed(v, result);
+        if (v->flush_failed) {
                 v->detaching = false;
                 reply_done(r, -EIO, "%s: the origin could not be flushed: %s", v->name,
                            strerror(result < 0 ? -result : EIO));
@@ -205,7 +216,7 @@ static void detach_flushed(Io *io, int result) {
 }
 
 void volume_progress(Engine *e, Volume *v) {
-        if (!v->detach_reply || v->requests > 0 || v->detach_flushing)
+        if (!v->detach_reply || v->requests > 0 || v->queued > 0 || v->detach_flushing)
                 return;
         v->detach_flushing = true;
         v->detach_flush = (Io) { .op = IO_FLUSH, .disk = v->disk, .done = detach_flushed, .owner = v };
@@ -222,6 +233,10 @@ void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r) {
         v->detach_reply = r;
         memcpy(v->new_stamp, stamp, sizeof(v->new_stamp));
         volume_progress(e, v);
+}
+
+void engine_volume_stamp(Engine *e, Volume *v, const uint8_t stamp[88]) {
+        memcpy(v->stamp, stamp, sizeof(v->stamp));
 }
 
 void engine_volume_unverified(Engine *e, Volume *v, Reply *r) {

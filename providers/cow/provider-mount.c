@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A copy is a read-only device that shows one instant. What was frozen then has an empty log: ext4 and btrfs mount as
+ * they are, XFS leaves a dummy record and needs norecovery (hazards A6). What was not frozen is mounted only if its log
+ * happens to be empty: without the replay even files that were synced would be missing, and there is no place to replay
+ * it to. So never norecovery or noload there; the kernel decides, and its refusal is said as what it is.
+ *
+ * A btrfs finds its devices by the id of the file system, which the copy shares with the live one: kernels that do not
+ * know temporary ids would show the live file system in place of the copy.
+ */
+#include "providers/cow/provider.h"
+#include <blkid.h>
+#include <fcntl.h>
+#include <linux/btrfs.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+static int find_type(struct vss_call *c, const char *device, char *ret, size_t size) {
+        const char *type = NULL;
+        blkid_probe p = blkid_new_probe_from_filename(device);
+        if (!p)
+                return cow_fail(c, -errno, "%s cannot be read", device);
+        (void) blkid_probe_enable_partitions(p, true);
+        int r = blkid_do_safeprobe(p) == 0 && blkid_probe_lookup_value(p, "TYPE", &type, NULL) == 0 ? 0 : -ENOENT;
+        if (r >= 0)
+                (void) snprintf(ret, size, "%s", type);
+        blkid_free_probe(p);
+        return r < 0 ? cow_fail(c, -EOPNOTSUPP, "the copy carries no file system that could be mounted") : 0;
+}
+
+static int set_flag(int fs, const char *flag) {
+        return fsconfig(fs, FSCONFIG_SET_FLAG, flag, NULL, 0) < 0 ? -errno : 0;
+}
+
+/* The last thing the file system driver said about it, without its "e ". */
+static void why_not(int fs, char *ret, size_t size) {
+        char line[200];
+        ret[0] = '\0';
+        for (ssize_t n; (n = read(fs, line, sizeof(line) - 1)) > 0;) {
+                line[n] = '\0';
+                line[strcspn(line, "\n")] = '\0';
+                (void) snprintf(ret, size, " (%s)", n > 2 && line[1] == ' ' ? line + 2 : line);
+        }
+}
+
+static int mount_failed(struct vss_call *c, int fs, int r, const char *type, const CowCopy *copy) {
+        char why[256];
+        why_not(fs, why, sizeof(why));
+        if (r == -ENODEV)
+                return cow_fail(c, -EOPNOTSUPP, "this kernel has no %s", type);
+        if (!copy->frozen)
+                return cow_fail(c, -EOPNOTSUPP,
+                                "the %s file system of the copy was not frozen when it was made, and its log cannot be "
+                                "replayed on a read-only device%s; take the copy while it is mounted",
+                                type, why);
+        return cow_fail(c, r == -EUCLEAN ? r : -EIO, "the copy's %s file system cannot be mounted: %s%s", type,
+                        strerror(-r), why);
+}
+
+static int make_mount(struct vss_call *c, const char *device, const char *type, const CowCopy *copy, int *ret) {
+        _cleanup_close_ int fs = fsopen(type, FSOPEN_CLOEXEC);
+        if (fs < 0)
+                return mount_failed(c, fs, -errno, type, copy);
+        int r = fsconfig(fs, FSCONFIG_SET_STRING, "source", device, 0) < 0 ? -errno : set_flag(fs, "ro");
+        if (r >= 0 && streq(type, "xfs")) /* its origin is mounted and has the same id */
+                r = set_flag(fs, "nouuid");
+        if (r >= 0 && streq(type, "xfs") && copy->frozen)
+                r = set_flag(fs, "norecovery");
+        if (r >= 0 && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+                r = -errno;
+        if (r < 0)
+                return mount_failed(c, fs, r, type, copy);
+        *ret = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+        return *ret < 0 ? cow_fail(c, -errno, "fsmount: %s", strerror(errno)) : 0;
+}
+
+/* Before: the kernel must know the trick. After: it must be our device and not the live one. */
+static int btrfs_check(struct vss_call *c, int mount_fd, const char *device) {
+        if (mount_fd < 0)
+                return access("/sys/fs/btrfs/features/temp_fsid", F_OK) >= 0 ?
+                               0 :
+                               cow_fail(c, -EOPNOTSUPP,
+                                        "this kernel cannot mount a copy of a btrfs beside the "
+                                        "original (Linux 6.7 can); read it as a device");
+        _cleanup_close_ int fd = openat(mount_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        struct btrfs_ioctl_dev_info_args info = { .devid = 1 };
+        struct stat seen, wanted;
+        if (fd >= 0 && ioctl(fd, BTRFS_IOC_DEV_INFO, &info) == 0 && stat((char *) info.path, &seen) == 0 &&
+            stat(device, &wanted) == 0 && seen.st_rdev == wanted.st_rdev)
+                return 0;
+        return cow_fail(c, -EOPNOTSUPP, "the kernel shows the live btrfs in place of its copy; read it as a device");
+}
+
+static int attach_mount(struct vss_call *c, int mount_fd, const char *directory) {
+        struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS };
+        _cleanup_close_ int dir = (int) syscall(SYS_openat2, AT_FDCWD, directory, &how, sizeof(how));
+        if (dir < 0)
+                return cow_fail(c, errno == ELOOP ? -EINVAL : -errno, "%s cannot be mounted on: %s", directory,
+                                strerror(errno));
+        if (move_mount(mount_fd, "", dir, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+                return cow_fail(c, -errno, "mounting on %s: %s", directory, strerror(errno));
+        return 0;
+}
+
+int cow_mount(void *state, struct vss_call *c, const char *snapshot, const char *directory) {
+        _cleanup_close_ int mount_fd = -EBADF;
+        CowStore s = COW_STORE_NULL;
+        CowCopy copy;
+        char device[256], type[32];
+        int r = cow_copy_find(c, snapshot, &s, &copy);
+        if (r >= 0 && copy.damaged)
+                r = cow_fail(c, -EUCLEAN, "copy %s is damaged and not mounted; what can be read of it is on its device",
+                             snapshot);
+        if (r >= 0)
+                r = cow_copy_expose(c, &s, snapshot, device, sizeof(device));
+        cow_store_done(&s);
+        if (r >= 0)
+                r = find_type(c, device, type, sizeof(type));
+        bool btrfs = r >= 0 && streq(type, "btrfs");
+        if (btrfs)
+                r = btrfs_check(c, -1, device);
+        if (r >= 0)
+                r = make_mount(c, device, type, &copy, &mount_fd);
+        if (r >= 0 && btrfs)
+                r = btrfs_check(c, mount_fd, device);
+        if (r >= 0)
+                r = attach_mount(c, mount_fd, directory);
+        if (r >= 0 && copy.unverified)
+                (void) cow_fail(c, 0, "copy %s is unverified: its origin was written to behind the engine's back",
+                                snapshot);
+        return r;
+}
+
+int cow_unmount(void *state, struct vss_call *c, const char *directory) {
+        if (umount2(directory, UMOUNT_NOFOLLOW | (c->flags & VSS_CALL_FORCE ? MNT_DETACH : 0)) >= 0 ||
+            errno == EINVAL || errno == ENOENT)
+                return 0;
+        return cow_fail(c, -errno, "%s cannot be unmounted: %s", directory, strerror(errno));
+}
