@@ -54,11 +54,12 @@ class Cow:
             f.truncate(ORIGIN)
         run(program, "format", f"--store={self.store}", f"--size={PRESERVED + 8 * GIB}")
         self.serve()
-        self.call("volume-create", name="bench", origin=self.origin)
-        self.attach()
 
     def serve(self):
         run(self.program, "serve", f"--store={self.store}", f"--directory={self.directory}/run")
+        self.connect()
+
+    def connect(self):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.connect(self.directory + "/run/control")
 
@@ -68,6 +69,14 @@ class Cow:
         if not answer["ok"]:
             raise RuntimeError(f"{command}: {answer['message']}")
         return answer
+
+    def stop(self):
+        """from whatever state: one that was killed has left its devices, and the next one takes them down"""
+        try:
+            self.connect()
+        except OSError:
+            self.serve()
+        self.call("stop", force=True)
 
     def attach(self):
         self.device = self.call("volume-attach", name="bench")["device"]
@@ -110,8 +119,7 @@ def killed(cow):
     read_block(fd, buffer)
     took = time.monotonic() - start
     os.close(fd)
-    cow.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    cow.socket.connect(cow.directory + "/run/control")
+    cow.connect()
     replayed = cow.call("status")["replayed_records"]
     return {"killed until read": 1000 * took, "killed replayed": replayed}
 
@@ -136,6 +144,8 @@ def cut(cow):
 def measure(program, rounds, directory):
     cow, got = Cow(program, directory), []
     try:
+        cow.call("volume-create", name="bench", origin=cow.origin)
+        cow.attach()
         start = time.monotonic()
         for _ in range(2):  # holes are kept without data: something has to be there first
             fio(cow.device, bs="1M", iodepth=8, io_size=PRESERVED, randseed=1)
@@ -153,10 +163,7 @@ def measure(program, rounds, directory):
                 one.update(what(cow))
             got.append(one)
     finally:
-        try:
-            cow.call("stop", force=True)
-        except (OSError, ValueError) as e:
-            print(f"vss-cow could not be stopped: {e}")
+        cow.stop()
     return got, memory
 
 
