@@ -465,7 +465,8 @@ void engine_lose(Engine *e, const char *format, ...) _printf_(2, 3);
 void stop_progress(Engine *e);
 /* Geometry is known: limits that a small store cannot have become smaller. */
 int engine_size(Engine *e, uint32_t segments, uint32_t segment_blocks);
-void *block_alloc(size_t blocks); /* aligned to BLOCK_SIZE, zeroed; free() */
+void *block_alloc(size_t blocks);       /* aligned to BLOCK_SIZE, zeroed; free() */
+void *block_alloc_dirty(size_t blocks); /* not zeroed: touching tens of megabytes once more delays a start */
 void reply_done(Reply *r, int result, const char *format, ...) _printf_(3, 4);
 void waiters_free(WaiterList *list); /* nobody is told */
 void waiters_done(WaiterList *list, int result);

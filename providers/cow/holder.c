@@ -271,7 +271,8 @@ static void server_ready(Holder *h, const HolderRequest *q) {
 
 static void server_asks(Holder *h) {
         HolderRequest q;
-        while (message_receive(h->server_socket, &q, sizeof(q), NULL) == 1) {
+        int r;
+        while ((r = message_receive(h->server_socket, &q, sizeof(q), NULL)) == 1) {
                 q.path[sizeof(q.path) - 1] = '\0';
                 if (q.op >= HOLDER_OP_MAX || q.disk >= DISK_MAX || q.node >= NODES)
                         refuse(h, &q, -EINVAL, "the server asked for something that does not exist");
@@ -282,6 +283,8 @@ static void server_asks(Holder *h) {
                 else
                         job_start(h, &q);
         }
+        if (r < 0) /* it is dying; watching that would take the processor it needs for it. SIGCHLD says when */
+                h->server_socket = close_fd(h->server_socket);
 }
 
 static int signal_pipe[2];

@@ -15,7 +15,7 @@
 
 enum {
         LOOPS_MAX = 4096,
-        CLAIM_TICK_USEC = 2000,
+        CLAIM_TICK_USEC = 500,
         NFS_MAGIC = 0x6969,
         CIFS_MAGIC = (int) 0xff534d42u,
         SMB2_MAGIC = (int) 0xfe534d42u

@@ -335,7 +335,7 @@ static void log_read(Opening *o) {
 
 static void log_begin(Opening *o) {
         Engine *e = o->e;
-        o->segment = block_alloc(e->segment_blocks);
+        o->segment = block_alloc_dirty(e->segment_blocks);
         if (!o->segment) {
                 opening_end(o, -ENOMEM);
                 return;

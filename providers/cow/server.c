@@ -165,23 +165,33 @@ static int waiting_end(Server *s, Waiting *w) {
         return w->result;
 }
 
+/* Before it is claimed, through a descriptor of its own: nothing but the size is asked. */
+static int store_size(Server *s) {
+        char proc[32];
+        (void) snprintf(proc, sizeof(proc), "/proc/self/fd/%d", s->start->store);
+        _cleanup_close_ int fd = open(proc, O_RDONLY | O_CLOEXEC);
+        return fd < 0 ? -errno : file_bytes(fd, &s->store_bytes);
+}
+
 static void engine_begin(Server *s) {
         EngineOptions o = { .event = engine_event, .userdata = s, .shared = &s->map.shared->engine };
         char why[HOLDER_PATH_MAX];
         Waiting w;
-        int r = ring_new(&s->ring);
-        r = r < 0 ? r : server_claim(s, DISK_STORE, s->start->store, now_usec() + CLAIM_SECONDS * USEC_PER_SEC);
-        r = r < 0 ? r : file_bytes(s->fds[DISK_STORE], &s->store_bytes);
+        /* what takes time and needs no store comes first: a predecessor lets go of it only when its I/O has ended */
+        int r = store_size(s);
+        r = r < 0 ? r : ring_new(&s->ring);
+        if (r == 0) {
+                (void) ring_register_memory(s->ring, s->map.areas, (size_t) SLOTS * SLOT_BYTES);
+                o.disk = ring_disk(s->ring);
+                o.store_bytes = s->store_bytes;
+                if (engine_new(&o, &s->engine) < 0)
+                        server_refuse(s, 1, "out of memory");
+                r = server_claim(s, DISK_STORE, s->start->store, now_usec() + CLAIM_SECONDS * USEC_PER_SEC);
+        }
         if (r < 0) {
                 (void) snprintf(why, sizeof(why), "the store cannot be opened: %s", strerror(-r));
                 server_refuse(s, r == -EWOULDBLOCK || r == -EBUSY ? 8 : 1, why);
         }
-        (void) ring_register_memory(s->ring, s->map.areas, (size_t) SLOTS * SLOT_BYTES);
-        o.disk = ring_disk(s->ring);
-        o.store_bytes = s->store_bytes;
-        r = engine_new(&o, &s->engine);
-        if (r < 0)
-                server_refuse(s, 1, "out of memory");
         engine_open(s->engine, waiting_begin(&w));
         r = waiting_end(s, &w);
         if (r < 0)
