@@ -149,6 +149,54 @@ static int backing_by_subvolume(const Mounts *m, uint64_t dev, uint64_t *ret) {
         return -ENOENT;
 }
 
+/* What carries the file or device that a link names. */
+static void add_target(Node *a, const Mounts *m, int directory, const char *link) {
+        _cleanup_close_ int fd = openat(directory, link, O_PATH | O_CLOEXEC);
+        const Mount *below;
+        Identity identity;
+        struct stat st;
+
+        if (fd >= 0 && fstat(fd, &st) >= 0 && S_ISBLK(st.st_mode))
+                node_add_below(a, st.st_rdev, false);
+        else if (fd >= 0 && identity_of(fd, &identity) >= 0 && (below = mounts_find(m, identity.mount_id)))
+                node_add_below(a, below->dev, false);
+        else
+                a->unknown = lost_backing;
+}
+
+/*
+ * The file behind a volume of the built-in engine is served by vss-cow, which says in RUNTIME_DIRECTORY/cow/STORE/below
+ * what that lies on. Only root can give a loop device its label, "vss-cow:", eight digits of the store's id, …
+ */
+static bool add_engine(Node *a, const Mounts *m, const char *label, const char *device) {
+        const char *runtime = secure_getenv("RUNTIME_DIRECTORY");
+        char path[4096], target[8];
+        bool found = false;
+        struct dirent *entry;
+        DIR *dir;
+
+        if (strncmp(label, "vss-cow:", 8) != 0 || strlen(label) < 16)
+                return false;
+        (void) snprintf(path, sizeof(path), "%s/cow", isempty(runtime) ? "/run/vss" : runtime);
+        dir = opendir(path);
+        while (dir && !found && (entry = readdir(dir))) {
+                _cleanup_close_ int below = -EBADF;
+
+                if (strncmp(entry->d_name, label + 8, 8) != 0)
+                        continue;
+                (void) snprintf(path, sizeof(path), "%s/below", entry->d_name);
+                below = openat(dirfd(dir), path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                if (below < 0 || readlinkat(below, device, target, sizeof(target)) < 0)
+                        continue; /* a copy, or about to be attached */
+                add_target(a, m, below, device);
+                add_target(a, m, below, "store");
+                found = true;
+        }
+        if (dir)
+                (void) closedir(dir);
+        return found;
+}
+
 static void add_loop(Node *a, const Mounts *m) {
         _cleanup_close_ int fd = -EBADF;
         char path[4096], name[256];
@@ -163,6 +211,8 @@ static void add_loop(Node *a, const Mounts *m) {
                 a->unknown = lost_backing;
                 return;
         }
+        if (add_engine(a, m, (char *) info.lo_file_name, strrchr(name, '/') + 1))
+                return;
         dev = makedev((info.lo_device >> 8) & 0xfff, (info.lo_device & 0xff) | ((info.lo_device >> 12) & 0xfff00));
         if (backing_by_path(m, path, dev, info.lo_inode, &backing) < 0 && backing_by_subvolume(m, dev, &backing) < 0)
                 a->unknown = lost_backing;

@@ -63,17 +63,39 @@ static void label_of(const Holder *h, const Node *n, char ret[static LABEL_MAX])
         (void) snprintf(ret, 63, "%s%s", h->label, n->name);
 }
 
+/*
+ * DIRECTORY/below/loopN is a link to the origin of the volume on that device, and DIRECTORY/below/store one to the
+ * store: whoever freezes file systems has to know what lies below a device of ours, which the kernel cannot tell.
+ */
+static void below_path(const Holder *h, char ret[static ORIGIN_PATH_MAX]) {
+        (void) snprintf(ret, ORIGIN_PATH_MAX, "%s/below", h->options->directory);
+}
+
+static const char *device_word(const char *device) {
+        const char *slash = strrchr(device, '/');
+        return slash ? slash + 1 : device;
+}
+
+static int job_drop(Holder *h, const Node *n, const char *label, HolderReply *p) {
+        char below[ORIGIN_PATH_MAX];
+        int r = n->device[0] ? device_drop(n->device, label, p->text, sizeof(p->text)) : 0;
+        if (r < 0 || n->kind != NODE_VOLUME)
+                return r;
+        if (!isempty(h->options->links))
+                device_unlink(h->options->links, n->name);
+        below_path(h, below);
+        if (n->device[0])
+                device_unlink(below, device_word(n->device));
+        return 0;
+}
+
 static int job_device(Holder *h, const HolderRequest *q, HolderReply *p, bool make) {
         Node *n = &h->map.shared->nodes[q->node];
         const char *links = h->options->links;
-        char label[LABEL_MAX], device[DEVICE_PATH_MAX] = "";
+        char label[LABEL_MAX], device[DEVICE_PATH_MAX] = "", below[ORIGIN_PATH_MAX];
         label_of(h, n, label);
-        if (!make) {
-                int r = n->device[0] ? device_drop(n->device, label, p->text, sizeof(p->text)) : 0;
-                if (r == 0 && !isempty(links))
-                        device_unlink(links, n->name);
-                return r;
-        }
+        if (!make)
+                return job_drop(h, n, label, p);
         if (n->device[0])
                 return 0;
         int r = device_make(h->mount, n, label, device, p->text, sizeof(p->text));
@@ -84,6 +106,9 @@ static int job_device(Holder *h, const HolderRequest *q, HolderReply *p, bool ma
                 r = device_link(links, n->name, device);
         if (r < 0)
                 (void) snprintf(p->text, sizeof(p->text), "%s/%s cannot be made: %s", links, n->name, strerror(-r));
+        below_path(h, below);
+        if (n->kind == NODE_VOLUME && q->path[0]) /* without it the device is one of which nothing is known */
+                (void) device_link(below, device_word(device), q->path);
         return r;
 }
 
@@ -374,7 +399,7 @@ static void holder_name(Holder *h, const uint8_t uuid[16]) {
 
 static int holder_open(Holder *h) {
         const ServeOptions *o = h->options;
-        char text[HOLDER_TEXT_MAX];
+        char text[ORIGIN_PATH_MAX];
         uint8_t uuid[16];
         h->store = store_open(o->store, text, sizeof(text));
         if (h->store < 0) {
@@ -391,6 +416,8 @@ static int holder_open(Holder *h) {
         if (r < 0)
                 return r;
         devices_sweep(h->label);
+        below_path(h, text);
+        (void) device_link(text, "store", o->store);
         h->host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
         h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
         h->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
