@@ -29,7 +29,7 @@ volume() {
 }
 
 drop_volume() {
-        vssctl --json snapshots --volume="$1" 2>/dev/null | jq -r '.snapshots[].id' | xargs -r "$VSS_BUILD/client/vssctl" delete --force >/dev/null
+        delete_all
         if field "$1" .name >/dev/null 2>&1; then
                 vssctl volume detach "$1" >/dev/null
                 vssctl volume remove --force "$1" >/dev/null
@@ -147,7 +147,7 @@ case_names_sizes_and_front_ends_are_checked() {
         for verb in attach detach remove; do says 4 'no volume none' vssctl volume "$verb" none; done
         expect_equal "" "$(volumes)" "volumes"
         volume taken 64M
-        says 8 'volume taken already' vssctl volume create taken --origin="$area/some.img" --store="$store"
+        says 1 'volume taken already' vssctl volume create taken --origin="$area/some.img" --store="$store"
         expect_equal taken "$(volumes)" "volumes"
         vssctl --help volume >/dev/null
 }
@@ -275,6 +275,11 @@ case_one_set_over_several_volumes() {
         expect_equal 2 "$(vssctl --json snapshots | jq '.snapshots | length')" "copies, after run"
         expect_exit 0 vssctl delete "$SET" >/dev/null
         no_snapshots "after delete"
+        note "by their names"
+        create ext xfs
+        expect_equal "$a $b" "$(set_field '[.snapshots[].mountpoint] | join(" ")')" "what the names mean"
+        says 4 'no volume neither' vssctl create neither
+        expect_exit 0 vssctl delete "$SET" >/dev/null
         expect_equal "0 0" "$(field ext .snapshots) $(field xfs .snapshots)" "copies in the store"
 }
 
@@ -355,7 +360,7 @@ case_copies_outlive_every_process() {
 }
 
 case_a_holder_that_is_killed_costs_the_devices_only() {
-        local at
+        local at server
         volume hard 64M
         mounted "$hard" ext4 && at=$MNT
         old "$at"
@@ -363,8 +368,9 @@ case_a_holder_that_is_killed_costs_the_devices_only() {
         ID=$(copies_of)
         new "$at"
         umount "$at"
+        server=$(engine hard status | json .server_pid)
         kill -KILL "$(engine hard status | json .pid)"
-        wait_until 5 eval '! pgrep -x vss-cow >/dev/null' || die "the server outlives its holder"
+        wait_until 5 eval '! kill -0 $server' || die "the server outlives its holder"
         expect_equal false "$(field hard .attached)" "attached, after the holder's end"
         mount "$(vssctl --json volume attach hard | json .device)" "$at"
         expect_equal new "$(cat "$at/file")" "the file"
