@@ -248,8 +248,8 @@ static void detach_volume(Call *c);
 static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
         (void) close_fd(fd);
         if (p->result < 0) {
-                call_end(c, p->result, p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" :
-                                                             p->text);
+                call_end(c, p->result,
+                         p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" : p->text);
                 return;
         }
         node_free(&c->server->map.shared->nodes[c->node]);
