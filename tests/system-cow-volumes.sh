@@ -172,7 +172,7 @@ case_a_dry_run_changes_nothing() {
 }
 
 case_lists_show_what_there_is() {
-        local link=$RUNTIME_DIRECTORY/dev/shown
+        local link=$RUNTIME_DIRECTORY/dev/shown before
         vssctl volume list | grep -q 'There is no engine volume' || die "an empty list says: $(vssctl volume list)"
         volume shown 64M
         expect_equal "$shown" "$(readlink "$link")" "the device link"
@@ -185,6 +185,11 @@ case_lists_show_what_there_is() {
         wait_until 5 taken_by cow || die "volumes says: $(vssctl --json volumes)"
         vssctl create "$MNT" >/dev/null
         expect_equal 1 "$(field shown .snapshots)" "its snapshots"
+        used() { vssctl --json storage list | json ".storage[] | select(.path == \"$store\") | .used_bytes"; }
+        before=$(used)
+        dd if=/dev/urandom of="$shown" bs=1M seek=30 count=20 oflag=direct status=none # free space counts as well
+        grew() { [ "$(used)" -ge $((before + (15 << 20))) ]; }
+        wait_until 5 grew || die "20 MiB are overwritten and the store says $(used) after $before"
         umount "$MNT"
         vssctl volume detach shown >/dev/null
         [ ! -L "$link" ] || die "the link is left after detach"
