@@ -183,13 +183,15 @@ case_lists_show_what_there_is() {
         mounted "$link" ext4
         taken_by() { [ "$(vssctl --json volumes | jq -r --arg m "$MNT" '.volumes[] | select(.mountpoint == $m) | .provider')" = "$1" ]; }
         wait_until 5 taken_by cow || die "volumes says: $(vssctl --json volumes)"
+        overwrite() { dd if=/dev/urandom of="$shown" bs=1M seek=30 count=20 oflag=direct status=none; } # what is free counts too
+        overwrite
         vssctl create "$MNT" >/dev/null
         expect_equal 1 "$(field shown .snapshots)" "its snapshots"
-        used() { vssctl --json storage list | json ".storage[] | select(.path == \"$store\") | .used_bytes"; }
+        used() { vssctl --json storage list | json ".storage[] | select(.path == \"$store\") | .allocated_bytes"; }
         before=$(used)
-        dd if=/dev/urandom of="$shown" bs=1M seek=30 count=20 oflag=direct status=none # free space counts as well
+        overwrite
         grew() { [ "$(used)" -ge $((before + (15 << 20))) ]; }
-        wait_until 5 grew || die "20 MiB are overwritten and the store says $(used) after $before"
+        wait_until 5 grew || die "20 MiB are overwritten and the store has $(used) bytes after $before"
         umount "$MNT"
         vssctl volume detach shown >/dev/null
         [ ! -L "$link" ] || die "the link is left after detach"
