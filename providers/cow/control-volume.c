@@ -131,7 +131,7 @@ static void attach_show(Call *c) {
                 __atomic_store_n(&n->kind, NODE_VOLUME, __ATOMIC_SEQ_CST);
         }
         c->node = (unsigned) (n - s->map.shared->nodes);
-        server_ask_holder(s, c, HOLDER_MAKE_DEVICE, 0, c->node, NULL, attach_shown);
+        server_ask_holder(s, c, HOLDER_MAKE_DEVICE, 0, c->node, info.origin, attach_shown);
 }
 
 static void attach_attached(Call *c, int result) {
@@ -242,14 +242,31 @@ static void detach_hidden(Call *c, const HolderReply *p, int fd) {
         engine_detach(s->engine, c->volume, stamp, call_step(c, detach_ended));
 }
 
-/* A copy that is shown reads from the volume's origin. */
-static bool has_copies_shown(const Server *s, const Volume *v) {
+static void detach_volume(Call *c);
+
+static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
+        (void) close_fd(fd);
+        if (p->result < 0) {
+                call_end(c, p->result,
+                         p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" : p->text);
+                return;
+        }
+        node_free(&c->server->map.shared->nodes[c->node]);
+        detach_volume(c);
+}
+
+/* A copy that is shown reads from the volume's origin: one that nobody uses any more is taken down first. */
+static bool hide_copy(Call *c) {
+        Server *s = c->server;
         VolumeInfo info;
-        engine_volume_info(v, &info);
+        engine_volume_info(c->volume, &info);
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                if (n->kind == NODE_COPY && n->volume == info.number && n->device[0])
-                        return true;
+                if (n->kind != NODE_COPY || n->volume != info.number || !n->device[0])
+                        continue;
+                c->node = i;
+                server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);
+                return true;
         }
         return false;
 }
@@ -257,10 +274,8 @@ static bool has_copies_shown(const Server *s, const Volume *v) {
 static void detach_volume(Call *c) {
         Server *s = c->server;
         const Node *n = server_node_of(s, c->volume);
-        if (has_copies_shown(s, c->volume)) {
-                call_end(c, -EBUSY, "a snapshot of it is mounted or open: unmount it first");
+        if (hide_copy(c))
                 return;
-        }
         c->node = n ? (unsigned) (n - s->map.shared->nodes) : NODES;
         if (n)
                 server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, detach_hidden);

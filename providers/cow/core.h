@@ -13,7 +13,6 @@
  *   I4  Space is used again only after a manifest that no longer names it is durable and nobody reads in it.
  *   I5  A deletion takes effect only after its record (or a manifest without the snapshot) is durable.
  *   I6  A request is answered once, and its buffer is not touched after that.
- *
  * From I1 to I3 every snapshot is exact after any crash. The volume has the guarantees of its origin, since writes and
  * flushes are passed on one to one.
  *
