@@ -131,7 +131,7 @@ static void attach_show(Call *c) {
                 __atomic_store_n(&n->kind, NODE_VOLUME, __ATOMIC_SEQ_CST);
         }
         c->node = (unsigned) (n - s->map.shared->nodes);
-        server_ask_holder(s, c, HOLDER_MAKE_DEVICE, 0, c->node, info.origin, attach_shown);
+        server_ask_holder(s, c, HOLDER_MAKE_DEVICE, 0, c->node, NULL, attach_shown);
 }
 
 static void attach_attached(Call *c, int result) {
