@@ -157,10 +157,12 @@ static void writer_init(Writer *w, const char *path, uint64_t first, uint64_t bl
         w->versions = calloc(blocks, sizeof(uint64_t));
         if (!w->versions)
                 test_die("out of memory");
-        for (uint64_t b = first; b < first + blocks; b++) { /* goes on where the last one stopped */
-                if (pread(w->fd, w->buffer, BLOCK, (off_t) (b * BLOCK)) != BLOCK)
+        for (uint64_t b = first; b < first + blocks; b += SPAN_MAX) { /* goes on where the last one stopped */
+                uint64_t n = MIN_OF((uint64_t) SPAN_MAX, first + blocks - b);
+                if (pread(w->fd, w->buffer, n * BLOCK, (off_t) (b * BLOCK)) != (ssize_t) (n * BLOCK))
                         test_die("%s: block %lu", path, b);
-                w->versions[b - first] = ((Head *) (void *) w->buffer)->version;
+                for (uint64_t i = 0; i < n; i++)
+                        w->versions[b + i - first] = ((Head *) (void *) (w->buffer + i * BLOCK))->version;
         }
 }
 
