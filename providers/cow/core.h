@@ -140,8 +140,7 @@ int runset_new(Engine *e, uint32_t n, RunSet **ret);
 RunSet *runset_ref(RunSet *s);
 RunSet *runset_unref(Engine *e, RunSet *s);
 
-/* --- pages of runs in memory, and walks over them (cache.c) --------------------------------------------------------
- */
+/* --- pages of runs in memory, and walks over them (cache.c) ------------------------------------------------------- */
 
 typedef struct Scan Scan;
 typedef struct Frame Frame;
@@ -353,8 +352,7 @@ uint32_t log_preserve(Engine *e, Volume *v, uint64_t block, uint32_t n, uint64_t
 uint64_t log_in_flight(const Engine *e, uint64_t volblock);
 void log_control(Engine *e, Control *c);
 void log_pump(Engine *e);
-/* There is no room for what waits, and none to be had: what is not a block is answered with -ENOSPC. */
-void log_refuse(Engine *e);
+void log_refuse(Engine *e);         /* no room, and none to be had: -ENOSPC for what is not a block */
 bool log_is_stuck(const Engine *e); /* more checkpoints would change nothing by themselves */
 /* The store is lost: nothing waits for records any more. */
 void log_abandon(Engine *e);
@@ -571,6 +569,7 @@ struct Engine {
         struct superblock *lost_super;
         uint32_t lost_left;
         Reply *stop_reply;
+        struct Opening *opening; /* recover.c's, while it is read */
         EngineStats stats;
 };
 
@@ -582,6 +581,7 @@ static inline uint8_t *record_body(Record *r) {
         return r->buffer + sizeof(struct record_head);
 }
 
+void opening_free(struct Opening *o); /* nobody is told */
 /* To the disk, counted. */
 void engine_io(Engine *e, Io *io);
 /* First thing in every done() of an Io. The store may have been lost before it came back. */
