@@ -443,6 +443,7 @@ struct Engine {
         struct superblock *lost_super;
         uint32_t lost_left;
         Reply *stop_reply;
+        struct Opening *opening; /* recover.c's, while it is read */
         EngineStats stats;
 };
 
@@ -454,6 +455,7 @@ static inline uint8_t *record_body(Record *r) {
         return r->buffer + sizeof(struct record_head);
 }
 
+void opening_free(struct Opening *o); /* nobody is told */
 /* To the disk, counted. */
 void engine_io(Engine *e, Io *io);
 /* First thing in every done() of an Io. The store may have been lost before it came back. */

@@ -222,6 +222,7 @@ Engine *engine_free(Engine *e) {
         if (!e)
                 return NULL;
         ops_done(e);
+        opening_free(e->opening);
         while ((h = LIST_FIRST(&e->holds))) {
                 LIST_REMOVE(h, link);
                 hold_free(h);

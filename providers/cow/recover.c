@@ -40,10 +40,9 @@ typedef struct Opening {
         char why[160];
 } Opening;
 
-static void opening_end(Opening *o, int result) {
-        Reply *r = o->reply;
-        char why[160];
-        memcpy(why, o->why, sizeof(why));
+void opening_free(Opening *o) {
+        if (!o)
+                return;
         for (size_t i = 0; i < o->n_found; i++)
                 free(o->found[i].body);
         free(o->found);
@@ -51,6 +50,14 @@ static void opening_end(Opening *o, int result) {
         free(o->segment);
         free(o->blocks);
         free(o);
+}
+
+static void opening_end(Opening *o, int result) {
+        Reply *r = o->reply;
+        char why[160];
+        memcpy(why, o->why, sizeof(why));
+        o->e->opening = NULL;
+        opening_free(o);
         reply_done(r, result, "%s", result == -ENOMEM ? "out of memory" : why);
 }
 
@@ -510,6 +517,7 @@ void engine_open(Engine *e, Reply *r) {
                 return;
         }
         o->e = e;
+        e->opening = o;
         e->super_torn = (1 << SUPER_COPIES) - 1;
         o->reply = r;
         o->guess = SEGMENT_BLOCKS_MIN;
