@@ -69,6 +69,17 @@ static void create_opened(Call *c, const HolderReply *p, int fd) {
                              call_step(c, simply_ended));
 }
 
+/* One origin, two histories: what one of them writes the other does not preserve. */
+static bool is_origin(const Server *s, const char *path) {
+        VolumeInfo info;
+        for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
+                engine_volume_info(v, &info);
+                if (streq(info.origin, path))
+                        return true;
+        }
+        return false;
+}
+
 void control_volume_create(Call *c) {
         const char *origin = json_get_string(c->request, "origin", "");
         c->disk = disk_free(c->server);
@@ -76,6 +87,8 @@ void control_volume_create(Call *c) {
                 call_end(c, -EINVAL, "the origin is not an absolute path");
         else if (engine_volume_by_name(c->server->engine, call_name(c)))
                 call_end(c, -EEXIST, "there is a volume of this name already");
+        else if (is_origin(c->server, origin))
+                call_end(c, -EEXIST, "another volume has this origin already");
         else if (!c->disk)
                 call_end(c, -EMFILE, "too many volumes");
         else

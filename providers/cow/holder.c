@@ -444,7 +444,7 @@ int holder_main(const ServeOptions *o) {
         hygiene();
         int r = holder_open(&h);
         if (r < 0)
-                return r == -EBUSY ? 8 : r == -ENOENT ? 4 : r == -EUCLEAN ? 11 : 1;
+                return r == -EBUSY ? 8 : r == -ENOENT ? 4 : r == -EINVAL ? 10 : r == -EUCLEAN ? 11 : 1;
         if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) < 0)
                 return 1;
         signals_set();
