@@ -120,8 +120,10 @@ def killed(cow):
     took = time.monotonic() - start
     os.close(fd)
     cow.connect()
-    replayed = cow.call("status")["replayed_records"]
-    return {"killed until read": 1000 * took, "killed replayed": replayed}
+    status = cow.call("status")
+    with open(f"/proc/{status['server_pid']}/schedstat") as f:
+        cpu = int(f.read().split()[0]) / 1e6
+    return {"killed until read": 1000 * took, "killed, of it cpu": cpu, "killed replayed": status["replayed_records"]}
 
 
 def cut(cow):
@@ -185,6 +187,8 @@ def main():
               + ("  TOO SLOW" if bad else ""))  # fmt: skip
     bad = max(resident, locked) > MEMORY_MIB * SLACK
     print(f"memory: {resident} MiB resident, {locked} MiB locked; at most {MEMORY_MIB:.0f}" + ("  TOO MUCH" if bad else ""))
+    if os.getloadavg()[0] > os.cpu_count() + 1:
+        print(f"others kept the machine busy (load {os.getloadavg()[0]:.1f}): the times are worth little")
     return failed or bad
 
 

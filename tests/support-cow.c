@@ -124,16 +124,13 @@ void cow_set(CowServer *s, const char *const *volumes, unsigned n, CowId *ret_id
         json_object_object_add(request, "volumes", names);
         json_add_uint(request, "deadline_usec", now_usec() + HOLD_SECONDS * USEC_PER_SEC);
         ret_times->begin_nsec = now_nsec();
-        json_object *answer = call(s, request, NULL);
-        char token[32];
-        (void) snprintf(token, sizeof(token), "%s", json_get_string(answer, "token", ""));
-        (void) json_object_put(answer);
+        _cleanup_free_ char *token = take_string(call(s, request, NULL), "token");
         ret_times->held_nsec = now_nsec();
         (void) json_object_put(call(s, snapshot_request(token, volumes, n, ret_ids), NULL));
         ret_times->made_nsec = now_nsec();
         request = request_new("release");
         json_add_string(request, "token", token);
-        answer = call(s, request, NULL);
+        json_object *answer = call(s, request, NULL);
         ret_times->released_nsec = now_nsec();
         if (!json_get_bool(answer, "held", false))
                 test_die("the hold ended before its release");

@@ -188,35 +188,21 @@ static int waiting_end(Server *s, Waiting *w) {
         return w->result;
 }
 
-<<<<<<< HEAD
-/* Before it is claimed, through a descriptor of its own: nothing but the size is asked. */
-static int store_size(Server *s) {
-=======
 /* Without claiming it: the size of a store does not change while it is served. */
 static int store_bytes(Server *s) {
->>>>>>> kill
         char proc[32];
         (void) snprintf(proc, sizeof(proc), "/proc/self/fd/%d", s->start->store);
         _cleanup_close_ int fd = open(proc, O_RDONLY | O_CLOEXEC);
         return fd < 0 ? -errno : file_bytes(fd, &s->store_bytes);
 }
 
-<<<<<<< HEAD
-=======
 /* All memory is taken first: meanwhile the kernel ends what the predecessor has left with its disks. */
->>>>>>> kill
 static void engine_begin(Server *s) {
         EngineOptions o = { .event = engine_event, .userdata = s, .shared = &s->map.shared->engine };
         char why[HOLDER_PATH_MAX];
         Waiting w;
-<<<<<<< HEAD
-        /* what takes time and needs no store comes first: a predecessor lets go of it only when its I/O has ended */
-        int r = store_size(s);
-        r = r < 0 ? r : ring_new(&s->ring);
-=======
         int r = ring_new(&s->ring);
         r = r < 0 ? r : store_bytes(s);
->>>>>>> kill
         if (r == 0) {
                 (void) ring_register_memory(s->ring, s->map.areas, (size_t) SLOTS * SLOT_BYTES);
                 o.disk = ring_disk(s->ring);
