@@ -94,11 +94,27 @@ static int delete_ids(Context *c, json_object *rows) {
         return r < 0 ? r : first_restore(&first, c, n_failed);
 }
 
+/* What copies of an engine volume are called after, while it is attached; else the name itself may be it. */
+static int name_engine_volume(Context *c, char **volume) {
+        _cleanup_(json_object_putp) json_object *answer = NULL;
+        Context silent = *c;
+        if (call_method(&silent, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "LookupVolume", &answer, "sa{sv}", *volume, 0) < 0)
+                return 0;
+        char *name = strdup(json_object_get_string(json_object_array_get_idx(answer, 0)));
+        if (!name)
+                return context_fail(c, CONDITION_FAILED, "out of memory");
+        free(*volume);
+        *volume = name;
+        return 0;
+}
+
 static int delete_volume(Context *c, json_object **rows) {
         _cleanup_(json_object_putp) json_object *answer = NULL;
         _cleanup_free_ char *volume = NULL;
         if (volume_to_bus(given_value(c, "volume"), &volume) < 0)
                 return context_fail(c, CONDITION_FAILED, "cannot find out the current directory: %s", strerror(errno));
+        if (!strchr(volume, '/') && name_engine_volume(c, &volume) < 0)
+                return -ENOMEM;
         int r = call_method(c, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "DeleteSnapshots", &answer, "a{sv}a{sv}", 2, "volume",
                             "s", volume, given_flag(c, "oldest") ? "oldest" : "all", "b", 1, 2, "dry_run", "b",
                             (int) c->dry_run, "force", "b", (int) given_flag(c, "force"));

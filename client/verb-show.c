@@ -59,12 +59,10 @@ static int show_object(Context *c, json_object *objects, json_object *object) {
         return 0;
 }
 
-/* A path that is no volume's own name may still lie on one. */
+/* A path that is no volume's own name may still lie on one, and a word may name an engine volume. */
 static int lookup_volume(Context *c, json_object *objects, const char *argument, json_object **ret) {
         _cleanup_(json_object_putp) json_object *answer = NULL, *properties = NULL;
         _cleanup_free_ char *volume = NULL;
-        if (!strchr(argument, '/'))
-                return -1;
         Context silent = *c;
         if (volume_to_bus(argument, &volume) < 0 ||
             call_method(&silent, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "LookupVolume", &answer, "sa{sv}", volume, 0) < 0 ||

@@ -230,3 +230,30 @@ int btrfs_devices(int fd, uint64_t *devs, unsigned max) {
         (void) closedir(dir);
         return (int) n;
 }
+
+void engine_links(char *ret, size_t size) {
+        const char *runtime = secure_getenv("RUNTIME_DIRECTORY");
+
+        if (isempty(runtime) || streq(runtime, "/run/vss"))
+                (void) snprintf(ret, size, "/dev/vss");
+        else
+                (void) snprintf(ret, size, "%s/dev", runtime);
+}
+
+int engine_link_of(uint64_t dev, char *ret, size_t size) {
+        char path[LIMIT_PATH_BYTES];
+        struct dirent *entry;
+        struct stat st;
+        int r = -ENOENT;
+        DIR *dir;
+
+        engine_links(path, sizeof(path));
+        dir = opendir(path);
+        while (dir && r < 0 && (entry = readdir(dir)))
+                if (entry->d_name[0] != '.' && fstatat(dirfd(dir), entry->d_name, &st, 0) >= 0 && S_ISBLK(st.st_mode) &&
+                    st.st_rdev == dev)
+                        r = snprintf(ret, size, "%s/%s", path, entry->d_name) < (int) size ? 0 : -ENAMETOOLONG;
+        if (dir)
+                (void) closedir(dir);
+        return r;
+}

@@ -110,3 +110,7 @@ int btrfs_uuid(int fd, char *ret, size_t size);
 int btrfs_subvolume_id(int fd, uint64_t *ret);
 /* By FS_IOC_GETFSUUID where the kernel has it. */
 int fs_uuid(int fd, char *ret, size_t size);
+/* Where volumes of the built-in engine have links by their names. */
+void engine_links(char *ret, size_t size);
+/* The link of the engine volume that this device shows, which stays the same while its device changes. -ENOENT. */
+int engine_link_of(uint64_t dev, char *ret, size_t size);

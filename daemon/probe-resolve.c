@@ -387,6 +387,7 @@ static const Mount *mount_of_device(const Resolver *r, uint64_t dev) {
 
 static int build_block(const Resolver *r, uint64_t dev, Found **ret) {
         _cleanup_(found_freep) Found *f = NULL;
+        char link[LIMIT_PATH_BYTES];
         int result = found_new(VOLUME_BLOCK, "/", "", &f);
 
         if (result < 0)
@@ -394,7 +395,10 @@ static int build_block(const Resolver *r, uint64_t dev, Found **ret) {
         result = device_name(dev, f->reply.device, sizeof(f->reply.device));
         if (result < 0)
                 return result;
-        result = put_name(f->reply.name, sizeof(f->reply.name), f->reply.device);
+        if (engine_link_of(dev, link, sizeof(link)) >= 0)
+                f->reply.kind = VOLUME_ENGINE;
+        result = put_name(f->reply.name, sizeof(f->reply.name),
+                          f->reply.kind == VOLUME_ENGINE ? link : f->reply.device);
         if (result < 0)
                 return result;
         f->reply.superblock = f->reply.dev = dev;

@@ -34,6 +34,7 @@ typedef struct Question {
         size_t n_paths;
         uint32_t flags;
         uid_t uid;
+        int links; /* directory with the names of engine volumes; -EBADF: there is none */
 } Question;
 
 static int send_reply(const struct ProbeReply *reply, int fd) {
@@ -86,6 +87,7 @@ static void question_done(Question *q) {
                 free(q->paths[i].request);
         }
         free(q->paths);
+        (void) close_fd(q->links);
 }
 
 /* ---- opening ---- */
@@ -167,7 +169,26 @@ static int refuse_open(Path *p, int error) {
         return failure_set(&p->failure, c, "Cannot look up %.300s: %s", text, strerror(-error));
 }
 
-static int open_request(Path *p) {
+/* A bare word is the name of an engine volume: a link to its device, in a directory that is looked up with our rights.
+ */
+static int open_engine_volume(int links, Path *p) {
+        const char *text = p->request->path;
+        struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS };
+        int fd = links < 0 || text[0] == '.' ? -1 : (int) syscall(SYS_openat2, links, text, &how, sizeof(how));
+        struct stat st;
+
+        if (fd >= 0 && fstat(fd, &st) >= 0 && S_ISBLK(st.st_mode)) {
+                p->fd = fd;
+                return 0;
+        }
+        (void) close_fd(fd);
+        return failure_set(&p->failure, CONDITION_NOT_FOUND,
+                           "There is no volume named %.300s that is attached (vssctl volume list); paths begin with "
+                           "\"/\"",
+                           text);
+}
+
+static int open_request(int links, Path *p) {
         _cleanup_free_ char *path = NULL;
         const char *text = p->request->path;
         int fd;
@@ -175,8 +196,7 @@ static int open_request(Path *p) {
         if (isempty(text))
                 return failure_set(&p->failure, CONDITION_INVALID_ARGUMENT, "The name of a volume is empty");
         if (text[0] != '/' && !strchr(text, '/'))
-                return failure_set(&p->failure, CONDITION_NOT_FOUND,
-                                   "There is no volume named %.300s; paths begin with \"/\"", text);
+                return open_engine_volume(links, p);
         if (text[0] != '/')
                 return failure_set(&p->failure, CONDITION_INVALID_ARGUMENT, "%.300s is not an absolute path", text);
         if (path_unescape(text, &path) < 0)
@@ -200,12 +220,13 @@ static int open_all(Question *q, bool arguments) {
                 at.index = (int32_t) q->paths[i].request->index;
                 r = arguments ? send_reply(&at, -1) : 0;
                 if (r >= 0)
-                        (void) open_request(&q->paths[i]);
+                        (void) open_request(q->links, &q->paths[i]);
         }
         return r;
 }
 
 static int open_paths(Question *q) {
+        char links[LIMIT_PATH_BYTES];
         struct rlimit limit;
         pid_t parent = getppid();
         int r;
@@ -214,6 +235,8 @@ static int open_paths(Question *q) {
                 limit.rlim_cur = MIN_OF(limit.rlim_max, (rlim_t) 4 * PROBE_PATHS_MAX);
                 (void) setrlimit(RLIMIT_NOFILE, &limit);
         }
+        engine_links(links, sizeof(links));
+        q->links = open(links, O_PATH | O_DIRECTORY | O_CLOEXEC);
         r = open_all(q, false);
         if (r >= 0)
                 r = become(q->uid);
@@ -279,6 +302,8 @@ static int resolve_nested(Resolver *r, Question *q, Texts *left_out) {
                 path[n] = '\0';
                 if (identity_of(p->fd, &identity) >= 0 && S_ISBLK(identity.mode))
                         (void) snprintf(path, sizeof(path), "%s", r->found[p->volume]->target);
+                if (isempty(path)) /* a device without a file system that is mounted: nothing is below it */
+                        continue;
                 result = resolver_nested(r, path, send_text, left_out);
                 if (result < 0)
                         return result;
@@ -369,7 +394,7 @@ static const unsigned capabilities[] = { CAP_DAC_READ_SEARCH, CAP_SETUID, CAP_SE
 
 int main(int argc, char *argv[]) {
         struct ProbeReply last = { .op = PROBE_DONE, .index = -1, .volume = -1 };
-        Question question = {};
+        Question question = { .links = -EBADF };
         int r;
 
         if (argc != 1 || fcntl(CHILD_SOCKET_FD, F_GETFD) < 0) {

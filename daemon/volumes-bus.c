@@ -56,7 +56,8 @@ int method_lookup_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr
         int r = bus_read_field(m, "s", &l->path, &f);
         if (r >= 0)
                 r = bus_read_options(m, NULL, 0, l, NULL, &f);
-        if (r >= 0 && (l->path[0] != '/' || strlen(l->path) >= LIMIT_PATH_BYTES))
+        /* without any slash it is the name of an engine volume */
+        if (r >= 0 && ((l->path[0] != '/' && strchr(l->path, '/')) || strlen(l->path) >= LIMIT_PATH_BYTES))
                 r = failure_set(&f, CONDITION_INVALID_ARGUMENT, "path: an absolute path below %d bytes is needed",
                                 LIMIT_PATH_BYTES);
         if (r < 0)
