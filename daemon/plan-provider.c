@@ -199,8 +199,7 @@ static int check_stack(const PlanResult *r, const PlanVolume *a, Failure *reterr
         if (!(r->providers[a->provider].capabilities & (VSS_CAP_FREEZES_ITSELF | VSS_CAP_HOLDS)))
                 return 0;
         for (size_t j = 0; j < r->n_volumes; j++)
-                if (r->volumes[j].held && a->volume->level > r->volumes[j].volume->level &&
-                    volumes_collide(a->volume, r->volumes[j].volume))
+                if (r->volumes[j].held && volume_lies_on(a->volume, r->volumes[j].volume))
                         return failure_set(
                                 reterr, CONDITION_STACK_REFUSED,
                                 "%s lies on %s, which would be frozen while %s is copied: take them in two sets",
@@ -233,8 +232,11 @@ static int check_holds(PlanResult *r, Failure *reterr) {
         for (size_t i = 0; i < r->n_volumes; i++) {
                 PlanVolume *v = &r->volumes[i];
                 uint64_t capabilities = r->providers[v->provider].capabilities;
-                v->held = !holds_itself(r, v) && v->volume->root_fd >= 0 && v->volume->can_hold;
-                if (!v->held && !(capabilities & (VSS_CAP_FREEZES_ITSELF | VSS_CAP_HOLDS)))
+                bool mounted = v->volume->root_fd >= 0;
+                v->held = !holds_itself(r, v) && mounted && v->volume->can_hold;
+                /* a gate below a file system that goes on does not stop those who write to it (hazards A6) */
+                if (!v->held && !(capabilities & VSS_CAP_FREEZES_ITSELF) &&
+                    (mounted || !(capabilities & VSS_CAP_HOLDS)))
                         return failure_set(reterr, CONDITION_NOT_SUPPORTED,
                                            "%s (%s) cannot be brought to rest: the kernel does not freeze %s",
                                            v->volume->name, v->volume->fs_type ? v->volume->fs_type : "raw device",

@@ -52,6 +52,13 @@ bool volumes_collide(const Volume *a, const Volume *b) {
         return false;
 }
 
+bool volume_lies_on(const Volume *a, const Volume *b) {
+        for (unsigned i = 0; i < b->n_keys && a->superblock != b->superblock; i++)
+                if (b->keys[i] == a->superblock || b->keys[i] == PROBE_KEY_EVERYTHING)
+                        return true;
+        return false;
+}
+
 ProbeResult *probe_result_free(ProbeResult *r) {
         if (!r)
                 return NULL;

@@ -57,6 +57,8 @@ typedef struct Volume {
 Volume *volume_free(Volume *v);
 DEFINE_CLEANUP(Volume *, volume_free);
 bool volumes_collide(const Volume *a, const Volume *b); /* share a superblock or any key */
+/* A freeze of b would stop what is written to a. */
+bool volume_lies_on(const Volume *a, const Volume *b);
 
 typedef struct ProbePath {
         const char *path; /* as given: absolute path (mount point, subvolume, device, anything below), \xHH escapes
