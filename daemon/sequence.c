@@ -323,7 +323,12 @@ bool sequence_may_cancel(const Sequence *s) {
 }
 
 bool sequence_in_hold(const Sequence *s) {
-        return s->hold_sent && !s->released && !s->finished;
+        if (s->hold_sent && !s->released && !s->finished)
+                return true;
+        for (unsigned i = 0; i < s->n_providers; i++) /* devices alone are held without a guard */
+                if (s->providers[i].gated)
+                        return true;
+        return false;
 }
 
 bool sequence_in_window(const Sequence *s) {

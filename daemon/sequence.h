@@ -152,7 +152,7 @@ void sequence_feed(Sequence *s, const SequenceEvent *e);
 bool sequence_next(Sequence *s, SequenceAction *ret); /* false: no action left */
 uint64_t sequence_deadline(const Sequence *s);        /* when SEQ_EVENT_TIMER is due; USEC_INFINITY: never */
 bool sequence_may_cancel(const Sequence *s);          /* until the first commit call */
-bool sequence_in_hold(const Sequence *s);             /* from HOLD sent to the last release answered */
+bool sequence_in_hold(const Sequence *s);             /* from the first hold sent to the last release answered */
 bool sequence_in_window(const Sequence *s);           /* from the first Freeze to the last Thaw answered */
 const Failure *sequence_cause(const Sequence *s);     /* why it was aborted: first cause wins */
 void sequence_check(const Sequence *s);               /* asserts S1 … S7 as far as they can be seen from the state */

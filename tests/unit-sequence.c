@@ -52,6 +52,8 @@ static void see_writer(World *w, const SequenceAction *a) {
         unsigned i = a->index;
 
         ck_assert_msg(!(w->holding && !w->released), "S3: writer %u called while held", i);
+        for (unsigned k = 0; k < PROVIDERS; k++)
+                ck_assert_msg(!w->gated[k], "S3: writer %u called while gate %u is closed", i, k);
         ck_assert_uint_ne(a->deadline_usec, USEC_INFINITY);
         ck_assert_msg(!w->ended[i], "writer %u called after its last word", i);
         drop_pending(w, SEQ_DO_WRITER, i); /* an overtaken call is never answered */
@@ -149,6 +151,8 @@ static void feed(World *w, SequenceEvent e) {
         sequence_feed(&w->s, &e);
         while (sequence_next(&w->s, &a))
                 see(w, &a);
+        for (unsigned i = 0; i < PROVIDERS; i++)
+                ck_assert_msg(!w->gated[i] || sequence_in_hold(&w->s), "gate %u is closed and the bus is on", i);
 }
 
 static void answer(World *w, unsigned which, Outcome outcome) {
