@@ -6,6 +6,7 @@
  */
 #include "providers/cow/provider.h"
 #include "protocol/text.h"
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -41,6 +42,18 @@ static void forget_finished(struct vss_call *c, const char *set) {
         char path[LIMIT_PATH_BYTES];
         if (finished_path(c, set, path, sizeof(path)) >= 0)
                 (void) unlink(path);
+}
+
+static int finished_list(struct vss_call *c, char ***ret) {
+        char directory[LIMIT_PATH_BYTES];
+        int r = cow_state_path(c, "finished", directory, sizeof(directory));
+        DIR *d = r < 0 ? NULL : opendir(directory);
+        for (struct dirent *e; d && r >= 0 && (e = readdir(d));)
+                if (id_is_valid(e->d_name))
+                        r = strings_append(ret, e->d_name);
+        if (d)
+                (void) closedir(d);
+        return r;
 }
 
 /* ---- listing ---- */
@@ -110,17 +123,35 @@ typedef struct ListCall {
         void *userdata;
 } ListCall;
 
+static int clear_mark_of(struct vss_call *c, CowStore *s, const char *set) {
+        json_object *q = cow_request("clear-mark");
+        json_add_string(q, "set", set);
+        return cow_ask(c, s, q, NULL);
+}
+
 static int list_one(struct vss_call *c, CowStore *s, const CowCopy *copy, void *userdata) {
         ListCall *l = userdata;
         struct vss_snapshot item = copy->snapshot;
-        if (item.flags & VSS_SNAPSHOT_PENDING && is_finished(c, item.set))
+        if (item.flags & VSS_SNAPSHOT_PENDING && is_finished(c, item.set)) {
+                int r = clear_mark_of(c, s, item.set);
+                if (r < 0)
+                        return r;
                 item.flags &= ~(uint32_t) VSS_SNAPSHOT_PENDING;
+        }
         return l->found(&item, l->userdata);
 }
 
 int cow_list(void *state, struct vss_call *c, vss_snapshot_fn found, void *userdata) {
+        _cleanup_(strings_freep) char **notes = NULL;
         ListCall l = { found, userdata };
-        return each_copy(c, c->set, list_one, &l);
+        bool all = isempty(c->set);
+        int r = all ? finished_list(c, &notes) : 0;
+        if (r >= 0)
+                r = each_copy(c, c->set, list_one, &l);
+        /* every store has been asked since these were written, so none has a mark of theirs left */
+        for (char **set = notes; r >= 0 && set && *set && !c->message[0]; set++)
+                forget_finished(c, *set);
+        return r;
 }
 
 /* ---- the mark ---- */
