@@ -131,7 +131,7 @@ for round in 1 2 3; do
         note "round $round: everything at once"
         start_loads
         load fio fio --name=verify --filename="${device[fio]}" --rw=randwrite --bsrange=512-64k --blockalign=512 --direct=1 \
-                --ioengine=libaio --iodepth=32 --size=32m --verify=crc32c --verify_backlog=64 --verify_fatal=1 \
+                --ioengine=libaio --iodepth=32 --size=32m --verify=crc32c --verify_state_save=0 --verify_backlog=64 --verify_fatal=1 \
                 --time_based --runtime=$((round == 1 ? 8 : 12)) --output-format=terse
         series 20 service 100000
         snapshot

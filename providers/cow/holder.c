@@ -34,6 +34,7 @@ enum {
         RESTART_QUICK = 64,                 /* deaths without a pause … */
         RESTART_WINDOW_USEC = 60 * 1000000, /* … within this time; then each waits */
         RESTART_PAUSE_USEC = 200000,
+        CLAIM_USEC = 5 * 1000000, /* for the last I/O of one that was killed a moment ago */
 };
 
 typedef struct Job { /* a child at work */
@@ -392,6 +393,22 @@ static void holder_name(Holder *h, const uint8_t uuid[16]) {
         (void) snprintf(h->label, sizeof(h->label), "vss-cow:%02x%02x%02x%02x:", uuid[0], uuid[1], uuid[2], uuid[3]);
 }
 
+/*
+ * Devices of a holder that died. Only with the store in our hand: one that lives, with another directory, has devices
+ * with the same label, and they are in use.
+ */
+static int leftovers_sweep(Holder *h) {
+        int fd = file_claim(h->store, now_usec() + CLAIM_USEC);
+        if (fd < 0) {
+                fprintf(stderr, "vss-cow: %s cannot be opened: %s\n", h->options->store,
+                        fd == -EWOULDBLOCK ? "another vss-cow serves it" : strerror(-fd));
+                return fd == -EWOULDBLOCK ? -EBUSY : fd;
+        }
+        devices_sweep(h->label);
+        (void) close_fd(fd); /* the server takes it */
+        return 0;
+}
+
 static int holder_open(Holder *h) {
         const ServeOptions *o = h->options;
         char text[HOLDER_TEXT_MAX];
@@ -410,7 +427,9 @@ static int holder_open(Holder *h) {
         r = directory_claim(o->directory);
         if (r < 0)
                 return r;
-        devices_sweep(h->label);
+        r = leftovers_sweep(h);
+        if (r < 0)
+                return r;
         lies_on_sweep(o->directory);
         h->host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
         h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
