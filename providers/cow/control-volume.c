@@ -131,9 +131,10 @@ static void attach_shown(Call *c, const HolderReply *p, int fd) {
         Node *n = &s->map.shared->nodes[c->node];
         uint8_t stamp[STAMP_BYTES];
         (void) close_fd(fd);
-        if (p->result == 0) {
+        if (p->result == 0)
                 json_add_string(c->answer, "device", n->device);
-                call_end(c, 0, NULL);
+        if (p->result == 0 || !c->disk) { /* it was attached before: what somebody uses is not undone */
+                call_end(c, p->result, p->text);
                 return;
         }
         node_free(n);

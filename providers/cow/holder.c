@@ -139,6 +139,12 @@ static void refuse(Holder *h, const HolderRequest *q, int result, const char *te
 static void job_start(Holder *h, const HolderRequest *q) {
         int pair[2];
         Job *j = h->jobs;
+        for (const Job *k = h->jobs; k < h->jobs + JOBS_MAX; k++)
+                if (k->pid && k->request.op != HOLDER_OPEN_ORIGIN && q->op != HOLDER_OPEN_ORIGIN &&
+                    k->request.node == q->node) {
+                        refuse(h, q, -EBUSY, "its device is just being made or taken away: try again");
+                        return;
+                }
         while (j < h->jobs + JOBS_MAX && j->pid)
                 j++;
         if (j == h->jobs + JOBS_MAX ||
@@ -409,6 +415,22 @@ static int leftovers_sweep(Holder *h) {
         return 0;
 }
 
+/* One holder per store on this machine, in whatever directory: a name that goes with us. */
+static int store_name_claim(const uint8_t uuid[16]) {
+        struct sockaddr_un a = { .sun_family = AF_UNIX };
+        char *at = a.sun_path + 1 + snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "vss-cow:");
+        for (unsigned i = 0; i < 16; i++)
+                at += snprintf(at, 3, "%02x", uuid[i]);
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return say("a socket", -errno);
+        if (bind(fd, (struct sockaddr *) &a, (socklen_t) (at - (char *) &a)) == 0)
+                return fd; /* for as long as we live */
+        fprintf(stderr, "vss-cow: another vss-cow serves this store\n");
+        (void) close_fd(fd);
+        return -EBUSY;
+}
+
 static int holder_open(Holder *h) {
         const ServeOptions *o = h->options;
         char text[HOLDER_TEXT_MAX];
@@ -424,10 +446,9 @@ static int holder_open(Holder *h) {
                 return r;
         }
         holder_name(h, uuid);
-        r = directory_claim(o->directory);
-        if (r < 0)
-                return r;
-        r = leftovers_sweep(h);
+        r = store_name_claim(uuid);
+        r = r < 0 ? r : directory_claim(o->directory);
+        r = r < 0 ? r : leftovers_sweep(h);
         if (r < 0)
                 return r;
         lies_on_sweep(o->directory);
