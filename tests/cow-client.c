@@ -2,14 +2,21 @@
 /*
  * Asks a vss-cow by hand, for tests. The answer goes to stdout; a refusal to stderr, and its errno is the exit status.
  *
- *   cow-client DIR COMMAND [KEY=VALUE…]   values that are JSON are taken as such
- *   cow-client DIR set VOLUME…            hold, snapshot, release on one connection; the set's id, then one id per line
- *   cow-client DIR script                 requests from stdin, a line each, on one connection: @token is what the last
- *                                         hold gave, @in(MS) a deadline; "sleep MS" waits; "close" ends the connection
- *   cow-client DIR raw                    stdin as one message; prints the answer or "closed"
- *   cow-client DIR crowd N                N connections at once; prints how many of them are answered
- *   cow-client DIR fuzz SECONDS           messages that are wrong in every way; prints how many
- *   cow-client - sweep LABEL              detaches loop devices whose label begins like this
+ *   cow-client DIR COMMAND [KEY=VALUE…]
+ *       Values that are JSON are taken as such.
+ *   cow-client DIR set VOLUME…
+ *       Hold, snapshot, release on one connection; prints the set's id, then one id per line.
+ *   cow-client DIR script
+ *       Requests from stdin, a line each, on one connection. @token is what the last hold gave, @in(MS) a deadline;
+ *       "sleep MS" waits; "close" ends the connection.
+ *   cow-client DIR raw
+ *       Stdin as one message; prints the answer or "closed".
+ *   cow-client DIR crowd N
+ *       N connections at once; prints how many of them are answered.
+ *   cow-client DIR fuzz SECONDS
+ *       Messages that are wrong in every way; prints how many.
+ *   cow-client - sweep LABEL
+ *       Detaches loop devices whose label begins like this.
  */
 #include "providers/cow/control.h"
 #include "providers/cow/device.h"
@@ -143,8 +150,7 @@ static void line_expand(const char *line, const char *token, char *ret, size_t n
                         at += (size_t) snprintf(ret + at, n - at, "\"%s\"", token);
                         line += 6;
                 } else if (sscanf(line, "@in(%u)%n", &msec, &used) == 1 && used > 0) {
-                        at += (size_t) snprintf(ret + at, n - at, "%lu",
-                                                 now_usec() + msec * 1000UL);
+                        at += (size_t) snprintf(ret + at, n - at, "%lu", now_usec() + msec * 1000UL);
                         line += used;
                 } else
                         ret[at++] = *line++;
@@ -227,13 +233,51 @@ static int crowd(const char *directory, unsigned n) {
 /* Pieces of good requests, cut, mixed and flipped; and noise. */
 static size_t fuzz_make(char *out, size_t n, unsigned seed) {
         static const char *const pieces[] = {
-                "{\"command\":", "\"status\"", "\"hold\"", "\"snapshot\"", "\"list\"", ",\"set\":", ",\"from\":",
-                "\"\"", ",\"volumes\":[", "]", "\"v\"", "}", "{", ",\"deadline_usec\":", "-1", "1e99", "null",
-                ",\"token\":", "18446744073709551616", ",\"members\":[{", "}]", ",\"id\":",
-                "\"00000000-0000-4000-8000-000000000000\"", "\"expose\"", "\"delete\"", "\"release\"", "\"hide\"",
-                "\"set-policy\"", ",\"policy\":", "\\u0000", "\xff\xfe", "[[[[[[[[[[[[[[[[[[[[", "\"volume-attach\"",
-                ",\"name\":", "\"volume-detach\"", ",\"force\":", "true", "\"../../etc/passwd\"", ",\"origin\":",
-                "\"volume-create\"", "\"/dev/null\"", "\"collect\"", "\"volume-remove\"", "\"clear-mark\"", "\"abort\"",
+                "{\"command\":",
+                "\"status\"",
+                "\"hold\"",
+                "\"snapshot\"",
+                "\"list\"",
+                ",\"set\":",
+                ",\"from\":",
+                "\"\"",
+                ",\"volumes\":[",
+                "]",
+                "\"v\"",
+                "}",
+                "{",
+                ",\"deadline_usec\":",
+                "-1",
+                "1e99",
+                "null",
+                ",\"token\":",
+                "18446744073709551616",
+                ",\"members\":[{",
+                "}]",
+                ",\"id\":",
+                "\"00000000-0000-4000-8000-000000000000\"",
+                "\"expose\"",
+                "\"delete\"",
+                "\"release\"",
+                "\"hide\"",
+                "\"set-policy\"",
+                ",\"policy\":",
+                "\\u0000",
+                "\xff\xfe",
+                "[[[[[[[[[[[[[[[[[[[[",
+                "\"volume-attach\"",
+                ",\"name\":",
+                "\"volume-detach\"",
+                ",\"force\":",
+                "true",
+                "\"../../etc/passwd\"",
+                ",\"origin\":",
+                "\"volume-create\"",
+                "\"/dev/null\"",
+                "\"collect\"",
+                "\"volume-remove\"",
+                "\"clear-mark\"",
+                "\"abort\"",
         };
         size_t at = 0;
         if (seed % 16 == 0) {

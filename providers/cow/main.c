@@ -97,9 +97,8 @@ static int format_open(const char *path, uint64_t bytes, char *text, size_t n) {
         }
         bool empty = S_ISBLK(st.st_mode) ? is_blank(fd) : st.st_size == 0;
         if (!empty && store_identify(path, uuid, text, n) < 0) {
-                (void) snprintf(text, n,
-                                "%s is not empty and not a store: nothing was changed; give another path%s", path,
-                                S_ISBLK(st.st_mode) ? ", or write zeros to its first MiB" : "");
+                (void) snprintf(text, n, "%s is not empty and not a store: nothing was changed; give another path%s",
+                                path, S_ISBLK(st.st_mode) ? ", or write zeros to its first MiB" : "");
                 return -EEXIST;
         }
         int kept = store_open(path, text, n);
@@ -116,7 +115,7 @@ static int format_open(const char *path, uint64_t bytes, char *text, size_t n) {
         (void) close_fd(kept);
         if (claimed < 0)
                 (void) snprintf(text, n, "%s is in use: %s", path,
-                               claimed == -EWOULDBLOCK ? "a vss-cow serves it" : strerror(-claimed));
+                                claimed == -EWOULDBLOCK ? "a vss-cow serves it" : strerror(-claimed));
         return claimed;
 }
 

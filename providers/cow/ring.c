@@ -4,7 +4,8 @@
  * saves an interrupt of the thread for each. Such a ring cannot be polled itself, so an eventfd is registered; the
  * kernel signals it when there is work to run. No SQPOLL: on two processors its thread takes one of them and I/O gets
  * twelve times slower. Files are not registered: a ring that has them lets go of them only when the kernel has taken it
- * apart, 40 ms after its owner was killed, and the successor waits for their locks; each I/O has a reference of its own.
+ * apart, 40 ms after its owner was killed, and the successor waits for their locks; each I/O has a reference of its
+ * own.
  *
  * submit() only queues. The queue is handed over by dispatch, once for all that came in between; what does not fit into
  * the submission queue waits in a list of its own. A result that is short goes on with the rest; one at the end of a
