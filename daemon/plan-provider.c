@@ -194,11 +194,28 @@ static bool holds_itself(const PlanResult *r, const PlanVolume *v) {
         return r->providers[v->provider].capabilities & VSS_CAP_FREEZES_ITSELF;
 }
 
+/* What freezes by itself, and the engine, have to write to what carries them (origin, store) while all is held. */
+static int check_stack(const PlanResult *r, const PlanVolume *a, Failure *reterr) {
+        if (!(r->providers[a->provider].capabilities & (VSS_CAP_FREEZES_ITSELF | VSS_CAP_HOLDS)))
+                return 0;
+        for (size_t j = 0; j < r->n_volumes; j++)
+                if (r->volumes[j].held && a->volume->level > r->volumes[j].volume->level &&
+                    volumes_collide(a->volume, r->volumes[j].volume))
+                        return failure_set(
+                                reterr, CONDITION_STACK_REFUSED,
+                                "%s lies on %s, which would be frozen while %s is copied: take them in two sets",
+                                a->volume->name, r->volumes[j].volume->name, a->volume->name);
+        return 0;
+}
+
 static int check_instant(const PlanResult *r, Failure *reterr) {
         unsigned self = UNASSIGNED;
 
         for (size_t i = 0; i < r->n_volumes; i++) {
                 const PlanVolume *a = &r->volumes[i];
+                int stacked = check_stack(r, a, reterr);
+                if (stacked < 0)
+                        return stacked;
                 if (!holds_itself(r, a))
                         continue;
                 if (self != UNASSIGNED && self != a->provider)
@@ -208,13 +225,6 @@ static int check_instant(const PlanResult *r, Failure *reterr) {
                                 "nobody can prove that they are one instant",
                                 a->volume->name, r->providers[self].name, r->providers[a->provider].name);
                 self = a->provider;
-                for (size_t j = 0; j < r->n_volumes; j++)
-                        if (r->volumes[j].held && a->volume->level > r->volumes[j].volume->level &&
-                            volumes_collide(a->volume, r->volumes[j].volume))
-                                return failure_set(
-                                        reterr, CONDITION_STACK_REFUSED,
-                                        "%s lies on %s, which would be frozen while %s is copied: take them in two sets",
-                                        a->volume->name, r->volumes[j].volume->name, a->volume->name);
         }
         return 0;
 }

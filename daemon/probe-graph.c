@@ -29,6 +29,8 @@ enum {
         STATE_DONE,
 };
 
+#define ENGINE_LABEL "vss-cow:" /* begins the name that vss-cow gives its loop devices */
+
 static const char too_many[] = "it is made of too many devices to tell in which order to freeze";
 static const char cycle[] = "it lies on itself";
 static const char lost_backing[] = "the file behind its loop device cannot be found";
@@ -149,6 +151,56 @@ static int backing_by_subvolume(const Mounts *m, uint64_t dev, uint64_t *ret) {
         return -ENOENT;
 }
 
+static uint64_t group_of(const char *text, size_t n) {
+        uint64_t hash = 0xcbf29ce484222325; /* FNV-1a; the top bit keeps it apart from device numbers */
+        for (size_t i = 0; i < n; i++)
+                hash = (hash ^ (uint8_t) text[i]) * 0x100000001b3;
+        return (hash >> 2) | 1ULL << 63;
+}
+
+/*
+ * A device of the built-in engine: nobody can see the file behind it, so vss-cow has left a line about what origin and
+ * store lie on (providers/cow/device.h). Volumes of one store are a group like those of one volume group: their sets
+ * take turns, since the log they share is written by one.
+ */
+static bool add_engine_line(Node *a, const Mounts *m, int dir, const char *file) {
+        char line[256] = "", *save = NULL;
+        _cleanup_close_ int fd = openat(dir, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+        uint64_t below[2], found;
+        if (fd < 0 || read(fd, line, sizeof(line) - 1) <= 0)
+                return false;
+        const char *label = strtok_r(line, " \n", &save);
+        for (unsigned i = 0; i < 2; i++) {
+                const char *word = strtok_r(NULL, " \n", &save);
+                if (!word || parse_dev(word, &below[i]) < 0)
+                        return false;
+        }
+        for (unsigned i = 0; i < 2; i++)
+                node_add_below(a, backing_by_subvolume(m, below[i], &found) >= 0 ? found : below[i], false);
+        a->group = group_of(label, strlen(label));
+        return true;
+}
+
+static bool add_engine(Node *a, const Mounts *m) {
+        const char *runtime = secure_getenv("RUNTIME_DIRECTORY");
+        char path[4096], file[32];
+        struct dirent *entry;
+        bool found = false;
+        (void) snprintf(path, sizeof(path), "%s/cow", isempty(runtime) ? "/run/vss" : runtime);
+        (void) snprintf(file, sizeof(file), "lies-on/loop%u", minor(a->dev));
+        DIR *stores = opendir(path);
+        while (stores && (entry = readdir(stores))) {
+                _cleanup_close_ int dir = entry->d_name[0] == '.' ?
+                                                  -EBADF :
+                                                  openat(dirfd(stores), entry->d_name,
+                                                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+                found = (dir >= 0 && add_engine_line(a, m, dir, file)) || found;
+        }
+        if (stores)
+                (void) closedir(stores);
+        return found;
+}
+
 static void add_loop(Node *a, const Mounts *m) {
         _cleanup_close_ int fd = -EBADF;
         char path[4096], name[256];
@@ -163,6 +215,10 @@ static void add_loop(Node *a, const Mounts *m) {
                 a->unknown = lost_backing;
                 return;
         }
+        if (strncmp((const char *) info.lo_file_name, ENGINE_LABEL, sizeof(ENGINE_LABEL) - 1) == 0) {
+                a->unknown = add_engine(a, m) ? NULL : lost_backing;
+                return;
+        }
         dev = makedev((info.lo_device >> 8) & 0xfff, (info.lo_device & 0xff) | ((info.lo_device >> 12) & 0xfff00));
         if (backing_by_path(m, path, dev, info.lo_inode, &backing) < 0 && backing_by_subvolume(m, dev, &backing) < 0)
                 a->unknown = lost_backing;
@@ -171,15 +227,12 @@ static void add_loop(Node *a, const Mounts *m) {
 }
 
 static void add_volume_group(Node *a) {
-        uint64_t hash = 0xcbf29ce484222325; /* FNV-1a; the top bit keeps it apart from device numbers */
         char uuid[256];
 
         if (sysfs_block_read(a->dev, "dm/uuid", uuid, sizeof(uuid)) < 0 || strncmp(uuid, "LVM-", 4) != 0 ||
             strlen(uuid) < 36)
                 return;
-        for (const char *p = uuid + 4; p < uuid + 36; p++)
-                hash = (hash ^ (uint8_t) *p) * 0x100000001b3;
-        a->group = (hash >> 2) | 1ULL << 63;
+        a->group = group_of(uuid + 4, 32);
 }
 
 static int add_block(Graph *g, uint64_t dev, const Mounts *m) {

@@ -118,6 +118,8 @@ static void call_provider(Sequence *s, unsigned i, SequenceProviderOp op, uint64
         p->deadline_usec = deadline_usec;
         if (op == SEQ_BEGIN_PREPARE)
                 p->begun = true;
+        if (op == SEQ_HOLD_BLOCKS)
+                p->gated = true;
         if (op == SEQ_ABORT)
                 p->aborted = true;
         s->providers_outstanding++;
@@ -138,6 +140,7 @@ void provider_settled(Sequence *s, unsigned i) {
 void provider_kill(Sequence *s, unsigned i) {
         provider_settled(s, i);
         s->providers[i].dead = true;
+        s->providers[i].gated = false; /* a hold ends with the process that has it */
         sequence_push(s, (SequenceAction) { .type = SEQ_DO_KILL_PROVIDER, .index = i });
 }
 
@@ -265,7 +268,19 @@ static void begin_providers(Sequence *s, const Step *step, uint64_t now) {
                         call_provider(s, i, step->op, s->deadline_usec);
 }
 
+/*
+ * Before file systems are released: thawing one writes to its device, and would wait for a gate that is closed. Nobody
+ * waits for a provider here; the end of its process opens its gates, whatever it is doing.
+ */
+static void open_gates(Sequence *s) {
+        for (unsigned i = 0; i < s->n_providers; i++)
+                if (s->providers[i].gated)
+                        provider_kill(s, i);
+}
+
 static void begin_guard(Sequence *s, const Step *step, uint64_t now) {
+        if (s->unwinding)
+                open_gates(s);
         if (step->op == SEQ_HOLD) {
                 s->freeze_end_usec = now;
                 s->hold_deadline_usec = MIN_OF(usec_add(now, s->budgets.hold), s->thaw_by_usec - HOLD_MARGIN_USEC);

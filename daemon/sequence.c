@@ -171,6 +171,7 @@ static void on_provider(Sequence *s, const SequenceEvent *e) {
         if (e->type == SEQ_EVENT_PROVIDER_LOST && !p->dead) {
                 bool was_outstanding = p->outstanding;
                 p->dead = true;
+                p->gated = false;
                 provider_settled(s, e->index);
                 if (was_outstanding || !s->unwinding)
                         sequence_fail(s, e->now_usec, SEQ_ACTOR_PROVIDER, e->index, e->failure,
@@ -181,6 +182,8 @@ static void on_provider(Sequence *s, const SequenceEvent *e) {
                 provider_settled(s, e->index);
                 if (e->outcome == OUTCOME_DIED)
                         p->dead = true;
+                if (p->dead || (e->op == SEQ_RELEASE_BLOCKS && e->outcome == OUTCOME_OK))
+                        p->gated = false;
                 if (e->outcome != OUTCOME_OK)
                         sequence_fail(s, e->now_usec, SEQ_ACTOR_PROVIDER, e->index, e->failure,
                                       outcome_condition(e->outcome, CONDITION_PROVIDER_FAILED,
@@ -345,6 +348,7 @@ void sequence_check(const Sequence *s) {
         for (unsigned i = 0; i < s->n_providers; i++) {
                 providers += s->providers[i].outstanding;
                 assert(!s->finished || s->created || !s->providers[i].begun || s->providers[i].aborted); /* S5 */
+                assert((!s->finished && !s->unwinding) || !s->providers[i].gated);                       /* S8 */
         }
         assert(writers == s->writers_outstanding && providers == s->providers_outstanding);
         assert(!s->finished || !s->hold_sent || s->released);                        /* S2 */

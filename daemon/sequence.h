@@ -111,6 +111,7 @@ typedef struct SequenceWriter {
 typedef struct SequenceProvider {
         bool holds; /* VSS_CAP_HOLDS: takes part in hold and release */
         bool outstanding, begun, dead, aborted;
+        bool gated; /* it was told to hold and has not said that it let go */
         SequenceProviderOp call;
         uint64_t deadline_usec; /* of the call that is outstanding */
 } SequenceProvider;

@@ -17,7 +17,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-enum { RUNS_MAX = 1200, STEPS = 700, FOUND = 3 };
+enum { RUNS_MAX = 2400, STEPS = 700, FOUND = 3 };
 
 static const char *const names[ORDER_MAX] = {
 #define X(name) #name,
@@ -48,6 +48,43 @@ static void found_by_signal(int signal_number) {
         _exit(FOUND);
 }
 
+/* Dies again and again in the middle of a checkpoint, and every crash state of the next one is looked at. */
+static void deaths_in_checkpoints(World *w) {
+        if (!world_make(w))
+                return;
+        for (unsigned i = 0; i < 4 && !w->failed; i++) {
+                world_snapshot(w);
+                store_begin(w, OP_CHECKPOINT);
+                for (unsigned k = sim_below(&w->random, 14); k > 0 && world_step(w); k--)
+                        ;
+                world_kill(w, sim_random(&w->random));
+                if (!world_open(w))
+                        return;
+                w->options.state_in = 1;
+                store_begin(w, OP_CHECKPOINT);
+                world_drain(w);
+                w->options.state_in = 0;
+        }
+}
+
+static void child_end(World *w, uint64_t *states) {
+        *states += w->states;
+        if (w->failed) {
+                found_say(w->message, seed_now, *states);
+                _exit(FOUND);
+        }
+        world_free(w);
+}
+
+static void child_scenario(uint64_t seed, uint64_t *states) {
+        WorldOptions o = { .seed = seed, .volumes = 1, .volume_blocks = 8, .roomy = true };
+        seed_now = seed;
+        (void) alarm(20);
+        World *w = world_new(&o);
+        deaths_in_checkpoints(w);
+        child_end(w, states);
+}
+
 static void child_seed(uint64_t seed, uint64_t *states) {
         WorldOptions o = { .seed = seed, .steps = STEPS, .state_in = 8, .features = FEATURE_ALL };
         switch (seed % 4) {
@@ -70,13 +107,8 @@ static void child_seed(uint64_t seed, uint64_t *states) {
         seed_now = seed;
         (void) alarm(20);
         World *w = world_new(&o);
-        bool good = world_run(w);
-        *states += w->states;
-        if (!good) {
-                found_say(w->message, seed, *states);
-                _exit(FOUND);
-        }
-        world_free(w);
+        (void) world_run(w);
+        child_end(w, states);
 }
 
 static void child_run(int point, uint64_t runs) {
@@ -88,7 +120,10 @@ static void child_run(int point, uint64_t runs) {
         if (!freopen("/dev/null", "w", stderr))
                 _exit(1);
         for (uint64_t seed = 0; seed < runs; seed++)
-                child_seed(seed, &states);
+                if (seed % 2)
+                        child_scenario(seed, &states);
+                else
+                        child_seed(seed / 2, &states);
         _exit(0);
 }
 

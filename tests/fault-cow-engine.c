@@ -221,7 +221,7 @@ END_TEST
 
 START_TEST(test_bits_of_pages_data_and_log) {
         SimRandom random = { 11 };
-        for (unsigned i = 0; i < 600; i++) {
+        for (unsigned i = 0; i < 400; i++) {
                 uint64_t block = i % 3 == 0 ? pristine.run_page[i / 3 % 3] : 0;
                 uint64_t log = pristine.record[0] +
                                sim_below(&random, (uint32_t) (pristine.log_end - pristine.record[0]));
@@ -238,7 +238,7 @@ START_TEST(test_blocks_exchanged_and_zeroed) {
         static const uint8_t zeros[BLOCK_SIZE];
         SimRandom random = { 12 };
         char what[96];
-        for (unsigned i = 0; i < 800; i++) {
+        for (unsigned i = 0; i < 500; i++) {
                 uint64_t a = sim_below(&random, 7 * MADE_SEGMENT_BLOCKS),
                          b = sim_below(&random, 7 * MADE_SEGMENT_BLOCKS);
                 SimDisk *d = copy();
@@ -335,7 +335,7 @@ static void lying_open(SimDisk *d) {
 START_TEST(test_numbers_that_lie) {
         static const uint8_t values[] = { 0, 1, 2, 3, 4, 0x10, 0x7f, 0x80, 0xff };
         SimRandom random = { 13 };
-        for (unsigned i = 0; i < 2500; i++) {
+        for (unsigned i = 0; i < 1500; i++) {
                 Made m;
                 made_copy(&pristine, &m);
                 for (unsigned n = sim_below(&random, 2) + 1; n > 0; n--)

@@ -324,7 +324,7 @@ void world_drain(World *w) {
 }
 
 static bool death_random(World *w) {
-        uint32_t x = sim_below(&w->random, 1500);
+        uint32_t x = sim_below(&w->random, 1500 / (w->options.accidents ?: 1));
         unsigned features = w->options.features;
         if (x < 3 && features & FEATURE_CUTS)
                 world_power_cut(w, (SimCut) sim_below(&w->random, SIM_CUT_MAX), sim_random(&w->random));

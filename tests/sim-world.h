@@ -46,6 +46,7 @@ typedef struct WorldOptions {
         unsigned volumes, volume_blocks; /* 0: as the seed says */
         bool roomy;                      /* the store never runs full */
         bool tiny;                       /* … and here it always is */
+        unsigned accidents;              /* so many times as often as else */
         bool upkeep;                     /* hardly a moment without a checkpoint or a merge */
         bool trace;
         bool may_lose; /* I/O fails: the store may be lost, snapshots void */

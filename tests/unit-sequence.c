@@ -26,6 +26,7 @@ typedef struct World {
         bool freeze_sent[WRITERS], resumed[WRITERS], prepared[WRITERS], ended[WRITERS], lost[WRITERS], dropped[WRITERS];
         unsigned n_ended[WRITERS], n_abort[PROVIDERS];
         bool begun[PROVIDERS];
+        bool gated[PROVIDERS]; /* told to hold; neither let go nor killed */
         bool anything_failed;
         unsigned freeze_order[WRITERS], n_frozen, thaw_order[WRITERS], n_thawed;
         uint32_t seed;
@@ -86,8 +87,14 @@ static void see_provider(World *w, const SequenceAction *a) {
                 ck_assert_msg(!w->s.has_guard || (w->held && !w->released), "S3: commit without a hold");
                 w->committed = true;
         }
-        if (a->op == SEQ_ABORT)
+        if (a->op == SEQ_HOLD_BLOCKS) {
+                ck_assert_msg(!w->s.has_guard || w->held, "a gate closes before every file system is held");
+                w->gated[a->index] = true;
+        }
+        if (a->op == SEQ_ABORT) {
+                ck_assert_msg(!w->gated[a->index], "S8: aborted while it holds");
                 w->n_abort[a->index]++;
+        }
         add_pending(w, SEQ_DO_PROVIDER, a->index, a->op);
 }
 
@@ -101,10 +108,13 @@ static void see(World *w, const SequenceAction *a) {
                 break;
         case SEQ_DO_KILL_PROVIDER:
                 drop_pending(w, SEQ_DO_PROVIDER, a->index);
+                w->gated[a->index] = false;
                 break;
         case SEQ_DO_GUARD:
                 if (a->op == SEQ_HOLD)
                         w->holding = true;
+                for (unsigned i = 0; a->op == SEQ_RELEASE && i < PROVIDERS; i++)
+                        ck_assert_msg(!w->gated[i], "S8: file systems are released while gate %u is closed", i);
                 drop_pending(w, SEQ_DO_GUARD, 0);
                 add_pending(w, SEQ_DO_GUARD, 0, a->op);
                 break;
@@ -134,6 +144,8 @@ static void feed(World *w, SequenceEvent e) {
         SequenceAction a;
 
         e.now_usec = w->now;
+        if (e.type == SEQ_EVENT_PROVIDER_LOST)
+                w->gated[e.index] = false;
         sequence_feed(&w->s, &e);
         while (sequence_next(&w->s, &a))
                 see(w, &a);
@@ -154,6 +166,8 @@ static void answer(World *w, unsigned which, Outcome outcome) {
                 break;
         case SEQ_DO_PROVIDER:
                 e.type = SEQ_EVENT_PROVIDER;
+                if (outcome == OUTCOME_DIED || (p.op == SEQ_RELEASE_BLOCKS && outcome == OUTCOME_OK))
+                        w->gated[p.index] = false;
                 break;
         case SEQ_DO_GUARD:
                 e.type = SEQ_EVENT_GUARD;
@@ -195,6 +209,8 @@ static void world_init(World *w, uint32_t seed, bool guard, bool degrade) {
         };
 
         *w = (World) { .seed = seed, .now = 1000000 };
+        for (unsigned i = 0; i < PROVIDERS; i++)
+                w->providers[i].holds = seed >> (2 + i) & 1 || seed == 1;
         w->writers[0].level = LEVEL_BACK_END;
         w->writers[1].level = LEVEL_FRONT_END;
         w->writers[2].level = LEVEL_SYSTEM;
@@ -213,6 +229,8 @@ static void check_end(World *w) {
                               "S7: writer %u: %u last words", i, w->n_ended[i]);
         }
         ck_assert_msg(!w->holding || w->released, "S2: left held");
+        for (unsigned i = 0; i < PROVIDERS; i++)
+                ck_assert_msg(!w->gated[i], "S8: gate %u left closed", i);
         for (unsigned i = 0; i < PROVIDERS; i++)
                 ck_assert_msg(w->created || !w->begun[i] || w->n_abort[i] >= 1, "S5: provider %u not asked to abort",
                               i);

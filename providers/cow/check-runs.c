@@ -107,7 +107,7 @@ static void entry_place(RunWalk *w, const struct run_entry *e, uint32_t after) {
         c->batch[c->n_batch++] = (CheckBlock) {
                 .block = block, .volblock = e->volblock, .epoch = e->epoch, .after = after, .crc = e->crc
         };
-        if (c->n_batch == CHECK_BATCH)
+        if (c->n_batch == c->batch_size)
                 batch_read(c);
 }
 

@@ -8,10 +8,16 @@ void check_say(Check *c, bool damage, const char *structure, uint64_t block, con
         va_list ap;
         c->damages += damage;
         c->notes += !damage;
-        if (!c->findings)
-                c->findings = calloc(CHECK_FINDINGS_MAX, sizeof(Finding));
-        if (!c->findings || c->n_findings == CHECK_FINDINGS_MAX)
+        if (c->n_findings == CHECK_FINDINGS_MAX)
                 return;
+        if ((c->n_findings & (c->n_findings + 1)) == 0) { /* grows at 0, 1, 3, 7 … */
+                Finding *grown = reallocarray(c->findings, 2 * (c->n_findings + 1), sizeof(Finding));
+                if (!grown) {
+                        c->no_memory = true;
+                        return;
+                }
+                c->findings = grown;
+        }
         Finding *f = &c->findings[c->n_findings++];
         *f = (Finding) { .damage = damage, .structure = structure, .block = block };
         va_start(ap, format);

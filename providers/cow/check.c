@@ -205,11 +205,20 @@ static void check_segments(Check *c) {
 
 /* --- all of it ---------------------------------------------------------------------------------------------------- */
 
+static size_t batch_size(const Check *c) {
+        const struct manifest_run *m = c->image.view.runs;
+        uint64_t entries = 1;
+        for (uint32_t i = 0; i < c->image.view.head->runs; i++, m = run_after(m))
+                entries = MIN_OF(entries + m->entries, (uint64_t) CHECK_BATCH);
+        return (size_t) entries;
+}
+
 static int check_inside(Check *c) {
         uint32_t n = c->image.super->segments;
         c->live = calloc(n, sizeof(*c->live));
         c->used = calloc(n, sizeof(*c->used));
-        c->batch = malloc(CHECK_BATCH * sizeof(CheckBlock));
+        c->batch_size = batch_size(c);
+        c->batch = malloc(c->batch_size * sizeof(CheckBlock));
         c->buffer = source_buffer(CHECK_READ_BLOCKS);
         if (!c->live || !c->used || !c->batch || !c->buffer)
                 return -ENOMEM;

@@ -46,7 +46,7 @@ typedef struct Check {
         uint32_t *live;  /* of LOG segments, as the runs' entries have it */
         uint64_t **used; /* one bit per block of a LOG segment that an entry points to */
         CheckBlock *batch;
-        size_t n_batch;
+        size_t n_batch, batch_size;
         uint8_t *buffer; /* CHECK_READ_BLOCKS */
         bool runs_unreadable, no_memory;
         LogEnd log;

@@ -386,9 +386,16 @@ static void super_write(Engine *e, unsigned slot, unsigned copy) {
         e->stats.checkpoint_bytes += BLOCK_SIZE;
 }
 
+/* Of the two copies of a number: the one that a power cut has torn is written first, so that the good one outlives the
+ * next cut too. */
+static unsigned super_first(const Engine *e, uint64_t number) {
+        unsigned copy = (unsigned) (number % 2);
+        return e->super_torn >> (2 + copy) & 1 ? 2 + copy : copy;
+}
+
 static void step_super_again(Engine *e) {
         e->checkpoint.next = step_install;
-        super_write(e, 0, 2 + (e->super_number + 1) % 2);
+        super_write(e, 0, super_first(e, e->super_number + 1) ^ 2);
 }
 
 /*
@@ -402,8 +409,8 @@ static void step_super(Engine *e) {
         superblock_fill(e, c->super, number, c->last ? STORE_CLEAN : STORE_OPEN, &c->ref);
         c->next = ORDER(SUPERBLOCKS_ONE_BY_ONE) ? step_super_again : step_install;
         if (!ORDER(SUPERBLOCKS_ONE_BY_ONE))
-                super_write(e, 1, 2 + number % 2);
-        super_write(e, 0, number % 2);
+                super_write(e, 1, super_first(e, number) ^ 2);
+        super_write(e, 0, super_first(e, number));
 }
 
 static void install_list(Engine *e) {
@@ -426,6 +433,7 @@ static void step_install(Engine *e) {
         e->index_version++;
         e->frozen = NULL;
         e->super_number++;
+        e->super_torn &= e->super_number % 2 ? 5 : 10;
         e->manifest = c->ref;
         free(TAKE_PTR(c->manifest));
         install_list(e);

@@ -14,12 +14,28 @@ static const char *call_name(const Call *c) {
         return json_get_string(c->request, "name", "");
 }
 
-/* The volume the call is about; false: there is none, and that was answered. */
+/* Another call that has to do with the volume (NULL: with any), which must not lose it on its way. */
+static bool others_have(const Call *c, const Volume *v) {
+        const Call *other;
+        LIST_FOREACH(other, &c->server->calls, link)
+                if (other != c && (v ? other->volume == v : other->volume || other->disk))
+                        return true;
+        return false;
+}
+
+/* The volume the call is about; false: it cannot be had, which was answered. */
 static bool call_volume(Call *c) {
-        c->volume = engine_volume_by_name(c->server->engine, call_name(c));
-        if (!c->volume)
+        Volume *v = engine_volume_by_name(c->server->engine, call_name(c));
+        if (!v) {
                 call_end(c, -ENOENT, "there is no such volume in this store");
-        return c->volume;
+                return false;
+        }
+        if (others_have(c, v)) {
+                call_end(c, -EBUSY, "it is just being attached, detached or removed");
+                return false;
+        }
+        c->volume = v;
+        return true;
 }
 
 static bool is_attached(const Volume *v) {
@@ -172,9 +188,11 @@ static void attach_verify(Call *c) {
         VolumeInfo info;
         uint8_t now[STAMP_BYTES];
         engine_volume_info(c->volume, &info);
-        bool clean = !(info.flags & VOLUME_ATTACHED);
+        bool clean = !(info.flags & VOLUME_ATTACHED); /* else compared with what we let pass last */
         int r = stamp_of_file(c->server->fds[c->disk], clean, now);
         StampVerdict verdict = r < 0 ? STAMP_UNKNOWN : stamp_compare(info.stamp, now, clean);
+        if (r == 0)
+                engine_volume_stamp(c->server->engine, c->volume, now);
         if (info.snapshots > 0 && verdict != STAMP_SAME) {
                 json_add_string(
                         c->answer, "warning",
@@ -228,10 +246,7 @@ void control_volume_attach(Call *c) {
 static unsigned disk_of(const Server *s, const Volume *v) {
         VolumeInfo info;
         engine_volume_info(v, &info);
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
-                if (s->map.shared->origins[disk].attached && s->map.shared->origins[disk].volume == info.number)
-                        return disk;
-        return 0;
+        return server_disk_of(s, info.number);
 }
 
 static void (*detach_next(Call *c))(Call *c, int result);
@@ -256,14 +271,31 @@ static void detach_hidden(Call *c, const HolderReply *p, int fd) {
         engine_detach(s->engine, c->volume, stamp, call_step(c, detach_ended));
 }
 
-/* A copy that is shown reads from the volume's origin. */
-static bool has_copies_shown(const Server *s, const Volume *v) {
+static void detach_volume(Call *c);
+
+static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
+        (void) close_fd(fd);
+        if (p->result < 0) {
+                call_end(c, p->result,
+                         p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" : p->text);
+                return;
+        }
+        node_free(&c->server->map.shared->nodes[c->node]);
+        detach_volume(c);
+}
+
+/* A copy that is shown reads from the volume's origin: one that nobody uses any more is taken down first. */
+static bool hide_copy(Call *c) {
+        Server *s = c->server;
         VolumeInfo info;
-        engine_volume_info(v, &info);
+        engine_volume_info(c->volume, &info);
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                if (n->kind == NODE_COPY && n->volume == info.number && n->device[0])
-                        return true;
+                if (n->kind != NODE_COPY || n->volume != info.number || !n->device[0])
+                        continue;
+                c->node = i;
+                server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);
+                return true;
         }
         return false;
 }
@@ -271,10 +303,8 @@ static bool has_copies_shown(const Server *s, const Volume *v) {
 static void detach_volume(Call *c) {
         Server *s = c->server;
         const Node *n = server_node_of(s, c->volume);
-        if (has_copies_shown(s, c->volume)) {
-                call_end(c, -EBUSY, "a snapshot of it is mounted or open: unmount it first");
+        if (hide_copy(c))
                 return;
-        }
         c->node = n ? (unsigned) (n - s->map.shared->nodes) : NODES;
         if (n)
                 server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, detach_hidden);
@@ -322,7 +352,10 @@ static void stop_next(Call *c, int result) {
 }
 
 void control_stop(Call *c) {
-        stop_next(c, 0);
+        if (others_have(c, NULL))
+                call_end(c, -EBUSY, "a volume is just being created, attached, detached or removed");
+        else
+                stop_next(c, 0);
 }
 
 static void (*detach_next(Call *c))(Call *c, int result) {

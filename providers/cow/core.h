@@ -13,7 +13,6 @@
  *   I4  Space is used again only after a manifest that no longer names it is durable and nobody reads in it.
  *   I5  A deletion takes effect only after its record (or a manifest without the snapshot) is durable.
  *   I6  A request is answered once, and its buffer is not touched after that.
- *
  * From I1 to I3 every snapshot is exact after any crash. The volume has the guarantees of its origin, since writes and
  * flushes are passed on one to one.
  *
@@ -24,6 +23,7 @@
 #include "protocol/base.h"
 #include "providers/cow/crc32c.h"
 #include "providers/cow/engine.h"
+#include "providers/cow/index.h"
 #include "providers/cow/order.h"
 
 enum {
@@ -32,7 +32,6 @@ enum {
         RECORDS_IN_FLIGHT_MAX = 2, /* with the disk at once: more makes smaller records, and more bytes per block */
         INFLIGHT_BUCKETS = 2048,
         BITS_PER_PAGE = 32768, /* blocks in one page of bits: 128 MiB of the volume */
-        MEMTABLE_LEVELS = 12,
         SNAPSHOT_BUCKETS = 1024,
         EPOCHS_MAX = 512, /* live snapshots of one volume, as in VSS */
         MERGE_READ_PAGES = 8,
@@ -40,42 +39,6 @@ enum {
         META_RESERVE = 4, /* segments the log never takes: a checkpoint must always be possible */
         LOG_LIST_MAX = 2 * RESERVED_MAX,
 };
-
-/* --- entries in memory (memtable.c) ------------------------------------------------------------------------------- */
-
-typedef struct MemEntry {
-        struct run_entry entry;
-        bool written;                   /* went into the run that the frozen memtable becomes */
-        uint32_t next[MEMTABLE_LEVELS]; /* index into the arena, 0 is the head */
-} MemEntry;
-
-/* A skip list in an arena: found by key, walked in order, and nothing is allocated after the start. */
-typedef struct Memtable {
-        MemEntry *arena; /* [0] is the head */
-        uint32_t capacity, used;
-        uint32_t random;
-} Memtable;
-
-int memtable_init(Memtable *m, uint32_t capacity);
-void memtable_done(Memtable *m);
-void memtable_clear(Memtable *m);
-static inline bool memtable_full(const Memtable *m) {
-        return m->used == m->capacity;
-}
-/* One with the same key is replaced; its former place is told. */
-void memtable_insert(Memtable *m, const struct run_entry *e, uint64_t *ret_replaced_where);
-/* The first with key >= (volblock, epoch), or NULL. */
-const struct run_entry *memtable_find(const Memtable *m, uint64_t volblock, uint32_t epoch);
-void memtable_mark(const struct run_entry *e);
-bool memtable_is_marked(const struct run_entry *e);
-const struct run_entry *memtable_first(const Memtable *m);
-const struct run_entry *memtable_next(const Memtable *m, const struct run_entry *e);
-
-static inline int entry_compare(uint64_t a_volblock, uint32_t a_epoch, uint64_t b_volblock, uint32_t b_epoch) {
-        if (a_volblock != b_volblock)
-                return a_volblock < b_volblock ? -1 : 1;
-        return a_epoch < b_epoch ? -1 : a_epoch > b_epoch;
-}
 
 /* --- segments (segment.c) ----------------------------------------------------------------------------------------- */
 
@@ -99,97 +62,6 @@ void segment_unpin(Engine *e, uint32_t segment);
 /* What nothing points to: free in the next manifest, and after it for everybody. */
 void segments_release_begin(Engine *e);
 void segments_release_end(Engine *e);
-
-/* --- runs (run.c) ------------------------------------------------------------------------------------------------- */
-
-typedef struct Fence {
-        uint64_t volblock; /* FENCE_UNKNOWN: the page was not read yet */
-        uint32_t epoch;
-} __attribute__((packed)) Fence;
-
-#define FENCE_UNKNOWN UINT64_MAX
-
-typedef struct Run {
-        uint64_t number, entries, first, last;
-        uint32_t min_epoch, max_epoch, pages, level;
-        uint32_t refs;
-        uint32_t n_extents;
-        struct run_extent *extents;
-        Fence *fences; /* first key of each page */
-        bool pinned;   /* its segments are */
-} Run;
-
-/* The list of runs at one moment, oldest first. Replaced as a whole; a reader keeps the one it began with. */
-typedef struct RunSet {
-        LIST_ENTRY(RunSet) link; /* of all that anybody has */
-        uint32_t refs, n;
-        Run *runs[];
-} RunSet;
-
-int run_new(Run **ret);
-Run *run_unref(Engine *e, Run *r);
-int run_add_extent(Run *r, const struct run_extent *x);
-/* For a run of at most that many pages. */
-int run_alloc_fences(Run *r, uint32_t pages);
-void run_note_page(Run *r, uint32_t page, const struct run_entry *first);
-void run_pin(Engine *e, Run *r);
-/* Block of the store where the page lies. */
-uint64_t run_page_block(const Engine *e, const Run *r, uint32_t page);
-/* As parse.h has it, and every entry points into the store. 0 or -EUCLEAN. */
-int run_page_verify(const Engine *e, const struct run_page *p, uint64_t run, uint32_t page);
-int runset_new(Engine *e, uint32_t n, RunSet **ret);
-RunSet *runset_ref(RunSet *s);
-RunSet *runset_unref(Engine *e, RunSet *s);
-
-/* --- pages of runs in memory, and walks over them (cache.c) --------------------------------------------------------
- */
-
-typedef struct Scan Scan;
-typedef struct Frame Frame;
-typedef struct Cache Cache;
-
-/* Visits, run by run, every entry with lo <= volblock < hi and epoch >= min_epoch. */
-struct Scan {
-        uint64_t lo, hi;
-        uint32_t min_epoch;
-        void (*entry)(Scan *s, const struct run_entry *e);
-        void (*done)(Scan *s, int result);
-        void *owner;
-        /* cache.c's */
-        Engine *engine;
-        RunSet *set;
-        uint32_t run;       /* of the set */
-        uint32_t low, high; /* the page to begin with is >= low, < high; equal to low + 1: found */
-        bool begun;         /* with this run */
-        TAILQ_ENTRY(Scan) link;
-};
-typedef TAILQ_HEAD(ScanList, Scan) ScanList;
-
-struct Frame {
-        uint64_t run;
-        uint32_t page;
-        bool valid, loading, used;
-        Cache *cache;
-        Io io;
-        struct run_page *data;
-        ScanList waiting;
-        LIST_ENTRY(Frame) hash;
-};
-
-struct Cache {
-        Engine *engine;
-        Frame *frames;
-        uint8_t *memory;
-        uint32_t n, hand;
-        LIST_HEAD(, Frame) * buckets;
-        uint32_t n_buckets;
-        ScanList starved; /* no frame was free */
-};
-
-int cache_init(Engine *e, uint32_t pages);
-void cache_done(Cache *c);
-/* done() may be called before this returns, when everything was in memory. */
-void scan_start(Engine *e, Scan *s);
 
 /* --- preserved bits (bits.c) -------------------------------------------------------------------------------------- */
 
@@ -235,9 +107,9 @@ struct Volume {
         BitPage **pages;
         uint64_t n_pages;
 
-        Hold *hold;        /* the gate is closed */
-        uint32_t writing;  /* writes past the gate */
-        uint32_t requests; /* all that is under way, reads of its copies too */
+        Hold *hold;                /* the gate is closed */
+        uint32_t writing;          /* writes past the gate */
+        uint32_t requests, queued; /* all that is under way, reads of its copies too; and what has no op yet */
         STAILQ_HEAD(, Request) gated;
         Reply *detach_reply;
         Io detach_flush;
@@ -483,7 +355,6 @@ void merge_settle(Engine *e);                    /* the manifest counts as if it
 void merge_installed(Engine *e);
 void merge_free(Engine *e);
 void merge_abandon(Engine *e);
-bool merge_running(const Engine *e);
 /* True: the entry is of no use to any snapshot. previous: the epoch of the entry before it of the same block, or 0. */
 bool entry_is_dead(Engine *e, const struct run_entry *entry, uint32_t previous);
 /* Blocks for pages of a run or a manifest, contiguous; at least min. -ENOSPC. */
@@ -513,7 +384,7 @@ struct Engine {
         Segment *segments;
         uint32_t free_segments, segment_hint;
         uint64_t super_number, generation, next_run;
-        uint32_t epoch, next_volume;
+        uint32_t epoch, next_volume, super_torn; /* bit i: copy i was not valid at the start, nor written since */
         uint64_t policy;
         ManifestRef manifest; /* the durable one */
 
@@ -535,13 +406,12 @@ struct Engine {
         uint32_t unsettled;              /* entries of records that are not in memory yet */
         uint32_t in_flight;              /* records with the disk */
         bool log_stalled;                /* the reserved segments are used up; a checkpoint brings new ones */
-        uint32_t log_fruitless;          /* checkpoints in a row that did not */
-        bool log_full;                   /* … and nothing else could help: what needs a record is refused */
+        bool log_full;                   /* … and nothing could: what needs a record is refused */
         uint64_t next_sequence, durable;
         uint32_t list[LOG_LIST_MAX];            /* segments of the log */
         uint32_t list_n, list_durable, list_at; /* length; what the durable manifest has; where we are */
         uint32_t log_block;
-        uint32_t tail_used; /* segments entered since the last checkpoint */
+        uint32_t tail_used, log_fruitless; /* segments entered, checkpoints in vain, since one brought room */
         uint32_t inflight[INFLIGHT_BUCKETS];
 
         /* the index */
@@ -573,6 +443,7 @@ struct Engine {
         struct superblock *lost_super;
         uint32_t lost_left;
         Reply *stop_reply;
+        struct Opening *opening; /* recover.c's, while it is read */
         EngineStats stats;
 };
 
@@ -584,6 +455,7 @@ static inline uint8_t *record_body(Record *r) {
         return r->buffer + sizeof(struct record_head);
 }
 
+void opening_free(struct Opening *o); /* nobody is told */
 /* To the disk, counted. */
 void engine_io(Engine *e, Io *io);
 /* First thing in every done() of an Io. The store may have been lost before it came back. */
@@ -594,7 +466,8 @@ void engine_lose(Engine *e, const char *format, ...) _printf_(2, 3);
 void stop_progress(Engine *e);
 /* Geometry is known: limits that a small store cannot have become smaller. */
 int engine_size(Engine *e, uint32_t segments, uint32_t segment_blocks);
-void *block_alloc(size_t blocks); /* aligned to BLOCK_SIZE, zeroed; free() */
+void *block_alloc(size_t blocks);       /* aligned to BLOCK_SIZE, zeroed; free() */
+void *block_alloc_dirty(size_t blocks); /* not zeroed: touching tens of megabytes once more delays a start */
 void reply_done(Reply *r, int result, const char *format, ...) _printf_(3, 4);
 void waiters_free(WaiterList *list); /* nobody is told */
 void waiters_done(WaiterList *list, int result);

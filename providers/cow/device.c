@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 enum { LOOPS_MAX = 4096, TRIES = 64, DROP_TRIES = 25, DROP_TICK_USEC = 20000 };
 
@@ -144,4 +145,50 @@ void device_unlink(const char *directory, const char *name) {
         _cleanup_close_ int dir = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (dir >= 0)
                 (void) unlinkat(dir, name, 0);
+}
+
+/* --- what it lies on ---------------------------------------------------------------------------------------------- */
+
+static int lies_on_open(const char *directory, bool make) {
+        char path[ORIGIN_PATH_MAX + 16];
+        (void) snprintf(path, sizeof(path), "%s/lies-on", directory);
+        if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
+                return -errno;
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}
+
+static const char *base_name(const char *device) {
+        return strrchr(device, '/') ? strrchr(device, '/') + 1 : device;
+}
+
+static dev_t carrier(int fd) {
+        struct stat st;
+        return fd < 0 || fstat(fd, &st) < 0 ? 0 : S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
+}
+
+int lies_on_write(const char *directory, const char *device, const char *label, int origin, int store) {
+        _cleanup_close_ int dir = lies_on_open(directory, true);
+        dev_t o = carrier(origin), s = carrier(store);
+        if (dir < 0)
+                return dir;
+        _cleanup_close_ int fd = openat(dir, ".new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return -errno;
+        int n = dprintf(fd, "%s %u:%u %u:%u\n", label, major(o), minor(o), major(s), minor(s));
+        return n < 0 || renameat(dir, ".new", dir, base_name(device)) < 0 ? -errno : 0;
+}
+
+void lies_on_remove(const char *directory, const char *device) {
+        _cleanup_close_ int dir = lies_on_open(directory, false);
+        if (dir >= 0)
+                (void) unlinkat(dir, base_name(device), 0);
+}
+
+void lies_on_sweep(const char *directory) {
+        for (unsigned i = 0; i < LOOPS_MAX; i++) {
+                char device[DEVICE_PATH_MAX];
+                (void) snprintf(device, sizeof(device), "/dev/loop%u", i);
+                lies_on_remove(directory, device);
+        }
 }

@@ -107,6 +107,8 @@ void engine_attach(Engine *e, Volume *v, unsigned disk, Reply *r);
  * but not everything acknowledged is in the origin.
  */
 void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r);
+/* What its origin looks like now, while it is attached: kept by the next checkpoint. */
+void engine_volume_stamp(Engine *e, Volume *v, const uint8_t stamp[88]);
 /* NULL when there is none. Volumes live until engine_volume_remove() is done. */
 Volume *engine_volume_by_name(Engine *e, const char *name);
 Volume *engine_volume_by_number(Engine *e, unsigned number);

@@ -24,6 +24,7 @@ struct Front {
         int fd;
         SharedMap map;
         Engine *engine;
+        FrontOptions options;
         Request requests[SLOTS];
         uint64_t nodes[SLOTS]; /* file of the request under way, 0: none */
         uint16_t unused[SLOTS];
@@ -163,7 +164,12 @@ static void answer_statfs(Front *f, unsigned i) {
 static void data_done(Request *q, int result) {
         Front *f = q->owner;
         unsigned i = (unsigned) (q - f->requests);
+        VolumeInfo info;
 
+        if ((q->op == REQUEST_WRITE || q->op == REQUEST_ZERO) && q->offset < f->options.head_bytes) {
+                engine_volume_info(q->volume, &info);
+                f->options.head_written(f->options.userdata, info.number);
+        }
         if (result < 0)
                 slot_done(f, i, result == -ENOSPC ? -ENOSPC : -EIO);
         else if (q->op == REQUEST_READ || q->op == REQUEST_WRITE)
@@ -338,18 +344,19 @@ bool front_is_busy(const Front *f, const Node *n) {
         return false;
 }
 
-int front_new(int fd, const SharedMap *map, Engine *e, Front **ret) {
+int front_new(const FrontOptions *o, Front **ret) {
         Front *f = calloc(1, sizeof(Front));
         if (!f)
                 return -ENOMEM;
-        f->fd = fd;
-        f->map = *map;
-        f->engine = e;
+        f->fd = o->fd;
+        f->map = *o->map;
+        f->engine = o->engine;
+        f->options = *o;
         *ret = f;
         for (unsigned i = 0; i < SLOTS; i++) {
-                if (map->shared->slots[i].done)
+                if (f->map.shared->slots[i].done)
                         slot_reply(f, i);
-                else if (slot_request(map, i)->len)
+                else if (slot_request(&f->map, i)->len)
                         slot_handle(f, i);
                 else
                         f->unused[f->n_unused++] = (uint16_t) i;

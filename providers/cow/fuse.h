@@ -5,8 +5,17 @@
 
 typedef struct Front Front;
 
-/* Requests go to e. fd: /dev/fuse, non-blocking. Carries out again or answers again what a dead server left. */
-int front_new(int fd, const SharedMap *map, Engine *e, Front **ret);
+typedef struct FrontOptions {
+        int fd; /* /dev/fuse, non-blocking */
+        const SharedMap *map;
+        Engine *engine;
+        uint64_t head_bytes;                                   /* the first bytes of a volume, … */
+        void (*head_written)(void *userdata, unsigned volume); /* … of which some were written */
+        void *userdata;
+} FrontOptions;
+
+/* Carries out again or answers again what a dead server left. */
+int front_new(const FrontOptions *o, Front **ret);
 Front *front_free(Front *f);
 /* Takes as many requests as there are, and as there are slots for. How many; -ENODEV: the mount is gone. */
 int front_dispatch(Front *f);

@@ -64,27 +64,42 @@ static void label_of(const Holder *h, const Node *n, char ret[static LABEL_MAX])
         (void) snprintf(ret, 63, "%s%s", h->label, n->name);
 }
 
-static int job_device(Holder *h, const HolderRequest *q, HolderReply *p, bool make) {
-        Node *n = &h->map.shared->nodes[q->node];
-        const char *links = h->options->links;
-        char label[LABEL_MAX], device[DEVICE_PATH_MAX] = "";
+static int origin_of(const Holder *h, const Node *n) {
+        const Shared *s = h->map.shared;
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+                if (s->origins[disk].fd >= 0 && s->origins[disk].volume == n->volume)
+                        return s->origins[disk].fd;
+        return -1;
+}
+
+static int job_drop(Holder *h, const Node *n, HolderReply *p) {
+        char label[LABEL_MAX];
         label_of(h, n, label);
-        if (!make) {
-                int r = n->device[0] ? device_drop(n->device, label, p->text, sizeof(p->text)) : 0;
-                if (r == 0 && !isempty(links))
-                        device_unlink(links, n->name);
+        int r = n->device[0] ? device_drop(n->device, label, p->text, sizeof(p->text)) : 0;
+        if (r < 0)
                 return r;
-        }
+        if (n->device[0])
+                lies_on_remove(h->options->directory, n->device);
+        if (!isempty(h->options->links))
+                device_unlink(h->options->links, n->name);
+        return 0;
+}
+
+static int job_make(Holder *h, Node *n, HolderReply *p) {
+        const char *links = h->options->links, *what = h->options->directory;
+        char label[LABEL_MAX], device[DEVICE_PATH_MAX] = "";
         if (n->device[0])
                 return 0;
+        label_of(h, n, label);
         int r = device_make(h->mount, n, label, device, p->text, sizeof(p->text));
         if (r < 0)
                 return r;
         memcpy(n->device, device, sizeof(n->device));
-        if (n->kind == NODE_VOLUME && !isempty(links))
-                r = device_link(links, n->name, device);
+        r = lies_on_write(what, device, h->label, origin_of(h, n), h->store);
+        if (r >= 0 && n->kind == NODE_VOLUME && !isempty(links))
+                r = device_link(what = links, n->name, device);
         if (r < 0)
-                (void) snprintf(p->text, sizeof(p->text), "%s/%s cannot be made: %s", links, n->name, strerror(-r));
+                (void) snprintf(p->text, sizeof(p->text), "%s cannot be written: %s", what, strerror(-r));
         return r;
 }
 
@@ -107,8 +122,10 @@ static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
                 (void) snprintf(p.text, sizeof(p.text), "the mount namespace cannot be entered: %s", strerror(errno));
         } else if (q->op == HOLDER_OPEN_ORIGIN)
                 p.result = job_open(q, &p, &fd);
+        else if (q->op == HOLDER_MAKE_DEVICE)
+                p.result = job_make(h, &h->map.shared->nodes[q->node], &p);
         else
-                p.result = job_device(h, q, &p, q->op == HOLDER_MAKE_DEVICE);
+                p.result = job_drop(h, &h->map.shared->nodes[q->node], &p);
         (void) message_send(socket, &p, sizeof(p), fd);
         _exit(0);
 }
@@ -255,7 +272,8 @@ static void server_ready(Holder *h, const HolderRequest *q) {
 
 static void server_asks(Holder *h) {
         HolderRequest q;
-        while (message_receive(h->server_socket, &q, sizeof(q), NULL) == 1) {
+        int r;
+        while ((r = message_receive(h->server_socket, &q, sizeof(q), NULL)) == 1) {
                 q.path[sizeof(q.path) - 1] = '\0';
                 if (q.op >= HOLDER_OP_MAX || q.disk >= DISK_MAX || q.node >= NODES)
                         refuse(h, &q, -EINVAL, "the server asked for something that does not exist");
@@ -266,6 +284,8 @@ static void server_asks(Holder *h) {
                 else
                         job_start(h, &q);
         }
+        if (r < 0) /* it is dying; watching that would take the processor it needs for it. SIGCHLD says when */
+                h->server_socket = close_fd(h->server_socket);
 }
 
 static int signal_pipe[2];
@@ -410,6 +430,7 @@ static int holder_open(Holder *h) {
         r = leftovers_sweep(h);
         if (r < 0)
                 return r;
+        lies_on_sweep(o->directory);
         h->host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
         h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
         h->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NONBLOCK);

@@ -16,10 +16,6 @@ bool entry_is_dead(Engine *e, const struct run_entry *entry, uint32_t previous) 
         return !v || !volume_needs(v, previous, entry->epoch);
 }
 
-bool merge_running(const Engine *e) {
-        return e->merge;
-}
-
 bool merge_ready(const Engine *e) {
         return e->merge && e->merge->ready && !e->merge->abandoned;
 }

@@ -9,7 +9,7 @@
 int ops_init(Engine *e) {
         uint32_t n = e->limits.requests;
         e->ops = calloc(n, sizeof(Op));
-        e->bounces = block_alloc((size_t) n * OP_BLOCKS_MAX);
+        e->bounces = block_alloc_dirty((size_t) n * OP_BLOCKS_MAX);
         STAILQ_INIT(&e->free_ops);
         STAILQ_INIT(&e->waiting_durable);
         STAILQ_INIT(&e->waiting_room);
@@ -280,9 +280,10 @@ void engine_submit(Engine *e, Request *q) {
                 STAILQ_INSERT_TAIL(&q->volume->gated, q, link);
                 return;
         }
-        if (STAILQ_EMPTY(&e->free_ops))
+        if (STAILQ_EMPTY(&e->free_ops)) {
+                q->volume->queued++;
                 STAILQ_INSERT_TAIL(&e->waiting, q, link);
-        else
+        } else
                 op_begin(e, q);
 }
 
@@ -290,6 +291,7 @@ void ops_start_waiting(Engine *e) {
         Request *q;
         while (!STAILQ_EMPTY(&e->free_ops) && (q = STAILQ_FIRST(&e->waiting))) {
                 STAILQ_REMOVE_HEAD(&e->waiting, link);
+                q->volume->queued--;
                 engine_submit(e, q); /* its gate may have closed */
         }
 }

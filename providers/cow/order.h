@@ -21,6 +21,7 @@
         X(MEMTABLE_UNTIL_INSTALLED)     /* entries stay in memory until their run is installed */ \
         X(REPLAY_FROM_FIRST_OPEN)       /* the replay position is before every record that was not durable yet */ \
         X(DELETE_DURABLE_BEFORE_EFFECT) /* I5 */ \
+        X(FLUSHED_BEFORE_OPEN)          /* what a dead process wrote is durable before it is taken for granted */ \
         X(GENERATION_BEFORE_RECORDS)    /* a new generation is durable before its first record */ \
         X(PAYLOAD_CHECKED_AT_REPLAY)    /* a record whose payload is torn is none */ \
         X(BITS_LOADED_BEFORE_USE)       /* after a start: what the store already has is known before a write asks */

@@ -40,10 +40,9 @@ typedef struct Opening {
         char why[160];
 } Opening;
 
-static void opening_end(Opening *o, int result) {
-        Reply *r = o->reply;
-        char why[160];
-        memcpy(why, o->why, sizeof(why));
+void opening_free(Opening *o) {
+        if (!o)
+                return;
         for (size_t i = 0; i < o->n_found; i++)
                 free(o->found[i].body);
         free(o->found);
@@ -51,6 +50,14 @@ static void opening_end(Opening *o, int result) {
         free(o->segment);
         free(o->blocks);
         free(o);
+}
+
+static void opening_end(Opening *o, int result) {
+        Reply *r = o->reply;
+        char why[160];
+        memcpy(why, o->why, sizeof(why));
+        o->e->opening = NULL;
+        opening_free(o);
         reply_done(r, result, "%s", result == -ENOMEM ? "out of memory" : why);
 }
 
@@ -335,7 +342,7 @@ static void log_read(Opening *o) {
 
 static void log_begin(Opening *o) {
         Engine *e = o->e;
-        o->segment = block_alloc(e->segment_blocks);
+        o->segment = block_alloc_dirty(e->segment_blocks);
         if (!o->segment) {
                 opening_end(o, -ENOMEM);
                 return;
@@ -426,6 +433,7 @@ static void consider_super(Opening *o, unsigned slot, unsigned copy, int result)
         if (r == -EPROTONOSUPPORT)
                 o->guess = UINT32_MAX; /* newer than we are: no guessing what it means */
         o->valid[copy] = r == 0;
+        o->e->super_torn &= ~((uint32_t) (r == 0) << copy);
         if (r < 0 || (o->have_super && s.number <= o->super.number))
                 return;
         o->super = s;
@@ -485,6 +493,21 @@ static void first_read(Io *io, int result) {
                 others_begin(o);
 }
 
+static void flushed(Io *io, int result) {
+        Opening *o = io->owner;
+        engine_io_done(o->e, io);
+        if (result < 0)
+                opening_fail(o, -EIO, "the store cannot be flushed");
+        else
+                opening_read(o, 0, 0, 2, o->blocks, first_read);
+}
+
+/* What one who was killed had given to the disk can be read, and need not be durable: we build on what we read. */
+static void opening_flush(Opening *o) {
+        o->io[0] = (Io) { .op = IO_FLUSH, .disk = DISK_STORE, .done = flushed, .owner = o };
+        engine_io(o->e, &o->io[0]);
+}
+
 void engine_open(Engine *e, Reply *r) {
         Opening *o = calloc(1, sizeof(Opening));
         if (!o || e->opened || e->store_bytes < 2 * BLOCK_SIZE || !(o->blocks = block_alloc(2))) {
@@ -494,7 +517,12 @@ void engine_open(Engine *e, Reply *r) {
                 return;
         }
         o->e = e;
+        e->opening = o;
+        e->super_torn = (1 << SUPER_COPIES) - 1;
         o->reply = r;
         o->guess = SEGMENT_BLOCKS_MIN;
-        opening_read(o, 0, 0, 2, o->blocks, first_read);
+        if (ORDER(FLUSHED_BEFORE_OPEN))
+                opening_flush(o);
+        else
+                opening_read(o, 0, 0, 2, o->blocks, first_read);
 }

@@ -19,7 +19,8 @@
 enum {
         CLAIM_SECONDS = 60, /* a disk that takes longer for a request has other problems */
         EVENTS_MAX = 16,
-        BUSY_ROUNDS = 32, /* of requests before somebody else is looked at */
+        BUSY_ROUNDS = 32,        /* of requests before somebody else is looked at */
+        STAMP_DELAY_MSEC = 1000, /* after a write to a superblock */
 };
 
 /* epoll data: a pointer to a Connection, or one of these */
@@ -67,6 +68,8 @@ int server_claim(Server *s, unsigned disk, int path_fd, uint64_t deadline_usec) 
 }
 
 void server_let_go(Server *s, unsigned disk) {
+        if (disk < DISK_FIRST_ORIGIN)
+                return;
         Origin *o = &s->map.shared->origins[disk];
         o->attached = 0;
         (void) ring_set_file(s->ring, disk, -1);
@@ -273,8 +276,6 @@ static void server_ready(Server *s) {
         silence();
 }
 
-/* --- the loop ----------------------------------------------------------------------------------------------------- */
-
 static void timer_set(Server *s, uint64_t at_usec) {
         struct itimerspec t = {};
         if (at_usec != USEC_INFINITY) {
@@ -283,6 +284,64 @@ static void timer_set(Server *s, uint64_t at_usec) {
         }
         (void) timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &t, NULL);
 }
+
+/* --- stamps ------------------------------------------------------------------------------------------------------- */
+
+unsigned server_disk_of(const Server *s, unsigned volume) {
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+                if (s->map.shared->origins[disk].attached && s->map.shared->origins[disk].volume == volume)
+                        return disk;
+        return 0;
+}
+
+/*
+ * After an end without order (a power cut) the origin is compared with its last stamp. What we let pass ourselves must
+ * not look like somebody else's write: so a second after a superblock was written its stamp is taken again and kept. A
+ * cut in that second makes the snapshots unverified, which is wrong on the safe side.
+ */
+static void head_written(void *userdata, unsigned volume) {
+        Server *s = userdata;
+        unsigned disk = server_disk_of(s, volume);
+        if (!disk || s->stamp_due_usec[disk])
+                return;
+        s->stamp_due_usec[disk] = now_usec() + STAMP_DELAY_MSEC * USEC_PER_MSEC;
+        timer_set(s, MIN_OF(control_expire(s), s->stamp_due_usec[disk]));
+}
+
+static void stamps_kept(Reply *r, int result) {
+        ((Server *) r->owner)->stamping = false;
+}
+
+uint64_t server_take_stamps(Server *s) {
+        uint64_t now = now_usec(), next = USEC_INFINITY;
+        bool taken = false;
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++) {
+                uint8_t stamp[STAMP_BYTES];
+                uint64_t due = s->stamp_due_usec[disk];
+                if (!due || s->fds[disk] < 0)
+                        continue;
+                if (due > now || s->stamping) {
+                        next = MIN_OF(next, MAX_OF(due, now + STAMP_DELAY_MSEC * USEC_PER_MSEC / 10));
+                        continue;
+                }
+                s->stamp_due_usec[disk] = 0;
+                Volume *v = engine_volume_by_number(s->engine, s->map.shared->origins[disk].volume);
+                if (v && stamp_of_file(s->fds[disk], false, stamp) == 0) {
+                        VolumeInfo info;
+                        engine_volume_stamp(s->engine, v, stamp);
+                        engine_volume_info(v, &info);
+                        taken = taken || info.snapshots > 0;
+                }
+        }
+        if (taken) {
+                s->stamping = true;
+                s->stamp_reply = (Reply) { .done = stamps_kept, .owner = s };
+                engine_checkpoint(s->engine, &s->stamp_reply);
+        }
+        return next;
+}
+
+/* --- the loop ----------------------------------------------------------------------------------------------------- */
 
 static void event_handle(Server *s, uint64_t what) {
         uint64_t ignored;
@@ -313,8 +372,10 @@ static void events_handle(Server *s, int timeout) {
                 event_handle(s, e[i].data.u64);
                 other = other || (e[i].data.u64 != EVENT_RING && e[i].data.u64 != EVENT_FUSE);
         }
-        if (other)
-                timer_set(s, control_expire(s));
+        if (other) {
+                uint64_t expire = control_expire(s);
+                timer_set(s, MIN_OF(expire, server_take_stamps(s)));
+        }
 }
 
 static void server_loop(Server *s) {
@@ -351,7 +412,8 @@ _Noreturn void server_main(const ServerStart *start) {
         s.next_cookie = (uint64_t) s.map.shared->servers << 32;
         engine_begin(&s);
         origins_begin(&s);
-        if (front_new(start->fuse, &s.map, s.engine, &s.front) < 0 || events_begin(&s) < 0)
+        const FrontOptions front = { start->fuse, &s.map, s.engine, STAMP_HEAD, head_written, &s };
+        if (events_begin(&s) < 0 || front_new(&front, &s.front) < 0)
                 server_refuse(&s, 1, "out of memory or descriptors");
         server_ready(&s);
         server_loop(&s);

@@ -53,9 +53,10 @@ struct Server {
         LIST_HEAD(, Call) calls;
         unsigned n_connections;
         uint64_t next_cookie;
-        bool ended, stamping; /* stamping: a checkpoint for new stamps is under way */
+        bool ended;
+        uint64_t stamp_due_usec[DISK_MAX]; /* when the stamp of this origin is to be taken again, 0: it need not */
+        bool stamping;                     /* a checkpoint that keeps stamps is under way */
         Reply stamp_reply;
-        char store_path[ORIGIN_PATH_MAX + 1];
 };
 
 /* server.c */
@@ -64,6 +65,9 @@ void server_let_go(Server *s, unsigned disk);
 Node *server_node_of(Server *s, const Volume *v);
 void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned node, const char *path,
                        void (*next)(Call *c, const HolderReply *p, int fd));
+unsigned server_disk_of(const Server *s, unsigned volume); /* of an attached volume, by number; 0: none */
+/* Takes the stamps that are due; when the next one is, or USEC_INFINITY. */
+uint64_t server_take_stamps(Server *s);
 /* Copies that are shown and no longer exist are taken down. */
 void server_sweep_nodes(Server *s);
 

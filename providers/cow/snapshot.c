@@ -213,6 +213,7 @@ static int making_fill(Control *control, uint8_t *body, uint32_t max_bytes, uint
                 memcpy(member->snapshot, c->id, 16);
                 memcpy(member->set, c->set, 16);
                 memcpy(member + 1, c->label, label);
+                memset((uint8_t *) (member + 1) + label, 0, bytes - sizeof(*member) - label);
                 at += (uint32_t) bytes;
         }
         if (r < 0)

@@ -216,7 +216,7 @@ static void detach_flushed(Io *io, int result) {
 }
 
 void volume_progress(Engine *e, Volume *v) {
-        if (!v->detach_reply || v->requests > 0 || v->detach_flushing)
+        if (!v->detach_reply || v->requests > 0 || v->queued > 0 || v->detach_flushing)
                 return;
         v->detach_flushing = true;
         v->detach_flush = (Io) { .op = IO_FLUSH, .disk = v->disk, .done = detach_flushed, .owner = v };
@@ -233,6 +233,10 @@ void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r) {
         v->detach_reply = r;
         memcpy(v->new_stamp, stamp, sizeof(v->new_stamp));
         volume_progress(e, v);
+}
+
+void engine_volume_stamp(Engine *e, Volume *v, const uint8_t stamp[88]) {
+        memcpy(v->stamp, stamp, sizeof(v->stamp));
 }
 
 void engine_volume_unverified(Engine *e, Volume *v, Reply *r) {
