@@ -2,14 +2,21 @@
 /*
  * Asks a vss-cow by hand, for tests. The answer goes to stdout; a refusal to stderr, and its errno is the exit status.
  *
- *   cow-client DIR COMMAND [KEY=VALUE…]   values that are JSON are taken as such
- *   cow-client DIR set VOLUME…            hold, snapshot, release on one connection; the set's id, then one id per line
- *   cow-client DIR script                 requests from stdin, a line each, on one connection: @token is what the last
- *                                         hold gave, @in(MS) a deadline; "sleep MS" waits; "close" ends the connection
- *   cow-client DIR raw                    stdin as one message; prints the answer or "closed"
- *   cow-client DIR crowd N                N connections at once; prints how many of them are answered
- *   cow-client DIR fuzz SECONDS           messages that are wrong in every way; prints how many
- *   cow-client - sweep LABEL              detaches loop devices whose label begins like this
+ *   cow-client DIR COMMAND [KEY=VALUE…]
+ *       Values that are JSON are taken as such.
+ *   cow-client DIR set VOLUME…
+ *       Hold, snapshot, release on one connection; prints the set's id, then one id per line.
+ *   cow-client DIR script
+ *       Requests from stdin, a line each, on one connection. @token is what the last hold gave, @in(MS) a deadline;
+ *       "sleep MS" waits; "close" ends the connection.
+ *   cow-client DIR raw
+ *       Stdin as one message; prints the answer or "closed".
+ *   cow-client DIR crowd N
+ *       N connections at once; prints how many of them are answered.
+ *   cow-client DIR fuzz SECONDS
+ *       Messages that are wrong in every way; prints how many.
+ *   cow-client - sweep LABEL
+ *       Detaches loop devices whose label begins like this.
  */
 #include "providers/cow/control.h"
 #include "providers/cow/device.h"

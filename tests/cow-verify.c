@@ -3,12 +3,17 @@
  * Blocks that hold their number and a version that only grows: what an engine gives back is judged by that. A write
  * that was acknowledged and carried out again later puts an old version over a newer one, which no checksum notices.
  *
- *   cow-verify fill FILE BLOCKS                    version 0 everywhere
- *   cow-verify write FILE BLOCKS DEPTH STOP [LOST] until the file STOP exists: every one of DEPTH threads has a range
- * of its own, reads what it is about to write, and writes a newer version. LOST: after that many writes a block gets
- * its former version back, behind the checker's back cow-verify read FILE BLOCKS                    every block is
- * whole and of this place; prints the highest version cow-verify kill HOLDER COUNT WHEN MAX-USEC DIR kills the server
- * COUNT times, at a random moment up to MAX-USEC after its start (WHEN start) or its first answer (WHEN service)
+ *   cow-verify fill FILE BLOCKS
+ *       Version 0 everywhere.
+ *   cow-verify write FILE BLOCKS DEPTH STOP [LOST]
+ *       Until the file STOP exists: each of DEPTH threads has a range of its own, reads what it is about to write, and
+ *       writes a newer version. LOST: after that many writes a block gets its former version back, behind the
+ *       checker's back.
+ *   cow-verify read FILE BLOCKS
+ *       Every block is whole and of this place; prints the highest version.
+ *   cow-verify kill HOLDER COUNT WHEN MAX-USEC DIR
+ *       Kills the server COUNT times, at a random moment up to MAX-USEC after its start (WHEN start) or its first
+ *       answer (WHEN service).
  *
  * Status 1: something is wrong, and stderr has the first of it. Direct I/O.
  */

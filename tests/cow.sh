@@ -49,24 +49,30 @@ cow_stop() {
 cow_volume() {
         truncate -s "$2" "$COW_DISK/$1.img"
         cow volume-create name="$1" origin="$COW_DISK/$1.img" >/dev/null
-        cow volume-attach name="$1" | json .device
+        owned "$(cow volume-attach name="$1" | json .device)"
 }
 
 # cow_set VOLUME…: the ids of the snapshots, in order
 cow_set() { cow set "$@" | tail -n +2; }
-expose() { cow expose id="$1" | json .device; }
+expose() { owned "$(cow expose id="$1" | json .device)"; }
 # content DEVICE: what is on the device, not in the page cache
 content() { dd if="$1" bs=1M iflag=direct status=none | sha256sum | cut -d' ' -f1; }
 status_of() { cow status | json "$1"; }
 
-# no_device_errors SINCE DEVICE…: the kernel has reported none
+# owned DEVICE: prints it, and remembers since when it is ours: numbers of loop devices go from test to test
+owned() {
+        mkdir -p "$VSS_TEST_DIR/owned"
+        [ -e "$VSS_TEST_DIR/owned/${1##*/}" ] || uptime_now >"$VSS_TEST_DIR/owned/${1##*/}"
+        echo "$1"
+}
+
+# no_device_errors: of the devices that are ours since then and still are, the kernel has reported none
 no_device_errors() {
-        local since=$1 device
-        shift
-        for device in "$@"; do
-                if dmesg | awk -v s="$since" -F'[][]' '$2 + 0 >= s + 0' | grep -E "(I/O error|EXT4-fs error|XFS|BTRFS error).*${device##*/}([^0-9]|$)" |
-                        grep -E 'error' >&2; then
-                        die "the kernel reports errors of $device"
-                fi
+        local device
+        for device in "$VSS_TEST_DIR"/owned/*; do
+                dmesg | awk -v since="$(cat "$device")" -F'[][]' '$2 + 0 >= since + 0' |
+                        grep -E "I/O error|EXT4-fs error|error \(device" | grep -E "${device##*/}([^0-9]|$)" >&2 &&
+                        die "the kernel reports errors of ${device##*/}"
         done
+        return 0
 }

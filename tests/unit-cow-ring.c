@@ -212,12 +212,14 @@ START_TEST(test_errors) {
         _cleanup_close_ int full = open("/dev/full", O_RDWR | O_CLOEXEC);
         _cleanup_close_ int reader = open("/dev/null", O_RDONLY | O_CLOEXEC);
         ck_assert_int_eq(ring_set_file(ring, DISK_FIRST_ORIGIN, full), 0);
-        Request q = { .io = { .op = IO_WRITE,
-                              .disk = DISK_FIRST_ORIGIN,
-                              .length = BLOCK,
-                              .buffer = p,
-                              .done = came,
-                              .owner = &q } };
+        Request q = {
+                .io = { .op = IO_WRITE,
+                        .disk = DISK_FIRST_ORIGIN,
+                        .length = BLOCK,
+                        .buffer = p,
+                        .done = came,
+                        .owner = &q },
+        };
         disk_submit(ring_disk(ring), &q.io);
         ck_assert_int_eq(run(&q), -ENOSPC);
         ck_assert_int_eq(ring_set_file(ring, DISK_FIRST_ORIGIN, reader), 0);

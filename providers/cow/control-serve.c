@@ -333,11 +333,12 @@ void control_accept(Server *s) {
 
 uint64_t control_expire(Server *s) {
         uint64_t now = now_usec(), next = USEC_INFINITY;
-        Connection *k;
-        LIST_FOREACH(k, &s->connections, link) {
+        for (Connection *k = LIST_FIRST(&s->connections), *following; k; k = following) {
+                following = LIST_NEXT(k, link); /* a release may close it */
                 if (k->token && k->hold_deadline_usec <= now) {
-                        (void) engine_release(s->engine, k->token);
+                        uint64_t token = k->token;
                         k->token = 0;
+                        (void) engine_release(s->engine, token);
                 } else if (k->token)
                         next = MIN_OF(next, k->hold_deadline_usec);
         }

@@ -14,12 +14,28 @@ static const char *call_name(const Call *c) {
         return json_get_string(c->request, "name", "");
 }
 
-/* The volume the call is about; false: there is none, and that was answered. */
+/* Another call that has to do with the volume (NULL: with any), which must not lose it on its way. */
+static bool others_have(const Call *c, const Volume *v) {
+        const Call *other;
+        LIST_FOREACH(other, &c->server->calls, link)
+                if (other != c && (v ? other->volume == v : other->volume || other->disk))
+                        return true;
+        return false;
+}
+
+/* The volume the call is about; false: it cannot be had, which was answered. */
 static bool call_volume(Call *c) {
-        c->volume = engine_volume_by_name(c->server->engine, call_name(c));
-        if (!c->volume)
+        Volume *v = engine_volume_by_name(c->server->engine, call_name(c));
+        if (!v) {
                 call_end(c, -ENOENT, "there is no such volume in this store");
-        return c->volume;
+                return false;
+        }
+        if (others_have(c, v)) {
+                call_end(c, -EBUSY, "it is just being attached, detached or removed");
+                return false;
+        }
+        c->volume = v;
+        return true;
 }
 
 static bool is_attached(const Volume *v) {
@@ -115,9 +131,10 @@ static void attach_shown(Call *c, const HolderReply *p, int fd) {
         Node *n = &s->map.shared->nodes[c->node];
         uint8_t stamp[STAMP_BYTES];
         (void) close_fd(fd);
-        if (p->result == 0) {
+        if (p->result == 0)
                 json_add_string(c->answer, "device", n->device);
-                call_end(c, 0, NULL);
+        if (p->result == 0 || !c->disk) { /* it was attached before: what somebody uses is not undone */
+                call_end(c, p->result, p->text);
                 return;
         }
         node_free(n);
@@ -336,7 +353,10 @@ static void stop_next(Call *c, int result) {
 }
 
 void control_stop(Call *c) {
-        stop_next(c, 0);
+        if (others_have(c, NULL))
+                call_end(c, -EBUSY, "a volume is just being created, attached, detached or removed");
+        else
+                stop_next(c, 0);
 }
 
 static void (*detach_next(Call *c))(Call *c, int result) {

@@ -101,22 +101,21 @@ static int format_open(const char *path, uint64_t bytes, char *text, size_t n) {
                                 path, S_ISBLK(st.st_mode) ? ", or write zeros to its first MiB" : "");
                 return -EEXIST;
         }
-        int kept = store_open(path, text, n);
+        _cleanup_close_ int kept = store_open(path, text, n);
         int r = kept < 0 ? kept : 0;
-        if (r == 0 && S_ISREG(st.st_mode) && ftruncate(fd, (off_t) bytes) < 0) {
+        _cleanup_close_ int claimed = r < 0 ? -EBADF : file_claim(kept, 0); /* before anything of it changes */
+        if (r == 0 && claimed < 0) {
+                r = claimed;
+                (void) snprintf(text, n, "%s is in use: %s", path,
+                                claimed == -EWOULDBLOCK ? "a vss-cow serves it" : strerror(-claimed));
+        }
+        if (r == 0 && S_ISREG(st.st_mode) && ftruncate(claimed, (off_t) bytes) < 0) {
                 r = -errno;
                 (void) snprintf(text, n, "%s cannot be made %lu bytes long: %s", path, bytes, strerror(errno));
         }
         if (r < 0 && made)
                 (void) unlink(path);
-        if (r < 0)
-                return r;
-        int claimed = file_claim(kept, 0);
-        (void) close_fd(kept);
-        if (claimed < 0)
-                (void) snprintf(text, n, "%s is in use: %s", path,
-                                claimed == -EWOULDBLOCK ? "a vss-cow serves it" : strerror(-claimed));
-        return claimed;
+        return r < 0 ? r : TAKE_FD(claimed);
 }
 
 static int exit_of(int r) {

@@ -89,8 +89,12 @@ static void apply_preserve(Engine *e, const Found *f) {
                 struct run_entry entry = { .volblock = d[i].volblock, .epoch = d[i].epoch, .crc = d[i].crc };
                 entry.where = d[i].flags & ENTRY_NO_PAYLOAD ? ENTRY_WHERE(0, d[i].flags) :
                                                               ENTRY_WHERE(f->payload_block + d[i].payload, d[i].flags);
-                if (!volume_by_volblock(e, entry.volblock))
+                Volume *v = volume_by_volblock(e, entry.volblock);
+                /* also of a snapshot that was refused after its epoch was given: never give it again */
+                e->epoch = MAX_OF(e->epoch, entry.epoch);
+                if (!v)
                         continue;
+                v->tag = MAX_OF(v->tag, entry.epoch);
                 segment_entry_added(e, entry.where);
                 index_insert(e, &entry);
         }

@@ -68,6 +68,8 @@ int server_claim(Server *s, unsigned disk, int path_fd, uint64_t deadline_usec) 
 }
 
 void server_let_go(Server *s, unsigned disk) {
+        if (disk < DISK_FIRST_ORIGIN)
+                return;
         Origin *o = &s->map.shared->origins[disk];
         o->attached = 0;
         (void) ring_set_file(s->ring, disk, -1);
