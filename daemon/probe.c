@@ -183,8 +183,7 @@ static int open_engine_volume(int links, Path *p) {
         }
         (void) close_fd(fd);
         return failure_set(&p->failure, CONDITION_NOT_FOUND,
-                           "There is no volume named %.300s that is attached (vssctl volume list); paths begin with "
-                           "\"/\"",
+                           "There is no volume %.300s that is attached (vssctl volume list); paths begin with \"/\"",
                            text);
 }
 

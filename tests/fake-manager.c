@@ -502,6 +502,8 @@ static int manager_lookup_volume(sd_bus_message *m, void *userdata, sd_bus_error
                 return r;
         if ((name = after(path, "/fail/")))
                 return refuse(e, name);
+        if (path[0] != '/') /* it has no engine volumes */
+                return refuse(e, "NotFound");
         return sd_bus_reply_method_return(m, "so", path, VSS_PATH_VOLUMES "/_2fsrv_2fdb");
 }
 

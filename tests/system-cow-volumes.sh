@@ -287,7 +287,7 @@ case_one_set_over_several_volumes() {
         note "by their names"
         create ext xfs
         expect_equal "$a $b" "$(set_field '[.snapshots[].mountpoint] | join(" ")')" "what the names mean"
-        says 4 'no volume neither' vssctl create neither
+        says 4 'no volume neither that is attached' vssctl create neither
         expect_exit 0 vssctl delete "$SET" >/dev/null
         expect_equal "0 0" "$(field ext .snapshots) $(field xfs .snapshots)" "copies in the store"
 }
