@@ -17,7 +17,7 @@ end_engines() {
                 kill -KILL "$pid"
         done 2>/dev/null
         sleep 0.5
-        losetup --noheadings --list --output NAME,BACK-FILE | awk '$2 ~ /^\/[^\/]*$/ {print $1}' | xargs -r -n1 losetup -d || true
+        stop_engines
 }
 
 new_fs host ext4 400M
