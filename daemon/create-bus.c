@@ -108,18 +108,36 @@ static void on_resolved(ProbeResult **result, const Failure *failure, void *user
         authorise_next(c);
 }
 
+/* A bare word is the name of an engine volume, which is a link to its device: it becomes that. */
+static bool find_engine_volume(const Manager *m, char **volume) {
+        const char *runtime = m->settings.runtime_directory;
+        bool usual = streq(runtime, "/run/vss");
+        char *link;
+        if (strchr(*volume, '/') || (*volume)[0] == '.' ||
+            asprintf(&link, "%s%s/%s", usual ? "/dev/vss" : runtime, usual ? "" : "/dev", *volume) < 0)
+                return false;
+        if (access(link, F_OK) < 0) {
+                free(link);
+                return false;
+        }
+        free(*volume);
+        *volume = link;
+        return true;
+}
+
 static void resolve(Call *c) {
-        const Creation *k = c->state;
-        const SetOptions *o = &k->options;
+        Creation *k = c->state;
+        SetOptions *o = &k->options;
         ProbePath paths[LIMIT_VOLUMES];
         if (o->n_volumes == 0) {
                 authorise_next(c);
                 return;
         }
         for (size_t i = 0; i < o->n_volumes; i++) {
-                if (o->volumes[i].volume[0] != '/') {
+                if (o->volumes[i].volume[0] != '/' && !find_engine_volume(c->manager, &o->volumes[i].volume)) {
                         call_failf(c, CONDITION_NOT_FOUND,
-                                   "there is no volume %s: name a mount point, a directory or a device",
+                                   "there is no volume %s: name a mount point, a directory, a device or an engine "
+                                   "volume that is attached",
                                    o->volumes[i].volume);
                         return;
                 }

@@ -23,8 +23,8 @@ typedef struct EngineCall {
         bool dry_run, force;
         char *reason, *name, *origin, *store, *frontend, *policy;
         uint64_t store_max;
-        struct vss_wire_reply *items; /* of ListEngine */
-        size_t n_items;
+        struct vss_wire_reply *items; /* of ListEngine; of RemoveVolume the copies there were before */
+        size_t n_items, at;
 } EngineCall;
 
 static void engine_call_free(void *p) {
@@ -118,9 +118,83 @@ static void detach_step(Call *c) {
         ask(c, named(&q, VSS_WIRE_VOLUME_DETACH, c->state), NULL, on_done);
 }
 
-static void remove_step(Call *c) {
+/*
+ * What goes with a volume is what its provider had before and does not have any more; the catalogue then forgets that
+ * on the same way as in any deletion. A list that is not whole says so in its message, and proves nothing.
+ */
+static void forget_next(Call *c);
+
+static void on_forgotten(const Failure *failure, const SetResult *results, size_t n, void *userdata) {
+        Call *c = userdata;
+        c->held = false;
+        call_when_quiet(c, forget_next);
+}
+
+static void forget_next(Call *c) {
+        EngineCall *k = c->state;
+        while (k->at < k->n_items) {
+                Failure f = {};
+                Snapshot *s = manager_find_snapshot(c->manager, k->items[k->at++].id);
+                if (!s)
+                        continue;
+                call_hold(c);
+                if (snapshot_delete(s, true, on_forgotten, c, &f) >= 0)
+                        return;
+                c->held = false;
+        }
+        call_reply(c, "");
+}
+
+static void still_there(const struct vss_wire_reply *reply, void *userdata) {
+        EngineCall *k = ((Call *) userdata)->state;
+        for (size_t i = 0; i < k->n_items; i++)
+                if (streq(k->items[i].id, reply->id))
+                        k->items[i].id[0] = '\0';
+}
+
+static void on_listed_after(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
+        Call *c = userdata;
+        EngineCall *k = c->state;
+        (void) close_fd(fd);
+        c->job = provider_job_free(c->job);
+        if (failure || reply->message[0])
+                k->at = k->n_items;
+        call_when_quiet(c, forget_next);
+}
+
+static void list_after(Call *c) {
+        ask(c, &(struct vss_wire_request) { .op = VSS_WIRE_LIST }, still_there, on_listed_after);
+}
+
+static void on_volume_removed(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
+        Call *c = userdata;
+        const EngineCall *k = c->state;
+        if (!answered(c, fd, failure))
+                return;
+        if (k->n_items > 0)
+                call_when_quiet(c, list_after);
+        else
+                call_reply(c, "");
+}
+
+static void remove_now(Call *c) {
         struct vss_wire_request q;
-        ask(c, named(&q, VSS_WIRE_VOLUME_REMOVE, c->state), NULL, on_done);
+        ask(c, named(&q, VSS_WIRE_VOLUME_REMOVE, c->state), NULL, on_volume_removed);
+}
+
+static void on_item(const struct vss_wire_reply *reply, void *userdata);
+
+static void on_listed_before(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
+        if (answered(userdata, fd, failure))
+                call_when_quiet(userdata, remove_now);
+}
+
+static void remove_step(Call *c) {
+        const EngineCall *k = c->state;
+        if (k->force && !k->dry_run)
+                ask(c, &(struct vss_wire_request) { .op = VSS_WIRE_LIST }, on_item, on_listed_before);
+        else
+                remove_now(c);
 }
 
 /* --- the list ----------------------------------------------------------------------------------------------------- */

@@ -13,12 +13,12 @@
  * by somebody else and is done again. Exits with 1 where a figure is more than 5 % beyond its target. BENCH_DIRECTORY:
  * where the files are made, default /var/tmp.
  */
+#include "providers/cow/ring.h"
 #include "tests/support-cow.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 
 enum {
@@ -31,7 +31,8 @@ enum {
         RATIO_WRITES = 16, /* before each of them */
         MANY = 512,
         KEPT = 4,
-        TRIES = 3,
+        TRIES = 20,
+        TRY_PAUSE_MSEC = 300,
         BLOCK = 4096,
         SERVERS = 2,
         GIB = 1 << 30,
@@ -116,18 +117,45 @@ static void print_samples(const char *what, const Sample *samples, unsigned n, u
 
 /* --- one create --------------------------------------------------------------------------------------------------- */
 
-/* What the disk needs for one durable write, whoever asks. */
-static uint64_t plain_write(void) {
-        static uint8_t block[BLOCK] __attribute__((aligned(BLOCK)));
-        static int fd = -1;
-        struct iovec v = { .iov_base = block, .iov_len = BLOCK };
+typedef struct Plain {
+        Ring *ring;
+        Io io;
+        bool came;
+} Plain;
+
+static void plain_written(Io *io, int result) {
+        Plain *p = io->owner;
+        if (result < 0)
+                test_die("a plain write failed: %s", strerror(-result));
+        p->came = true;
+}
+
+static void plain_begin(Plain *p) {
         char path[300];
         (void) snprintf(path, sizeof(path), "%s/plain", world->root);
-        if (fd < 0)
-                fd = open(path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+        int fd = open(path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+        if (fd < 0 || ring_new(&p->ring) < 0 || ring_set_file(p->ring, DISK_STORE, fd) < 0)
+                test_die("%s cannot be made", path);
+}
+
+/* What the machine needs for one durable write, made the way the engine makes its own: on the same kind of ring. */
+static uint64_t plain_write(void) {
+        static uint8_t block[BLOCK] __attribute__((aligned(BLOCK)));
+        static Plain p;
+        if (!p.ring)
+                plain_begin(&p);
         uint64_t begin = now_nsec();
-        if (pwritev2(fd, &v, 1, 0, RWF_DSYNC) != BLOCK)
-                test_die("%s cannot be written", path);
+        p.came = false;
+        p.io = (Io) { .op = IO_WRITE_DURABLE,
+                      .disk = DISK_STORE,
+                      .length = BLOCK,
+                      .buffer = block,
+                      .done = plain_written,
+                      .owner = &p };
+        disk_submit(ring_disk(p.ring), &p.io);
+        while (!p.came)
+                if (ring_wait(p.ring) < 0)
+                        test_die("the ring failed");
         return now_nsec() - begin;
 }
 
@@ -172,8 +200,10 @@ static void idle(Volumes *v, unsigned rounds) {
                 }
                 if (worst <= IDLE_P99_NSEC / 2)
                         good++;
-                else
+                else {
                         printf("  round rejected: a plain write took %.3f ms\n", ms(worst));
+                        nap_msec(TRY_PAUSE_MSEC);
+                }
         }
         if (good < rounds) {
                 printf("idle: only %u of %u rounds were undisturbed: no verdict\n", good, rounds);

@@ -10,29 +10,51 @@
 #include <check.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 enum { VOLUMES = 3 };
 
-static const char *const built_in[] = { "null", "btrfs", "fault:null", "fault:btrfs" };
+static const char *const built_in[] = { "null", "btrfs", "fault:null", "fault:btrfs", "cow", "fault:cow" };
 static const char *const loaded[] = { "example",
                                       "fault:example" }; /* with VSS_CONTRACT=loaded; see contract-example.sh */
 static const char *const *providers = built_in;
 
-static const enum vss_wire_op steps[] = {
+/* What vssd asks of a provider that leaves holding to the guard, and of one that holds volumes itself. */
+static const enum vss_wire_op steps_plain[] = {
         VSS_WIRE_BEGIN_PREPARE, VSS_WIRE_END_PREPARE, VSS_WIRE_PRE_COMMIT, VSS_WIRE_COMMIT,
         VSS_WIRE_POST_COMMIT,   VSS_WIRE_PRE_FINAL,   VSS_WIRE_POST_FINAL,
 };
+static const enum vss_wire_op steps_holding[] = {
+        VSS_WIRE_BEGIN_PREPARE, VSS_WIRE_END_PREPARE, VSS_WIRE_PRE_COMMIT, VSS_WIRE_HOLD,       VSS_WIRE_COMMIT,
+        VSS_WIRE_RELEASE,       VSS_WIRE_POST_COMMIT, VSS_WIRE_PRE_FINAL,  VSS_WIRE_POST_FINAL,
+};
+static const enum vss_wire_op *steps;
+static size_t n_steps, n_to_commit; /* up to commit, that one included */
 
-static char *volume_paths[VOLUMES]; /* two subvolumes of one btrfs, and the top level of another */
+static char *btrfs_paths[VOLUMES]; /* two subvolumes of one btrfs, and the top level of another */
+static EngineVolume engine_volumes[VOLUMES];
+static char *volume_paths[VOLUMES]; /* of this test */
 static LoopFs *file_systems[2];
 
 static const char *provider; /* of this test */
 static ProviderHost *host;   /* makes the set */
 static char set[VSS_WIRE_ID], snapshots[VOLUMES][VSS_WIRE_ID];
 
+static bool is_engine(const char *name) {
+        return strlen(name) >= 3 && streq(name + strlen(name) - 3, "cow");
+}
+
 static void test_begin(int i) {
         provider = providers[i];
+        bool holds = is_engine(provider);
+        steps = holds ? steps_holding : steps_plain;
+        n_steps = holds ? ELEMENTSOF(steps_holding) : ELEMENTSOF(steps_plain);
+        for (n_to_commit = 0; steps[n_to_commit++] != VSS_WIRE_COMMIT;)
+                ;
+        for (unsigned k = 0; k < VOLUMES; k++)
+                volume_paths[k] = holds ? engine_volumes[k].path : btrfs_paths[k];
         id_make(set);
         for (unsigned k = 0; k < VOLUMES; k++)
                 id_make(snapshots[k]);
@@ -52,9 +74,19 @@ static int begin_prepare(ProviderHost *h, const char *of_set, unsigned volume, c
         q->request_flags = flags;
         (void) snprintf(q->volume, sizeof(q->volume), "%s", volume_paths[volume]);
         (void) snprintf(q->mount_point, sizeof(q->mount_point), "%s", volume_paths[volume]);
+        if (is_engine(provider))
+                (void) snprintf(q->device, sizeof(q->device), "%s", engine_volumes[volume].device);
         const Answer *a = host_ask(h, q, fd);
         memcpy(last_message, a->reply.message, sizeof(last_message));
         return a->result;
+}
+
+/* What the guard does around a hold. */
+static void freeze_volumes(unsigned long request) {
+        for (unsigned i = 0; i < VOLUMES && is_engine(provider); i++) {
+                _cleanup_close_ int fd = open(volume_paths[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                ck_assert_int_eq(ioctl(fd, request, 0), 0);
+        }
 }
 
 static void run_step(enum vss_wire_op op) {
@@ -107,9 +139,21 @@ static unsigned entries(const char *path) {
         return n;
 }
 
+static void assert_stores_clean(void) {
+        ProviderHost *h = host_new("cow");
+        const Answer *a = host_ask(h, request_new(VSS_WIRE_INVENTORY, NULL, NULL), -1);
+        ck_assert_int_eq(a->result, 0);
+        for (unsigned i = 0; i < a->n_listed; i++)
+                ck_assert_msg(a->listed[i].snapshots == 0, "%s: copies are left of volume %s", provider,
+                              a->listed[i].name);
+        (void) provider_host_free(h);
+}
+
 /* Nothing of any set is left, also where lists do not look. */
 static void assert_clean(void) {
         assert_listed(0, false);
+        if (is_engine(provider))
+                assert_stores_clean();
         for (unsigned i = 0; i < ELEMENTSOF(file_systems); i++) {
                 char path[512];
                 (void) snprintf(path, sizeof(path), "%s/.vss", file_systems[i]->path);
@@ -134,20 +178,55 @@ static void test_end(void) {
         host = provider_host_free(host);
 }
 
-static void check_content(unsigned i) {
-        const Answer *a = host_ask(host, request_new(VSS_WIRE_OPEN, NULL, snapshots[i]), -1);
-        if (!(host->capabilities & VSS_CAP_DIRECTORY)) {
-                ck_assert_int_eq(a->result, -EOPNOTSUPP);
-                return;
-        }
+static void check_files(int dir) {
         char text[8] = "";
-        ck_assert_int_eq(a->result, 0);
-        int dir = a->fd, fd = openat(dir, "file", O_RDONLY | O_CLOEXEC);
+        int fd = openat(dir, "file", O_RDONLY | O_CLOEXEC);
         ck_assert_int_ge(read(fd, text, sizeof(text) - 1), 0);
         ck_assert_str_eq(text, "before");
         ck_assert_int_lt(openat(dir, "new", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), 0);
         ck_assert_int_eq(errno, EROFS);
         (void) close_fd(fd);
+}
+
+/* A copy that is a device: read-only, and with a file system that can be mounted beside the live one. */
+static void check_device(unsigned i) {
+        char *directory = temp_dir_new();
+        const Answer *a = host_ask(host, request_new(VSS_WIRE_OPEN, NULL, snapshots[i]), -1);
+        struct stat st;
+        int read_only = 0;
+        ck_assert_int_eq(a->result, 0);
+        ck_assert_int_eq(fstat(a->fd, &st), 0);
+        ck_assert(S_ISBLK(st.st_mode));
+        ck_assert_int_eq(ioctl(a->fd, BLKROGET, &read_only), 0);
+        ck_assert_int_eq(read_only, 1);
+        (void) close_fd(a->fd);
+        struct vss_wire_request *q = request_new(VSS_WIRE_MOUNT, NULL, snapshots[i]);
+        (void) snprintf(q->path, sizeof(q->path), "%s", directory);
+        a = host_ask(host, q, -1);
+        ck_assert_msg(a->result == 0, "%s: mount: %s", provider, a->reply.message);
+        int dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        check_files(dir);
+        (void) close_fd(dir);
+        ck_assert_int_eq(host_step(host, VSS_WIRE_REMOVE, NULL, snapshots[i]), -EBUSY);
+        q = request_new(VSS_WIRE_UNMOUNT, NULL, NULL);
+        (void) snprintf(q->path, sizeof(q->path), "%s", directory);
+        ck_assert_int_eq(host_ask(host, q, -1)->result, 0);
+        (void) temp_dir_free(directory);
+}
+
+static void check_content(unsigned i) {
+        if (host->capabilities & VSS_CAP_DEVICE) {
+                check_device(i);
+                return;
+        }
+        const Answer *a = host_ask(host, request_new(VSS_WIRE_OPEN, NULL, snapshots[i]), -1);
+        if (!(host->capabilities & VSS_CAP_DIRECTORY)) {
+                ck_assert_int_eq(a->result, -EOPNOTSUPP);
+                return;
+        }
+        int dir = a->fd;
+        ck_assert_int_eq(a->result, 0);
+        check_files(dir);
         (void) close_fd(dir);
 }
 
@@ -164,8 +243,12 @@ START_TEST(a_set_lives_from_probe_to_remove) {
         write_files("before");
         run_steps(1);
         assert_listed(0, false);
-        for (size_t i = 1; i < ELEMENTSOF(steps); i++) {
+        for (size_t i = 1; i < n_steps; i++) {
+                if (steps[i] == VSS_WIRE_HOLD)
+                        freeze_volumes(FIFREEZE);
                 run_step(steps[i]);
+                if (steps[i] == VSS_WIRE_RELEASE)
+                        freeze_volumes(FITHAW);
                 if (steps[i] < VSS_WIRE_COMMIT)
                         assert_listed(0, false);
                 if (steps[i] >= VSS_WIRE_POST_COMMIT)
@@ -184,7 +267,7 @@ START_TEST(a_set_lives_from_probe_to_remove) {
 END_TEST
 
 START_TEST(abort_after_any_step_leaves_nothing) {
-        for (size_t n = 0; n <= ELEMENTSOF(steps); n++) {
+        for (size_t n = 0; n <= n_steps; n++) {
                 test_begin(_i);
                 run_steps(n);
                 for (unsigned i = 0; i < 2; i++)
@@ -195,7 +278,7 @@ START_TEST(abort_after_any_step_leaves_nothing) {
 END_TEST
 
 START_TEST(abort_in_a_fresh_process_leaves_nothing) {
-        for (size_t n = 0; n <= ELEMENTSOF(steps); n++) {
+        for (size_t n = 0; n <= n_steps; n++) {
                 test_begin(_i);
                 run_steps(n);
                 child_kill(&host->child);
@@ -211,7 +294,7 @@ END_TEST
 /* The host dies somewhere inside the step: sooner each time, down to before it has begun. */
 START_TEST(kill_inside_any_step_leaves_nothing_after_abort) {
         static const useconds_t moments[] = { 3000, 300, 0 };
-        for (size_t n = 1; n < ELEMENTSOF(steps); n++) {
+        for (size_t n = 1; n < n_steps; n++) {
                 for (size_t k = 0; k < ELEMENTSOF(moments); k++) {
                         test_begin(_i);
                         run_steps(n);
@@ -230,7 +313,7 @@ END_TEST
 
 START_TEST(abort_does_not_touch_a_finished_set) {
         test_begin(_i);
-        run_steps(ELEMENTSOF(steps));
+        run_steps(n_steps);
         ck_assert_int_eq(host_step(host, VSS_WIRE_CLEAR_MARK, set, NULL), 0);
         ck_assert_int_eq(host_step(host, VSS_WIRE_ABORT, set, NULL), 0);
         assert_listed(VOLUMES, false);
@@ -241,7 +324,7 @@ END_TEST
 
 START_TEST(the_mark_can_be_cleared_by_a_fresh_process) {
         test_begin(_i);
-        run_steps(ELEMENTSOF(steps));
+        run_steps(n_steps);
         host = provider_host_free(host);
         host = host_new(provider);
         ck_assert_int_eq(host_step(host, VSS_WIRE_CLEAR_MARK, set, NULL), 0);
@@ -259,7 +342,7 @@ START_TEST(two_sets_do_not_know_each_other) {
         ProviderHost *second = host_new(provider);
         run_steps(1);
         ck_assert_int_eq(begin_prepare(second, other, 0, other_snapshot, 0), 0);
-        for (size_t i = 1; i < ELEMENTSOF(steps); i++)
+        for (size_t i = 1; i < n_steps; i++)
                 run_step(steps[i]);
         ck_assert_int_eq(host_step(second, VSS_WIRE_ABORT, other, NULL), 0);
         assert_listed(VOLUMES, true);
@@ -290,9 +373,9 @@ END_TEST
 
 START_TEST(steps_out_of_order_are_refused) {
         test_begin(_i);
-        for (size_t i = 1; i < ELEMENTSOF(steps); i++)
+        for (size_t i = 1; i < n_steps; i++)
                 ck_assert_int_eq(host_step(host, steps[i], set, NULL), -EINVAL);
-        run_steps(4);
+        run_steps(n_to_commit);
         ck_assert_int_eq(host_step(host, VSS_WIRE_COMMIT, set, NULL), -EINVAL);
         ck_assert_int_eq(host_step(host, VSS_WIRE_END_PREPARE, set, NULL), -EINVAL);
         char other[VSS_WIRE_ID];
@@ -343,9 +426,9 @@ static void make_world(void) {
         char *make_b[] = { (char *) "btrfs", (char *) "-q", (char *) "subvolume", (char *) "create", b, NULL };
         if (run_command(make_a) != 0 || run_command(make_b) != 0)
                 test_die("cannot make subvolumes");
-        volume_paths[0] = a;
-        volume_paths[1] = b;
-        volume_paths[2] = strdup(file_systems[1]->path);
+        btrfs_paths[0] = a;
+        btrfs_paths[1] = b;
+        btrfs_paths[2] = strdup(file_systems[1]->path);
 }
 
 static void set_directory(const char *variable) {
@@ -372,11 +455,15 @@ int main(void) {
         TCase *t = tcase_create("all");
         tcase_set_timeout(t, 120);
         int n = ELEMENTSOF(built_in);
+        bool engine = true;
         const char *which = getenv("VSS_CONTRACT");
         if (streq_null(which, "loaded")) {
                 providers = loaded;
                 n = ELEMENTSOF(loaded);
+                engine = false;
         }
+        if (engine)
+                engine_volumes_new(engine_volumes, VOLUMES);
         for (size_t i = 0; i < ELEMENTSOF(tests); i++)
                 tcase_add_loop_test(t, tests[i], 0, n);
         suite_add_tcase(suite, t);
@@ -384,9 +471,11 @@ int main(void) {
         srunner_run_all(runner, CK_NORMAL);
         int failed = srunner_ntests_failed(runner);
         srunner_free(runner);
+        if (engine)
+                engine_volumes_free(engine_volumes, VOLUMES);
         for (unsigned i = 0; i < ELEMENTSOF(file_systems); i++)
                 file_systems[i] = loop_fs_free(file_systems[i]);
         for (unsigned i = 0; i < VOLUMES; i++)
-                free(volume_paths[i]);
+                free(btrfs_paths[i]);
         return failed > 0;
 }

@@ -25,13 +25,6 @@ servers() {
         for h in $(holders); do pgrep -P "$h" -x vss-cow || :; done
 }
 
-end_engines() {
-        # shellcheck disable=SC2046
-        kill -KILL $(servers) $(holders) 2>/dev/null
-        sleep 0.3
-        stop_engines
-}
-
 # ---- the stage ---------------------------------------------------------------------------------------------------
 
 cat >"$VSS_TEST_DIR/pulse" <<'END'
@@ -274,7 +267,6 @@ at() {
 new_fs host ext4 600M
 start_bus
 VSS_FAULT='' start_vssd
-cleanup_fn end_engines
 truncate -s 32M "$host/a.img" "$host/b.img" "$host/c.img"
 expect_exit 0 vssctl volume create a --origin="$host/a.img" --store="$host/one" --store-max=160M
 expect_exit 0 vssctl volume create b --origin="$host/b.img" --store="$host/one"

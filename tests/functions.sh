@@ -176,6 +176,7 @@ start_bus() {
         mkdir -p "$STATE_DIRECTORY" "$RUNTIME_DIRECTORY" "$CONFIGURATION_DIRECTORY/writers.d"
         dbus-daemon --config-file="$VSS_TEST_DIR/bus.conf" --nofork --nopidfile --nosyslog 2>>"$VSS_TEST_DIR/log/bus.log" &
         BUS_PID=$!
+        cleanup_fn stop_engines
         cleanup_fn stop_process "$BUS_PID"
         wait_until 10 bus_call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus GetId >/dev/null ||
                 die "the private bus did not come up"
@@ -229,6 +230,21 @@ stop_vssd() {
         wait "$VSSD_PID" || status=$?
         # 127: started by the shell above this one, whose child it is
         [ $status -eq 127 ] || [ $status -eq 0 ] || die "vssd ended with $status"
+}
+
+# stop_engines: ends the vss-cow of every store, which outlive vssd on purpose; what is on their devices must be unmounted
+stop_engines() {
+        [ ! -d "${RUNTIME_DIRECTORY:?}/cow" ] || "$VSS_SOURCE/tests/cow-control" --end "$RUNTIME_DIRECTORY/cow"
+}
+
+# engine_area VAR: a directory for origins and stores, which must not lie on tmpfs. Before start_bus, which ends what uses it
+engine_area() {
+        local path
+        [ -e /dev/fuse ] || skip "there is no FUSE"
+        path=$(mktemp -d /var/tmp/vss-XXXXXX)
+        [ "$(stat -f -c %T "$path")" != tmpfs ] || { rmdir "$path"; skip "/var/tmp is a tmpfs"; }
+        cleanup_fn rm -rf --one-file-system "$path"
+        printf -v "$1" %s "$path"
 }
 
 # start_writer COMMAND…: waits for its "ready" line; WRITER_PID, its output is in WRITER_LOG

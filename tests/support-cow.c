@@ -97,11 +97,11 @@ static void id_new(CowId *ret) {
                         (unsigned) getpid() & 0xffff, serial);
 }
 
-static json_object *snapshot_request(uint64_t token, const char *const *volumes, unsigned n, CowId *ids) {
+static json_object *snapshot_request(const char *token, const char *const *volumes, unsigned n, CowId *ids) {
         json_object *request = request_new("snapshot"), *members = json_object_new_array();
         CowId set;
         id_new(&set);
-        json_add_uint(request, "token", token);
+        json_add_string(request, "token", token);
         json_add_string(request, "set", set.text);
         json_add_uint(request, "created_usec", 1);
         for (unsigned i = 0; i < n; i++) {
@@ -124,15 +124,13 @@ void cow_set(CowServer *s, const char *const *volumes, unsigned n, CowId *ret_id
         json_object_object_add(request, "volumes", names);
         json_add_uint(request, "deadline_usec", now_usec() + HOLD_SECONDS * USEC_PER_SEC);
         ret_times->begin_nsec = now_nsec();
-        json_object *answer = call(s, request, NULL);
-        uint64_t token = json_get_uint(answer, "token", 0);
-        (void) json_object_put(answer);
+        _cleanup_free_ char *token = take_string(call(s, request, NULL), "token");
         ret_times->held_nsec = now_nsec();
         (void) json_object_put(call(s, snapshot_request(token, volumes, n, ret_ids), NULL));
         ret_times->made_nsec = now_nsec();
         request = request_new("release");
-        json_add_uint(request, "token", token);
-        answer = call(s, request, NULL);
+        json_add_string(request, "token", token);
+        json_object *answer = call(s, request, NULL);
         ret_times->released_nsec = now_nsec();
         if (!json_get_bool(answer, "held", false))
                 test_die("the hold ended before its release");

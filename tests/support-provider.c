@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/support-provider.h"
 #include "tests/support.h"
+#include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
+#include <sys/mount.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #define ANSWER_USEC (30 * USEC_PER_SEC)
 
@@ -77,4 +81,58 @@ void host_wait_gone(ProviderHost *h) {
                         test_die("a host does not go");
                 nap_msec(5);
         }
+}
+
+static char engine_area[] = "/var/tmp/vss-XXXXXX"; /* a store must not lie on tmpfs */
+
+static void engine_volume_new(ProviderHost *h, EngineVolume *v, unsigned i) {
+        if (asprintf(&v->image, "%s/origin%u", engine_area, i) < 0 ||
+            asprintf(&v->path, "%s/engine%u", sandbox_directory(), i) < 0)
+                test_die("out of memory");
+        _cleanup_close_ int fd = open(v->image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd < 0 || ftruncate(fd, 64 << 20) < 0 || mkdir(v->path, 0755) < 0)
+                test_die("cannot make %s", v->image);
+        struct vss_wire_request *q = request_new(VSS_WIRE_VOLUME_CREATE, NULL, NULL);
+        (void) snprintf(q->name, sizeof(q->name), "contract%u", i);
+        (void) snprintf(q->path, sizeof(q->path), "%s", v->image);
+        (void) snprintf(q->volume, sizeof(q->volume), "%s/store%u", engine_area, i > 0 ? i - 1 : 0);
+        q->size_bytes = i == 1 ? 0 : 256 << 20;
+        const Answer *a = host_ask(h, q, -1);
+        if (a->result != 0)
+                test_die("volume %u cannot be made: %s", i, a->reply.message);
+        q = request_new(VSS_WIRE_VOLUME_ATTACH, NULL, NULL);
+        (void) snprintf(q->name, sizeof(q->name), "contract%u", i);
+        a = host_ask(h, q, -1);
+        if (a->result != 0)
+                test_die("volume %u cannot be attached: %s", i, a->reply.message);
+        memcpy(v->device, a->reply.device, sizeof(v->device));
+        char *make[] = { (char *) "mkfs.ext4", (char *) "-q", v->device, NULL };
+        if (run_command(make) != 0 || mount(v->device, v->path, "ext4", 0, NULL) < 0)
+                test_die("no file system on %s", v->device);
+}
+
+void engine_volumes_new(EngineVolume *ret, unsigned n) {
+        if (!mkdtemp(engine_area))
+                test_die("no directory in /var/tmp");
+        ProviderHost *h = host_new("cow");
+        for (unsigned i = 0; i < n; i++)
+                engine_volume_new(h, &ret[i], i);
+        (void) provider_host_free(h);
+}
+
+void engine_volumes_free(EngineVolume *volumes, unsigned n) {
+        _cleanup_free_ char *tool = NULL, *runtime = NULL;
+        for (unsigned i = 0; i < n; i++) {
+                if (umount2(volumes[i].path, 0) < 0)
+                        test_die("cannot unmount %s", volumes[i].path);
+                free(volumes[i].path);
+                free(volumes[i].image);
+        }
+        if (asprintf(&tool, "%s/tests/cow-control", getenv("VSS_SOURCE")) < 0 ||
+            asprintf(&runtime, "%s/cow", getenv("RUNTIME_DIRECTORY")) < 0)
+                test_die("out of memory");
+        char *end[] = { tool, (char *) "--end", runtime, NULL };
+        char *clean[] = { (char *) "rm", (char *) "-rf", engine_area, NULL };
+        if (run_command(end) != 0 || run_command(clean) != 0)
+                test_die("the engine does not end");
 }

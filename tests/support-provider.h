@@ -26,3 +26,13 @@ int host_step(ProviderHost *h, enum vss_wire_op op, const char *set, const char 
 /* Waits until the process is gone, at most 10 s. */
 void host_wait_gone(ProviderHost *h);
 void id_make(char ret[static VSS_WIRE_ID]);
+
+/* Volumes of the built-in engine, ext4, mounted; each in a store of its own but for the first two, which share one. */
+typedef struct EngineVolume {
+        char *path, *image;
+        char device[256];
+} EngineVolume;
+/* Needs STATE_DIRECTORY, RUNTIME_DIRECTORY and VSS_SOURCE. Ends the test if it fails. */
+void engine_volumes_new(EngineVolume *ret, unsigned n);
+/* Ends every vss-cow too. */
+void engine_volumes_free(EngineVolume *volumes, unsigned n);

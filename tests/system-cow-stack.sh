@@ -8,22 +8,9 @@
 requires mkfs.ext4 jq losetup
 watchdog 160
 
-end_engines() {
-        local lock pid
-        for lock in "$RUNTIME_DIRECTORY"/cow/*/lock; do
-                [ -e "$lock" ] || continue
-                pid=$(head -1 "$lock")
-                pkill -KILL -P "$pid"
-                kill -KILL "$pid"
-        done 2>/dev/null
-        sleep 0.5
-        stop_engines
-}
-
 new_fs host ext4 400M
 start_bus
 start_vssd
-cleanup_fn end_engines
 
 truncate -s 64M "$host/a.img" "$host/b.img"
 expect_exit 0 vssctl volume create a --origin="$host/a.img" --store="$host/store" --store-max=128M

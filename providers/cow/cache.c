@@ -13,7 +13,7 @@ int cache_init(Engine *e, uint32_t pages) {
         c->n_buckets = pages;
         c->frames = calloc(pages, sizeof(Frame));
         c->buckets = calloc(c->n_buckets, sizeof(*c->buckets));
-        c->memory = block_alloc(pages);
+        c->memory = block_alloc_dirty(pages);
         TAILQ_INIT(&c->starved);
         if (!c->frames || !c->buckets || !c->memory)
                 return -ENOMEM;

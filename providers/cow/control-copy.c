@@ -96,6 +96,8 @@ static uint64_t call_token(const Call *c) {
 }
 
 static bool member_fill(Call *c, json_object *o, Member *ret) {
+        if (!control_object_fits("id:s volume:s label:s persistent:b? frozen:b? pending:b?", o))
+                return false;
         const char *volume = json_get_string(o, "volume", "");
         *ret = (Member) {
                 .volume = engine_volume_by_name(c->server->engine, volume),
@@ -123,7 +125,7 @@ void control_snapshot(Call *c) {
                 good = member_fill(c, json_object_array_get_idx(list, i), &c->members[i]);
         if (!good || !c->members)
                 call_end(c, c->members ? -EINVAL : -ENOMEM,
-                         "a set needs its id, and a volume and an id for every member");
+                         "a set needs its id, and every member a volume, an id and a label, and nothing unknown");
         else if (!token)
                 call_end(c, -ESTALE, "the hold is over");
         else

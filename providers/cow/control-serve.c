@@ -163,25 +163,25 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
-        { "status", control_status, "" },
-        { "volumes", control_volumes, "" },
-        { "volume-create", control_volume_create, "name:s origin:s" },
-        { "volume-attach", control_volume_attach, "name:s" },
-        { "volume-detach", control_volume_detach, "name:s force:b?" },
-        { "volume-remove", control_volume_remove, "name:s force:b?" },
-        { "hold", control_hold, "volumes:S deadline_usec:u" },
-        { "snapshot", control_snapshot, "token:s set:s created_usec:u members:O" },
-        { "release", control_release, "token:s" },
-        { "clear-mark", control_clear_mark, "set:s" },
-        { "abort", control_abort, "set:s" },
-        { "list", control_list, "set:s from:u" },
-        { "delete", control_delete, "id:s" },
-        { "expose", control_expose, "id:s" },
-        { "hide", control_hide, "id:s" },
-        { "set-policy", control_set_policy, "policy:s" },
-        { "collect", control_collect, "" },
-        { "checkpoint", control_checkpoint, "" },
-        { "stop", control_stop, "force:b?" },
+        { "status", control_status, "command:s" },
+        { "volumes", control_volumes, "command:s" },
+        { "volume-create", control_volume_create, "command:s name:s origin:s" },
+        { "volume-attach", control_volume_attach, "command:s name:s" },
+        { "volume-detach", control_volume_detach, "command:s name:s force:b?" },
+        { "volume-remove", control_volume_remove, "command:s name:s force:b?" },
+        { "hold", control_hold, "command:s volumes:S deadline_usec:u" },
+        { "snapshot", control_snapshot, "command:s token:s set:s created_usec:u members:O" },
+        { "release", control_release, "command:s token:s" },
+        { "clear-mark", control_clear_mark, "command:s set:s" },
+        { "abort", control_abort, "command:s set:s" },
+        { "list", control_list, "command:s set:s from:u" },
+        { "delete", control_delete, "command:s id:s" },
+        { "expose", control_expose, "command:s id:s" },
+        { "hide", control_hide, "command:s id:s" },
+        { "set-policy", control_set_policy, "command:s policy:s" },
+        { "collect", control_collect, "command:s" },
+        { "checkpoint", control_checkpoint, "command:s" },
+        { "stop", control_stop, "command:s force:b?" },
 };
 
 static bool list_of(const json_object *o, enum json_type type) {
@@ -223,12 +223,10 @@ static bool key_next(const char **keys, char name[static 32], char *type, bool *
         return true;
 }
 
-/* What is there has its type, what must be there is, and nothing else is. */
-static bool request_fits(const Command *command, json_object *request) {
-        const char *keys = command->keys;
+bool control_object_fits(const char *keys, json_object *request) {
         char name[32], type;
         bool optional;
-        size_t known = 1; /* "command" */
+        size_t known = 0;
         while (key_next(&keys, name, &type, &optional)) {
                 json_object *o = NULL;
                 bool there = json_object_object_get_ex(request, name, &o);
@@ -262,13 +260,15 @@ static void call_begin(Connection *k, json_object *request) {
         const Command *command = command_find(json_get_string(request, "command", ""));
         if (!command)
                 call_end(c, -EINVAL, "there is no such command");
-        else if (!request_fits(command, request))
+        else if (!control_object_fits(command->keys, request))
                 call_end(c, -EINVAL, "a key is missing, unknown or of the wrong type");
         else
                 command->begin(c);
 }
 
 void control_readable(Connection *k) {
+        if (k->fd < 0) /* an answer could not be sent, a moment ago in the same round */
+                return;
         ssize_t n = recv(k->fd, message, CONTROL_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
@@ -290,12 +290,20 @@ void connection_close(Connection *k) {
         Server *s = k->server;
         LIST_REMOVE(k, link);
         s->n_connections--;
-        (void) close_fd(k->fd);
+        k->fd = close_fd(k->fd);
         if (k->call)
                 k->call->connection = NULL;
         if (k->token)
                 (void) engine_release(s->engine, k->token);
-        free(k);
+        LIST_INSERT_HEAD(&s->closed, k, link);
+}
+
+void control_bury(Server *s) {
+        Connection *k;
+        while ((k = LIST_FIRST(&s->closed))) {
+                LIST_REMOVE(k, link);
+                free(k);
+        }
 }
 
 static bool peer_is_root(int fd) {
@@ -325,11 +333,12 @@ void control_accept(Server *s) {
 
 uint64_t control_expire(Server *s) {
         uint64_t now = now_usec(), next = USEC_INFINITY;
-        Connection *k;
-        LIST_FOREACH(k, &s->connections, link) {
+        for (Connection *k = LIST_FIRST(&s->connections), *following; k; k = following) {
+                following = LIST_NEXT(k, link); /* a release may close it */
                 if (k->token && k->hold_deadline_usec <= now) {
-                        (void) engine_release(s->engine, k->token);
+                        uint64_t token = k->token;
                         k->token = 0;
+                        (void) engine_release(s->engine, token);
                 } else if (k->token)
                         next = MIN_OF(next, k->hold_deadline_usec);
         }

@@ -14,12 +14,28 @@ static const char *call_name(const Call *c) {
         return json_get_string(c->request, "name", "");
 }
 
-/* The volume the call is about; false: there is none, and that was answered. */
+/* Another call that has to do with the volume (NULL: with any), which must not lose it on its way. */
+static bool others_have(const Call *c, const Volume *v) {
+        const Call *other;
+        LIST_FOREACH(other, &c->server->calls, link)
+                if (other != c && (v ? other->volume == v : other->volume || other->disk))
+                        return true;
+        return false;
+}
+
+/* The volume the call is about; false: it cannot be had, which was answered. */
 static bool call_volume(Call *c) {
-        c->volume = engine_volume_by_name(c->server->engine, call_name(c));
-        if (!c->volume)
+        Volume *v = engine_volume_by_name(c->server->engine, call_name(c));
+        if (!v) {
                 call_end(c, -ENOENT, "there is no such volume in this store");
-        return c->volume;
+                return false;
+        }
+        if (others_have(c, v)) {
+                call_end(c, -EBUSY, "it is just being attached, detached or removed");
+                return false;
+        }
+        c->volume = v;
+        return true;
 }
 
 static bool is_attached(const Volume *v) {
@@ -69,6 +85,17 @@ static void create_opened(Call *c, const HolderReply *p, int fd) {
                              call_step(c, simply_ended));
 }
 
+/* One origin, two histories: what one of them writes the other does not preserve. */
+static bool is_origin(const Server *s, const char *path) {
+        VolumeInfo info;
+        for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
+                engine_volume_info(v, &info);
+                if (streq(info.origin, path))
+                        return true;
+        }
+        return false;
+}
+
 void control_volume_create(Call *c) {
         const char *origin = json_get_string(c->request, "origin", "");
         c->disk = disk_free(c->server);
@@ -76,6 +103,8 @@ void control_volume_create(Call *c) {
                 call_end(c, -EINVAL, "the origin is not an absolute path");
         else if (engine_volume_by_name(c->server->engine, call_name(c)))
                 call_end(c, -EEXIST, "there is a volume of this name already");
+        else if (is_origin(c->server, origin))
+                call_end(c, -EEXIST, "another volume has this origin already");
         else if (!c->disk)
                 call_end(c, -EMFILE, "too many volumes");
         else
@@ -102,9 +131,10 @@ static void attach_shown(Call *c, const HolderReply *p, int fd) {
         Node *n = &s->map.shared->nodes[c->node];
         uint8_t stamp[STAMP_BYTES];
         (void) close_fd(fd);
-        if (p->result == 0) {
+        if (p->result == 0)
                 json_add_string(c->answer, "device", n->device);
-                call_end(c, 0, NULL);
+        if (p->result == 0 || !c->disk) { /* it was attached before: what somebody uses is not undone */
+                call_end(c, p->result, p->text);
                 return;
         }
         node_free(n);
@@ -242,14 +272,31 @@ static void detach_hidden(Call *c, const HolderReply *p, int fd) {
         engine_detach(s->engine, c->volume, stamp, call_step(c, detach_ended));
 }
 
-/* A copy that is shown reads from the volume's origin. */
-static bool has_copies_shown(const Server *s, const Volume *v) {
+static void detach_volume(Call *c);
+
+static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
+        (void) close_fd(fd);
+        if (p->result < 0) {
+                call_end(c, p->result,
+                         p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" : p->text);
+                return;
+        }
+        node_free(&c->server->map.shared->nodes[c->node]);
+        detach_volume(c);
+}
+
+/* A copy that is shown reads from the volume's origin: one that nobody uses any more is taken down first. */
+static bool hide_copy(Call *c) {
+        Server *s = c->server;
         VolumeInfo info;
-        engine_volume_info(v, &info);
+        engine_volume_info(c->volume, &info);
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                if (n->kind == NODE_COPY && n->volume == info.number && n->device[0])
-                        return true;
+                if (n->kind != NODE_COPY || n->volume != info.number || !n->device[0])
+                        continue;
+                c->node = i;
+                server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);
+                return true;
         }
         return false;
 }
@@ -257,10 +304,8 @@ static bool has_copies_shown(const Server *s, const Volume *v) {
 static void detach_volume(Call *c) {
         Server *s = c->server;
         const Node *n = server_node_of(s, c->volume);
-        if (has_copies_shown(s, c->volume)) {
-                call_end(c, -EBUSY, "a snapshot of it is mounted or open: unmount it first");
+        if (hide_copy(c))
                 return;
-        }
         c->node = n ? (unsigned) (n - s->map.shared->nodes) : NODES;
         if (n)
                 server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, detach_hidden);
@@ -308,7 +353,10 @@ static void stop_next(Call *c, int result) {
 }
 
 void control_stop(Call *c) {
-        stop_next(c, 0);
+        if (others_have(c, NULL))
+                call_end(c, -EBUSY, "a volume is just being created, attached, detached or removed");
+        else
+                stop_next(c, 0);
 }
 
 static void (*detach_next(Call *c))(Call *c, int result) {

@@ -13,7 +13,6 @@
  *   I4  Space is used again only after a manifest that no longer names it is durable and nobody reads in it.
  *   I5  A deletion takes effect only after its record (or a manifest without the snapshot) is durable.
  *   I6  A request is answered once, and its buffer is not touched after that.
- *
  * From I1 to I3 every snapshot is exact after any crash. The volume has the guarantees of its origin, since writes and
  * flushes are passed on one to one.
  *
@@ -108,10 +107,9 @@ struct Volume {
         BitPage **pages;
         uint64_t n_pages;
 
-        Hold *hold;        /* the gate is closed */
-        uint32_t writing;  /* writes past the gate */
-        uint32_t requests; /* all that is under way, reads of its copies too */
-        uint32_t queued;   /* … and what has no op yet */
+        Hold *hold;                /* the gate is closed */
+        uint32_t writing;          /* writes past the gate */
+        uint32_t requests, queued; /* all that is under way, reads of its copies too; and what has no op yet */
         STAILQ_HEAD(, Request) gated;
         Reply *detach_reply;
         Io detach_flush;
@@ -386,8 +384,7 @@ struct Engine {
         Segment *segments;
         uint32_t free_segments, segment_hint;
         uint64_t super_number, generation, next_run;
-        uint32_t super_torn; /* bit i: copy i was not valid when the store was opened, and was not written since */
-        uint32_t epoch, next_volume;
+        uint32_t epoch, next_volume, super_torn; /* bit i: copy i was not valid at the start, nor written since */
         uint64_t policy;
         ManifestRef manifest; /* the durable one */
 
@@ -409,13 +406,12 @@ struct Engine {
         uint32_t unsettled;              /* entries of records that are not in memory yet */
         uint32_t in_flight;              /* records with the disk */
         bool log_stalled;                /* the reserved segments are used up; a checkpoint brings new ones */
-        uint32_t log_fruitless;          /* checkpoints in a row that did not */
-        bool log_full;                   /* … and nothing else could help: what needs a record is refused */
+        bool log_full;                   /* … and nothing could: what needs a record is refused */
         uint64_t next_sequence, durable;
         uint32_t list[LOG_LIST_MAX];            /* segments of the log */
         uint32_t list_n, list_durable, list_at; /* length; what the durable manifest has; where we are */
         uint32_t log_block;
-        uint32_t tail_used; /* segments entered since the last checkpoint */
+        uint32_t tail_used, log_fruitless; /* segments entered, checkpoints in vain, since one brought room */
         uint32_t inflight[INFLIGHT_BUCKETS];
 
         /* the index */
@@ -447,6 +443,7 @@ struct Engine {
         struct superblock *lost_super;
         uint32_t lost_left;
         Reply *stop_reply;
+        struct Opening *opening; /* recover.c's, while it is read */
         EngineStats stats;
 };
 
@@ -458,6 +455,7 @@ static inline uint8_t *record_body(Record *r) {
         return r->buffer + sizeof(struct record_head);
 }
 
+void opening_free(struct Opening *o); /* nobody is told */
 /* To the disk, counted. */
 void engine_io(Engine *e, Io *io);
 /* First thing in every done() of an Io. The store may have been lost before it came back. */
@@ -468,7 +466,8 @@ void engine_lose(Engine *e, const char *format, ...) _printf_(2, 3);
 void stop_progress(Engine *e);
 /* Geometry is known: limits that a small store cannot have become smaller. */
 int engine_size(Engine *e, uint32_t segments, uint32_t segment_blocks);
-void *block_alloc(size_t blocks); /* aligned to BLOCK_SIZE, zeroed; free() */
+void *block_alloc(size_t blocks);       /* aligned to BLOCK_SIZE, zeroed; free() */
+void *block_alloc_dirty(size_t blocks); /* not zeroed: touching tens of megabytes once more delays a start */
 void reply_done(Reply *r, int result, const char *format, ...) _printf_(3, 4);
 void waiters_free(WaiterList *list); /* nobody is told */
 void waiters_done(WaiterList *list, int result);

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-enum { LOOPS_MAX = 4096, TRIES = 64 };
+enum { LOOPS_MAX = 4096, TRIES = 64, DROP_TRIES = 25, DROP_TICK_USEC = 20000 };
 
 static int fail(char *text, size_t n, int r, const char *what) {
         (void) snprintf(text, n, "%s: %s", what, strerror(-r));
@@ -76,10 +76,29 @@ static bool label_is(int loop, const char *prefix, size_t n) {
         return ioctl(loop, LOOP_GET_STATUS64, &info) == 0 && strncmp((char *) info.lo_file_name, prefix, n) == 0;
 }
 
-/* Only the holder of the last reference: with LOOP_CLR_FD the driver would wait for other users and then drop it. */
+/* Mounted, or part of another device. */
 static bool loop_is_used(const char *path) {
         _cleanup_close_ int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
         return fd < 0 && errno == EBUSY;
+}
+
+/*
+ * 1: it is dropped, or was not ours. 0: somebody has it open, so the driver would only drop it after him, when the file
+ * behind it may be gone long since: that is taken back.
+ */
+static int loop_clear(const char *path, const char *label) {
+        struct loop_info64 info;
+        _cleanup_close_ int loop = open(path, O_RDONLY | O_CLOEXEC);
+        if (loop < 0)
+                return errno == ENOENT || errno == ENXIO ? 1 : -errno;
+        if (!label_is(loop, label, strlen(label) + 1))
+                return 1; /* it is gone, and somebody else has the number */
+        if (ioctl(loop, LOOP_CLR_FD) < 0)
+                return errno == ENXIO ? 1 : -errno;
+        if (ioctl(loop, LOOP_GET_STATUS64, &info) < 0)
+                return 1;
+        info.lo_flags &= ~(uint32_t) LO_FLAGS_AUTOCLEAR;
+        return ioctl(loop, LOOP_SET_STATUS64, &info) < 0 ? -errno : 0;
 }
 
 int device_drop(const char *path, const char *label, char *text, size_t n) {
@@ -87,12 +106,17 @@ int device_drop(const char *path, const char *label, char *text, size_t n) {
                 (void) snprintf(text, n, "%s is in use: unmount it first (findmnt -S %s)", path, path);
                 return -EBUSY;
         }
-        _cleanup_close_ int loop = open(path, O_RDONLY | O_CLOEXEC);
-        if (loop < 0)
-                return errno == ENOENT || errno == ENXIO ? 0 : fail(text, n, -errno, path);
-        if (!label_is(loop, label, strlen(label) + 1))
-                return 0; /* it is gone, and somebody else has the number */
-        return ioctl(loop, LOOP_CLR_FD) < 0 && errno != ENXIO ? fail(text, n, -errno, path) : 0;
+        int r = 0;
+        for (unsigned i = 0; r == 0 && i < DROP_TRIES; i++) { /* udev opens what is new for a moment */
+                r = loop_clear(path, label);
+                if (r == 0)
+                        (void) usleep(DROP_TICK_USEC);
+        }
+        if (r == 0)
+                (void) snprintf(text, n, "%s is open: close it first (fuser -v %s)", path, path);
+        else if (r < 0)
+                return fail(text, n, r, path);
+        return r > 0 ? 0 : -EBUSY;
 }
 
 void devices_sweep(const char *label_prefix) {

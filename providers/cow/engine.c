@@ -9,11 +9,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-void *block_alloc(size_t blocks) {
+void *block_alloc_dirty(size_t blocks) {
         void *p = NULL;
-        if (posix_memalign(&p, BLOCK_SIZE, blocks * BLOCK_SIZE) != 0)
-                return NULL;
-        return memset(p, 0, blocks * BLOCK_SIZE);
+        return posix_memalign(&p, BLOCK_SIZE, blocks * BLOCK_SIZE) == 0 ? p : NULL;
+}
+
+void *block_alloc(size_t blocks) {
+        void *p = block_alloc_dirty(blocks);
+        return p ? memset(p, 0, blocks * BLOCK_SIZE) : NULL;
 }
 
 void reply_done(Reply *r, int result, const char *format, ...) {
@@ -219,6 +222,7 @@ Engine *engine_free(Engine *e) {
         if (!e)
                 return NULL;
         ops_done(e);
+        opening_free(e->opening);
         while ((h = LIST_FIRST(&e->holds))) {
                 LIST_REMOVE(h, link);
                 hold_free(h);

@@ -34,6 +34,7 @@ enum {
         RESTART_QUICK = 64,                 /* deaths without a pause … */
         RESTART_WINDOW_USEC = 60 * 1000000, /* … within this time; then each waits */
         RESTART_PAUSE_USEC = 200000,
+        CLAIM_USEC = 5 * 1000000, /* for the last I/O of one that was killed a moment ago */
 };
 
 typedef struct Job { /* a child at work */
@@ -138,6 +139,12 @@ static void refuse(Holder *h, const HolderRequest *q, int result, const char *te
 static void job_start(Holder *h, const HolderRequest *q) {
         int pair[2];
         Job *j = h->jobs;
+        for (const Job *k = h->jobs; k < h->jobs + JOBS_MAX; k++)
+                if (k->pid && k->request.op != HOLDER_OPEN_ORIGIN && q->op != HOLDER_OPEN_ORIGIN &&
+                    k->request.node == q->node) {
+                        refuse(h, q, -EBUSY, "its device is just being made or taken away: try again");
+                        return;
+                }
         while (j < h->jobs + JOBS_MAX && j->pid)
                 j++;
         if (j == h->jobs + JOBS_MAX ||
@@ -271,7 +278,8 @@ static void server_ready(Holder *h, const HolderRequest *q) {
 
 static void server_asks(Holder *h) {
         HolderRequest q;
-        while (message_receive(h->server_socket, &q, sizeof(q), NULL) == 1) {
+        int r;
+        while ((r = message_receive(h->server_socket, &q, sizeof(q), NULL)) == 1) {
                 q.path[sizeof(q.path) - 1] = '\0';
                 if (q.op >= HOLDER_OP_MAX || q.disk >= DISK_MAX || q.node >= NODES)
                         refuse(h, &q, -EINVAL, "the server asked for something that does not exist");
@@ -282,6 +290,8 @@ static void server_asks(Holder *h) {
                 else
                         job_start(h, &q);
         }
+        if (r < 0) /* it is dying; watching that would take the processor it needs for it. SIGCHLD says when */
+                h->server_socket = close_fd(h->server_socket);
 }
 
 static int signal_pipe[2];
@@ -389,6 +399,38 @@ static void holder_name(Holder *h, const uint8_t uuid[16]) {
         (void) snprintf(h->label, sizeof(h->label), "vss-cow:%02x%02x%02x%02x:", uuid[0], uuid[1], uuid[2], uuid[3]);
 }
 
+/*
+ * Devices of a holder that died. Only with the store in our hand: one that lives, with another directory, has devices
+ * with the same label, and they are in use.
+ */
+static int leftovers_sweep(Holder *h) {
+        int fd = file_claim(h->store, now_usec() + CLAIM_USEC);
+        if (fd < 0) {
+                fprintf(stderr, "vss-cow: %s cannot be opened: %s\n", h->options->store,
+                        fd == -EWOULDBLOCK ? "another vss-cow serves it" : strerror(-fd));
+                return fd == -EWOULDBLOCK ? -EBUSY : fd;
+        }
+        devices_sweep(h->label);
+        (void) close_fd(fd); /* the server takes it */
+        return 0;
+}
+
+/* One holder per store on this machine, in whatever directory: a name that goes with us. */
+static int store_name_claim(const uint8_t uuid[16]) {
+        struct sockaddr_un a = { .sun_family = AF_UNIX };
+        char *at = a.sun_path + 1 + snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "vss-cow:");
+        for (unsigned i = 0; i < 16; i++)
+                at += snprintf(at, 3, "%02x", uuid[i]);
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return say("a socket", -errno);
+        if (bind(fd, (struct sockaddr *) &a, (socklen_t) (at - (char *) &a)) == 0)
+                return fd; /* for as long as we live */
+        fprintf(stderr, "vss-cow: another vss-cow serves this store\n");
+        (void) close_fd(fd);
+        return -EBUSY;
+}
+
 static int holder_open(Holder *h) {
         const ServeOptions *o = h->options;
         char text[HOLDER_TEXT_MAX];
@@ -404,10 +446,11 @@ static int holder_open(Holder *h) {
                 return r;
         }
         holder_name(h, uuid);
-        r = directory_claim(o->directory);
+        r = store_name_claim(uuid);
+        r = r < 0 ? r : directory_claim(o->directory);
+        r = r < 0 ? r : leftovers_sweep(h);
         if (r < 0)
                 return r;
-        devices_sweep(h->label);
         lies_on_sweep(o->directory);
         h->host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
         h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -441,7 +484,7 @@ int holder_main(const ServeOptions *o) {
         hygiene();
         int r = holder_open(&h);
         if (r < 0)
-                return r == -EBUSY ? 8 : r == -ENOENT ? 4 : r == -EUCLEAN ? 11 : 1;
+                return r == -EBUSY ? 8 : r == -ENOENT ? 4 : r == -EINVAL ? 10 : r == -EUCLEAN ? 11 : 1;
         if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) < 0)
                 return 1;
         signals_set();

@@ -19,7 +19,7 @@ int log_init(Engine *e) {
         memset(e->inflight, 0xff, sizeof(e->inflight));
         for (unsigned i = 0; i < RECORDS_MAX; i++) {
                 e->records[i].engine = e;
-                e->records[i].buffer = block_alloc(RECORD_BLOCKS_MAX + 1);
+                e->records[i].buffer = block_alloc_dirty(RECORD_BLOCKS_MAX + 1);
                 if (!e->records[i].buffer)
                         return -ENOMEM;
         }
@@ -223,14 +223,15 @@ uint32_t log_preserve(Engine *e, Volume *v, uint64_t block, uint32_t n, uint64_t
 static void control_begin(Engine *e, Control *c, Record *r) {
         uint32_t max = MIN_OF((uint32_t) RECORD_BLOCKS_MAX + 1, e->segment_blocks) * BLOCK_SIZE -
                        sizeof(struct record_head);
-        memset(r->buffer, 0, (RECORD_BLOCKS_MAX + 1) * (size_t) BLOCK_SIZE);
         int x = c->fill(c, record_body(r), max, &r->count, &r->body_bytes);
         if (x < 0) {
                 c->durable(c, x);
                 return;
         }
         r->control = c;
-        r->head_blocks = (uint32_t) ((sizeof(struct record_head) + r->body_bytes + BLOCK_SIZE - 1) / BLOCK_SIZE);
+        size_t bytes = sizeof(struct record_head) + r->body_bytes;
+        r->head_blocks = (uint32_t) ((bytes + BLOCK_SIZE - 1) / BLOCK_SIZE);
+        memset(r->buffer + bytes, 0, (size_t) r->head_blocks * BLOCK_SIZE - bytes);
         record_enqueue(e, r, c->type, RECORD_CLOSED);
 }
 

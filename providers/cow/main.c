@@ -74,7 +74,14 @@ static int format_store(int fd, uint64_t bytes, uint32_t segment_blocks) {
         return r < 0 ? r : f.result;
 }
 
-/* An empty file, one that is not there yet, or a store; what holds anything else is somebody's. */
+/* Nothing but zeros where file systems and tables of partitions begin. */
+static bool is_blank(int fd) {
+        static uint8_t head[1024 * 1024];
+        ssize_t n = pread(fd, head, sizeof(head), 0);
+        return n == (ssize_t) sizeof(head) && head[0] == 0 && memcmp(head, head + 1, sizeof(head) - 1) == 0;
+}
+
+/* An empty file, a blank device, one that is not there yet, or a store; what holds anything else is somebody's. */
 static int format_open(const char *path, uint64_t bytes, char *text, size_t n) {
         uint8_t uuid[16];
         struct stat st;
@@ -88,26 +95,27 @@ static int format_open(const char *path, uint64_t bytes, char *text, size_t n) {
                 (void) snprintf(text, n, "%s: %s", path, strerror(errno));
                 return -errno;
         }
-        if (!made && (S_ISBLK(st.st_mode) || st.st_size > 0) && store_identify(path, uuid, text, n) < 0) {
-                (void) snprintf(text, n, "%s is not empty and not a store: nothing was changed; give another path",
-                                path);
+        bool empty = S_ISBLK(st.st_mode) ? is_blank(fd) : st.st_size == 0;
+        if (!empty && store_identify(path, uuid, text, n) < 0) {
+                (void) snprintf(text, n, "%s is not empty and not a store: nothing was changed; give another path%s",
+                                path, S_ISBLK(st.st_mode) ? ", or write zeros to its first MiB" : "");
                 return -EEXIST;
         }
-        int kept = store_open(path, text, n);
+        _cleanup_close_ int kept = store_open(path, text, n);
         int r = kept < 0 ? kept : 0;
-        if (r == 0 && S_ISREG(st.st_mode) && ftruncate(fd, (off_t) bytes) < 0) {
+        _cleanup_close_ int claimed = r < 0 ? -EBADF : file_claim(kept, 0); /* before anything of it changes */
+        if (r == 0 && claimed < 0) {
+                r = claimed;
+                (void) snprintf(text, n, "%s is in use: %s", path,
+                                claimed == -EWOULDBLOCK ? "a vss-cow serves it" : strerror(-claimed));
+        }
+        if (r == 0 && S_ISREG(st.st_mode) && ftruncate(claimed, (off_t) bytes) < 0) {
                 r = -errno;
                 (void) snprintf(text, n, "%s cannot be made %lu bytes long: %s", path, bytes, strerror(errno));
         }
         if (r < 0 && made)
                 (void) unlink(path);
-        if (r < 0)
-                return r;
-        int claimed = file_claim(kept, 0);
-        (void) close_fd(kept);
-        if (claimed < 0)
-                (void) snprintf(text, n, "%s is in use by a vss-cow: %s", path, strerror(-claimed));
-        return claimed;
+        return r < 0 ? r : TAKE_FD(claimed);
 }
 
 static int exit_of(int r) {

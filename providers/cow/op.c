@@ -9,7 +9,7 @@
 int ops_init(Engine *e) {
         uint32_t n = e->limits.requests;
         e->ops = calloc(n, sizeof(Op));
-        e->bounces = block_alloc((size_t) n * OP_BLOCKS_MAX);
+        e->bounces = block_alloc_dirty((size_t) n * OP_BLOCKS_MAX);
         STAILQ_INIT(&e->free_ops);
         STAILQ_INIT(&e->waiting_durable);
         STAILQ_INIT(&e->waiting_room);

@@ -15,7 +15,7 @@
 
 enum {
         LOOPS_MAX = 4096,
-        CLAIM_TICK_USEC = 2000,
+        CLAIM_TICK_USEC = 500,
         NFS_MAGIC = 0x6969,
         CIFS_MAGIC = (int) 0xff534d42u,
         SMB2_MAGIC = (int) 0xfe534d42u
@@ -49,7 +49,25 @@ static int loop_with_file(const struct stat *st) {
         return -1;
 }
 
+/* The kernel keeps the lines of /proc/swaps in order: a path, escaped like a mount's, and more. */
+static bool is_swap(const struct stat *st) {
+        char line[ORIGIN_PATH_MAX + 64];
+        bool found = false;
+        FILE *f = fopen("/proc/swaps", "re");
+        while (f && !found && fgets(line, sizeof(line), f)) {
+                struct stat swap;
+                line[strcspn(line, " \t\n")] = '\0';
+                found = line[0] == '/' && stat(line, &swap) == 0 && swap.st_dev == st->st_dev &&
+                        swap.st_ino == st->st_ino;
+        }
+        if (f)
+                (void) fclose(f);
+        return found;
+}
+
 static int regular_check(const char *path, const struct stat *st, char *text, size_t n) {
+        if (is_swap(st))
+                return fail(text, n, -EBUSY, "%s is used for swap: run \"swapoff %s\" first", path, path);
         int loop = loop_with_file(st);
         if (loop >= 0)
                 return fail(text, n, -EBUSY,

@@ -72,19 +72,24 @@ static bool find_loop(const char *path, char *ret, size_t size, dev_t *ret_dev) 
         return found;
 }
 
-static int refuse_mounted(struct vss_call *c, const char *name, const char *origin, const char *where) {
+static int refuse_mounted(struct vss_call *c, const char *name, const char *origin, const struct vss_volume_options *o,
+                          const char *where) {
+        char links[LIMIT_PATH_BYTES];
+        cow_links_directory(links, sizeof(links));
         return cow_fail(c, -EBUSY,
-                        "%s is mounted on %s; run: umount %s && vssctl volume create %s --origin=%s && vssctl volume "
-                        "attach %s && mount /dev/vss/%s %s",
-                        origin, where, where, name, origin, name, name, where);
+                        "%s is mounted on %s; run: umount %s && vssctl volume create %s --origin=%s%s%s && mount %s/%s "
+                        "%s",
+                        origin, where, where, name, origin, o->store ? " --store=" : "", o->store ? o->store : "",
+                        links, name, where);
 }
 
-static int check_unused(struct vss_call *c, const char *name, const char *path, const struct stat *st) {
+static int check_unused(struct vss_call *c, const char *name, const char *path, const struct vss_volume_options *o,
+                        const struct stat *st) {
         char where[1024], loop[300];
         dev_t dev = st->st_rdev;
         bool file = S_ISREG(st->st_mode), looped = file && find_loop(path, loop, sizeof(loop), &dev);
         if ((!file || looped) && find_mount(dev, where, sizeof(where)))
-                return refuse_mounted(c, name, path, where);
+                return refuse_mounted(c, name, path, o, where);
         if (looped)
                 return cow_fail(c, -EBUSY, "%s is in use as %s: losetup -d %s", path, loop, loop);
         _cleanup_close_ int fd = file ? -EBADF : open(path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
@@ -94,8 +99,8 @@ static int check_unused(struct vss_call *c, const char *name, const char *path, 
         return 0;
 }
 
-int cow_origin_check(struct vss_call *c, const char *name, const char *origin, char *ret, size_t size,
-                     uint64_t *ret_bytes) {
+int cow_origin_check(struct vss_call *c, const char *name, const char *origin, const struct vss_volume_options *o,
+                     char *ret, size_t size, uint64_t *ret_bytes) {
         char canonical[PATH_MAX];
         struct stat st;
         if (strchr(origin, '\\'))
@@ -110,7 +115,7 @@ int cow_origin_check(struct vss_call *c, const char *name, const char *origin, c
         (void) snprintf(ret, size, "%s", canonical);
         if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
                 return cow_fail(c, -EOPNOTSUPP, "origin %s is neither a block device nor an image file", canonical);
-        int r = check_unused(c, name, canonical, &st);
+        int r = check_unused(c, name, canonical, o, &st);
         if (r < 0)
                 return r;
         *ret_bytes = (uint64_t) st.st_size;

@@ -217,18 +217,17 @@ int cow_program(struct vss_call *c, char *const *arguments, char *first_line, si
         return 0;
 }
 
-/* Where device links go: two instances never meet. */
-static void links_directory(char *ret, size_t size) {
+void cow_links_directory(char *ret, size_t size) {
         const char *runtime = directory_of("RUNTIME_DIRECTORY", "/run/vss");
         if (streq(runtime, "/run/vss"))
-                (void) snprintf(ret, size, "--links=/dev/vss");
+                (void) snprintf(ret, size, "/dev/vss");
         else
-                (void) snprintf(ret, size, "--links=%s/dev", runtime);
+                (void) snprintf(ret, size, "%s/dev", runtime);
 }
 
 static int start_server(struct vss_call *c, const CowStore *s, const char *directory) {
         char id[VSS_ID_SIZE] = "", line[256];
-        char store[sizeof(s->path) + 16], where[LIMIT_PATH_BYTES + 16], links[LIMIT_PATH_BYTES + 16];
+        char store[sizeof(s->path) + 16], where[LIMIT_PATH_BYTES + 16], links[LIMIT_PATH_BYTES + 16] = "--links=";
         int r = cow_store_identify(s->path, id);
         if (r < 0 || !streq(id, s->id))
                 return cow_fail(c, r == -ENOENT ? -ENOENT : -EIO, "the store of %s is not at %s: %s", s->id, s->path,
@@ -238,7 +237,7 @@ static int start_server(struct vss_call *c, const CowStore *s, const char *direc
                 return cow_fail(c, r, "cannot make %s: %s", directory, strerror(-r));
         (void) snprintf(store, sizeof(store), "--store=%s", s->path);
         (void) snprintf(where, sizeof(where), "--directory=%s", directory);
-        links_directory(links, sizeof(links));
+        cow_links_directory(links + strlen(links), sizeof(links) - strlen(links));
         return cow_program(c, (char *[]) { (char *) "serve", store, where, links, NULL }, line, sizeof(line));
 }
 

@@ -229,7 +229,7 @@ int cow_volume_create(void *state, struct vss_call *c, const char *name, const c
         bool make = false;
         int r = check_options(c, name, o);
         if (r >= 0)
-                r = cow_origin_check(c, name, origin, canonical, sizeof(canonical), &origin_bytes);
+                r = cow_origin_check(c, name, origin, o, canonical, sizeof(canonical), &origin_bytes);
         if (r >= 0)
                 r = each_volume(c, COW_START | COW_TOLERATE, match_taken, &k);
         c->message[0] = r < 0 ? c->message[0] : '\0';

@@ -52,6 +52,8 @@ json_object *cow_request(const char *command);
 int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object **ret);
 /* STATE_DIRECTORY/cow/NAME, its directories made. */
 int cow_state_path(struct vss_call *c, const char *name, char *ret, size_t size);
+/* Where device links go: two instances never meet. */
+void cow_links_directory(char *ret, size_t size);
 /* Runs vss-cow; first_line may be NULL. */
 int cow_program(struct vss_call *c, char *const *arguments, char *first_line, size_t size);
 /* The superblock's id of the store at path; -ENOENT: nothing there, -EMEDIUMTYPE: it is no store. */
@@ -92,8 +94,8 @@ int cow_volume_of_device(struct vss_call *c, const char *device, CowStore *ret_s
 
 /* provider-origin.c */
 /* Canonical path and size of what may become an origin. */
-int cow_origin_check(struct vss_call *c, const char *name, const char *origin, char *ret, size_t size,
-                     uint64_t *ret_bytes);
+int cow_origin_check(struct vss_call *c, const char *name, const char *origin, const struct vss_volume_options *o,
+                     char *ret, size_t size, uint64_t *ret_bytes);
 /* The store that options ask for: found, or to be made (*ret_make) with *ret_bytes. */
 int cow_store_choose(struct vss_call *c, const struct vss_volume_options *o, uint64_t origin_bytes, CowStore *ret,
                      uint64_t *ret_bytes, bool *ret_make);

@@ -40,10 +40,9 @@ typedef struct Opening {
         char why[160];
 } Opening;
 
-static void opening_end(Opening *o, int result) {
-        Reply *r = o->reply;
-        char why[160];
-        memcpy(why, o->why, sizeof(why));
+void opening_free(Opening *o) {
+        if (!o)
+                return;
         for (size_t i = 0; i < o->n_found; i++)
                 free(o->found[i].body);
         free(o->found);
@@ -51,6 +50,14 @@ static void opening_end(Opening *o, int result) {
         free(o->segment);
         free(o->blocks);
         free(o);
+}
+
+static void opening_end(Opening *o, int result) {
+        Reply *r = o->reply;
+        char why[160];
+        memcpy(why, o->why, sizeof(why));
+        o->e->opening = NULL;
+        opening_free(o);
         reply_done(r, result, "%s", result == -ENOMEM ? "out of memory" : why);
 }
 
@@ -82,8 +89,12 @@ static void apply_preserve(Engine *e, const Found *f) {
                 struct run_entry entry = { .volblock = d[i].volblock, .epoch = d[i].epoch, .crc = d[i].crc };
                 entry.where = d[i].flags & ENTRY_NO_PAYLOAD ? ENTRY_WHERE(0, d[i].flags) :
                                                               ENTRY_WHERE(f->payload_block + d[i].payload, d[i].flags);
-                if (!volume_by_volblock(e, entry.volblock))
+                Volume *v = volume_by_volblock(e, entry.volblock);
+                /* also of a snapshot that was refused after its epoch was given: never give it again */
+                e->epoch = MAX_OF(e->epoch, entry.epoch);
+                if (!v)
                         continue;
+                v->tag = MAX_OF(v->tag, entry.epoch);
                 segment_entry_added(e, entry.where);
                 index_insert(e, &entry);
         }
@@ -335,7 +346,7 @@ static void log_read(Opening *o) {
 
 static void log_begin(Opening *o) {
         Engine *e = o->e;
-        o->segment = block_alloc(e->segment_blocks);
+        o->segment = block_alloc_dirty(e->segment_blocks);
         if (!o->segment) {
                 opening_end(o, -ENOMEM);
                 return;
@@ -510,6 +521,7 @@ void engine_open(Engine *e, Reply *r) {
                 return;
         }
         o->e = e;
+        e->opening = o;
         e->super_torn = (1 << SUPER_COPIES) - 1;
         o->reply = r;
         o->guess = SEGMENT_BLOCKS_MIN;

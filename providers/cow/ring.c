@@ -3,7 +3,9 @@
  * SINGLE_ISSUER and DEFER_TASKRUN (kernel 6.1): completions run when the owner asks for them and not in between, which
  * saves an interrupt of the thread for each. Such a ring cannot be polled itself, so an eventfd is registered; the
  * kernel signals it when there is work to run. No SQPOLL: on two processors its thread takes one of them and I/O gets
- * twelve times slower. Files are registered, so that an I/O does not touch a reference count shared with anybody.
+ * twelve times slower. Files are not registered: a ring that has them lets go of them only when the kernel has taken it
+ * apart, 40 ms after its owner was killed, and the successor waits for their locks; each I/O has a reference of its
+ * own.
  *
  * submit() only queues. The queue is handed over by dispatch, once for all that came in between; what does not fit into
  * the submission queue waits in a list of its own. A result that is short goes on with the rest; one at the end of a
@@ -24,7 +26,7 @@ enum {
 struct Ring {
         Disk disk;
         struct io_uring ring;
-        bool initialized, registered_files;
+        bool initialized;
         int eventfd;
         int fds[DISK_MAX];
         uint8_t *memory; /* registered */
@@ -47,7 +49,7 @@ static void prepare_transfer(const Ring *r, struct io_uring_sqe *s, const Io *io
         uint8_t *buffer = (uint8_t *) io->buffer + done_bytes(io);
         unsigned length = (unsigned) (io->length - done_bytes(io));
         uint64_t offset = io->offset + done_bytes(io);
-        int fd = r->registered_files ? (int) io->disk : r->fds[io->disk];
+        int fd = r->fds[io->disk];
         bool fixed = in_memory(r, buffer, length);
 
         if (io->op == IO_READ && fixed)
@@ -68,7 +70,7 @@ static void prepare_other(const Ring *r, struct io_uring_sqe *s, const Io *io) {
                 [IO_DISCARD] = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                 [IO_ZERO] = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
         };
-        int fd = r->registered_files ? (int) io->disk : r->fds[io->disk];
+        int fd = r->fds[io->disk];
         if (io->op == IO_FLUSH)
                 io_uring_prep_fsync(s, fd, IORING_FSYNC_DATASYNC);
         else
@@ -88,8 +90,6 @@ static bool push(Ring *r, Io *io) {
                 prepare_transfer(r, s, io);
         else
                 prepare_other(r, s, io);
-        if (r->registered_files)
-                s->flags |= IOSQE_FIXED_FILE;
         io_uring_sqe_set_data(s, io);
         r->in_flight++;
         return true;
@@ -209,10 +209,7 @@ int ring_eventfd(const Ring *r) {
 int ring_set_file(Ring *r, unsigned disk, int fd) {
         assert(disk < DISK_MAX);
         r->fds[disk] = fd;
-        if (!r->registered_files)
-                return 0;
-        int x = io_uring_register_files_update(&r->ring, disk, &fd, 1);
-        return x < 0 ? x : 0;
+        return 0;
 }
 
 int ring_register_memory(Ring *r, void *memory, size_t length) {
@@ -237,7 +234,6 @@ static int ring_setup(Ring *r) {
         if (x < 0)
                 return x;
         r->initialized = true;
-        r->registered_files = io_uring_register_files_sparse(&r->ring, DISK_MAX) == 0;
         (void) io_uring_register_ring_fd(&r->ring);
         return io_uring_register_eventfd(&r->ring, r->eventfd);
 }

@@ -15,8 +15,8 @@ Ring *ring_free(Ring *r);
 DEFINE_CLEANUP(Ring *, ring_free);
 Disk *ring_disk(Ring *r);
 /*
- * fd is the disk from now on, and stays the caller's, who may close it; -1: none. Must be opened with O_DIRECT; nothing
- * of that disk may be under way.
+ * fd is the disk from now on, and stays the caller's, who keeps it open as long; -1: none. Opened with O_DIRECT;
+ * nothing of that disk may be under way.
  */
 int ring_set_file(Ring *r, unsigned disk, int fd);
 /* Memory that most I/O goes to and from, aligned to pages; once. Faster, and never needed: failure is no error. */

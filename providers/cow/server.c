@@ -26,8 +26,19 @@ enum {
 /* epoll data: a pointer to a Connection, or one of these */
 enum { EVENT_RING = 1, EVENT_FUSE, EVENT_CONTROL, EVENT_HOLDER, EVENT_TIMER, EVENT_MAX };
 
+/*
+ * The first server cannot begin: whoever started it is told. A later one has devices to serve that may be mounted, and
+ * what stands in its way (no memory, a disk that is away) may pass: its requests wait for the next one.
+ */
 static _Noreturn void server_refuse(Server *s, int status, const char *why) {
         HolderRequest q = { .op = HOLDER_READY, .disk = (uint32_t) status };
+        if (s->map.shared && s->map.shared->initialized) {
+                char line[512];
+                int n = snprintf(line, sizeof(line), "<3>vss-cow: volumes stand still: %s\n", why);
+                if (s->start->kmsg >= 0)
+                        (void) !write(s->start->kmsg, line, (size_t) MIN_OF(n, (int) sizeof(line) - 1));
+                _exit(1);
+        }
         (void) snprintf(q.path, sizeof(q.path), "%s", why);
         (void) message_send(s->start->holder, &q, sizeof(q), -1);
         _exit(SERVER_REFUSED);
@@ -57,6 +68,8 @@ int server_claim(Server *s, unsigned disk, int path_fd, uint64_t deadline_usec) 
 }
 
 void server_let_go(Server *s, unsigned disk) {
+        if (disk < DISK_FIRST_ORIGIN)
+                return;
         Origin *o = &s->map.shared->origins[disk];
         o->attached = 0;
         (void) ring_set_file(s->ring, disk, -1);
@@ -111,12 +124,24 @@ static void holder_readable(Server *s) {
                 _exit(1); /* it cannot be: it outlives us */
 }
 
+static bool node_is_asked_for(const Server *s, unsigned node) {
+        const Call *c;
+        LIST_FOREACH(c, &s->calls, link)
+                if (c->cookie && c->node == node)
+                        return true;
+        return false;
+}
+
 void server_sweep_nodes(Server *s) {
         SnapshotInfo info;
         for (unsigned i = 0; i < NODES; i++) {
                 Node *n = &s->map.shared->nodes[i];
-                if (n->kind == NODE_COPY && !engine_snapshot_info(s->engine, n->snapshot, &info) && n->device[0])
+                if (n->kind != NODE_COPY || engine_snapshot_info(s->engine, n->snapshot, &info))
+                        continue;
+                if (n->device[0])
                         server_ask_holder(s, NULL, HOLDER_DROP_DEVICE, 0, i, NULL, NULL);
+                else if (!node_is_asked_for(s, i))
+                        node_free(n);
         }
 }
 
@@ -165,23 +190,34 @@ static int waiting_end(Server *s, Waiting *w) {
         return w->result;
 }
 
+/* Without claiming it: the size of a store does not change while it is served. */
+static int store_bytes(Server *s) {
+        char proc[32];
+        (void) snprintf(proc, sizeof(proc), "/proc/self/fd/%d", s->start->store);
+        _cleanup_close_ int fd = open(proc, O_RDONLY | O_CLOEXEC);
+        return fd < 0 ? -errno : file_bytes(fd, &s->store_bytes);
+}
+
+/* All memory is taken first: meanwhile the kernel ends what the predecessor has left with its disks. */
 static void engine_begin(Server *s) {
         EngineOptions o = { .event = engine_event, .userdata = s, .shared = &s->map.shared->engine };
         char why[HOLDER_PATH_MAX];
         Waiting w;
         int r = ring_new(&s->ring);
-        r = r < 0 ? r : server_claim(s, DISK_STORE, s->start->store, now_usec() + CLAIM_SECONDS * USEC_PER_SEC);
-        r = r < 0 ? r : file_bytes(s->fds[DISK_STORE], &s->store_bytes);
+        r = r < 0 ? r : store_bytes(s);
+        if (r == 0) {
+                (void) ring_register_memory(s->ring, s->map.areas, (size_t) SLOTS * SLOT_BYTES);
+                o.disk = ring_disk(s->ring);
+                o.store_bytes = s->store_bytes;
+                if (engine_new(&o, &s->engine) < 0)
+                        server_refuse(s, 1, "out of memory");
+                r = server_claim(s, DISK_STORE, s->start->store, now_usec() + CLAIM_SECONDS * USEC_PER_SEC);
+        }
         if (r < 0) {
-                (void) snprintf(why, sizeof(why), "the store cannot be opened: %s", strerror(-r));
+                (void) snprintf(why, sizeof(why), "the store cannot be opened: %s",
+                                r == -EWOULDBLOCK ? "another vss-cow has it" : strerror(-r));
                 server_refuse(s, r == -EWOULDBLOCK || r == -EBUSY ? 8 : 1, why);
         }
-        (void) ring_register_memory(s->ring, s->map.areas, (size_t) SLOTS * SLOT_BYTES);
-        o.disk = ring_disk(s->ring);
-        o.store_bytes = s->store_bytes;
-        r = engine_new(&o, &s->engine);
-        if (r < 0)
-                server_refuse(s, 1, "out of memory");
         engine_open(s->engine, waiting_begin(&w));
         r = waiting_end(s, &w);
         if (r < 0)
@@ -329,6 +365,7 @@ static void event_handle(Server *s, uint64_t what) {
 
 static void events_handle(Server *s, int timeout) {
         struct epoll_event e[EVENTS_MAX];
+        control_bury(s);
         int n = epoll_wait(s->epoll, e, EVENTS_MAX, timeout);
         bool other = false;
         for (int i = 0; i < n; i++) {
@@ -364,6 +401,7 @@ _Noreturn void server_main(const ServerStart *start) {
         static Server s;
         s.start = start;
         LIST_INIT(&s.connections);
+        LIST_INIT(&s.closed);
         LIST_INIT(&s.calls);
         for (unsigned i = 0; i < DISK_MAX; i++)
                 s.fds[i] = -EBADF;

@@ -49,6 +49,7 @@ struct Server {
         int fds[DISK_MAX]; /* claimed origins, and the store */
         uint64_t store_bytes;
         LIST_HEAD(, Connection) connections;
+        LIST_HEAD(, Connection) closed; /* freed when no event can name them any more */
         LIST_HEAD(, Call) calls;
         unsigned n_connections;
         uint64_t next_cookie;
@@ -72,8 +73,12 @@ void server_sweep_nodes(Server *s);
 
 /* control-serve.c */
 void control_accept(Server *s);
+/* Of an object: every one of keys that must be there is, each has its type, and nothing else is. See Command. */
+bool control_object_fits(const char *keys, json_object *object);
 void control_readable(Connection *c);
 void connection_close(Connection *c);
+/* Frees what was closed: between two rounds of events. */
+void control_bury(Server *s);
 /* Opens the gates of holds whose time is up; when the next one is, or USEC_INFINITY. */
 uint64_t control_expire(Server *s);
 /* Answers and frees. message: with an error. */

@@ -213,6 +213,7 @@ static int making_fill(Control *control, uint8_t *body, uint32_t max_bytes, uint
                 memcpy(member->snapshot, c->id, 16);
                 memcpy(member->set, c->set, 16);
                 memcpy(member + 1, c->label, label);
+                memset((uint8_t *) (member + 1) + label, 0, bytes - sizeof(*member) - label);
                 at += (uint32_t) bytes;
         }
         if (r < 0)
@@ -424,6 +425,11 @@ static void name_set(Engine *e, const uint8_t set[16], uint32_t type, bool pendi
         TAILQ_FOREACH(c, &e->copies, link) {
                 if (memcmp(c->set, set, 16) != 0)
                         continue;
+                if (type == RECORD_COMMIT && c->dying) { /* no partial commit */
+                        free(m);
+                        reply_done(reply, -ESTALE, "part of the set is gone: the store is full, or it was deleted");
+                        return;
+                }
                 known = true;
                 if (m->n < IDS_MAX && (!pending_only || c->flags & SNAPSHOT_PENDING) && !c->dying)
                         naming_add(m, c);
@@ -477,7 +483,12 @@ bool copies_drop_oldest(Engine *e) {
                         break;
         if (!c)
                 return false;
-        copy_drop(e, c);
+        const Copy *oldest = c; /* a set of which a part is missing is of no use (hazards D5) */
+        uint8_t set[16];
+        memcpy(set, oldest->set, sizeof(set));
+        TAILQ_FOREACH(c, &e->copies, link)
+                if (!c->dying && memcmp(c->set, set, sizeof(set)) == 0)
+                        copy_drop(e, c);
         return true;
 }
 

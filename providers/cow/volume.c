@@ -199,8 +199,8 @@ static void detach_flushed(Io *io, int result) {
         if (result < 0)
                 volume_flush_failed(v, result);
         if (v->flush_failed) {
-                v->detaching = false;
-                reply_done(r, -EIO, "%s: the origin could not be flushed: %s", v->name,
+                v->attached = v->detaching = false; /* the store goes on saying attached: an end without order */
+                reply_done(r, -EIO, "%s is detached, but its origin could not be flushed: %s", v->name,
                            strerror(result < 0 ? -result : EIO));
         } else if (e->lost) {
                 v->attached = v->detaching = false;

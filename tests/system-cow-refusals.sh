@@ -1,0 +1,433 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What vss-cow must refuse: with one line that says why, the right exit code or errno, and nothing changed. And what it
+# must survive: strangers on its socket, a store without space, a store that fails, an origin that changed meanwhile.
+. "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/cow.sh"
+requires mkfs.ext4 mkfs.btrfs mkswap swapon nbdkit nbdfuse
+watchdog 300
+
+EBUSY=16 EEXIST=17 EINVAL=22 ENOENT=2 ESTALE=116
+mnt=$VSS_TEST_DIR/mnt
+mkdir "$mnt"
+out=$VSS_TEST_DIR/out
+
+# refused ERRNO COMMAND…: of cow; one line
+refused() {
+        local want=$1
+        shift
+        local got=0
+        cow "$@" >"$out" 2>&1 || got=$?
+        [ $got -eq "$want" ] || die "cow $* ended with $got, expected $want: $(cat "$out")"
+        expect_equal 1 "$(wc -l <"$out")" "lines of the refusal of $*"
+        note "$*: $(cut -c1-150 "$out")"
+}
+
+# ended STATUS COMMAND…: a program; one line, unless the programs of the service say more about the machine
+ended() {
+        local want=$1
+        shift
+        local got=0
+        "$@" >"$out" 2>&1 || got=$?
+        [ $got -eq "$want" ] || die "$* ended with $got, expected $want: $(cat "$out")"
+        grep -v -e 'OOM killer' -e PR_SET_IO_FLUSHER "$out" >"$out.line" || :
+        expect_equal 1 "$(wc -l <"$out.line")" "lines of the refusal of $*"
+        note "$(cut -c1-150 "$out.line")"
+}
+
+unmount() { ! mountpoint -q "$1" || umount "$1"; }
+
+swap_end() { swapoff "$1" 2>/dev/null || :; }
+# loop FILE: a loop device that goes with the case
+loop() {
+        LOOP=$(losetup --find --show "$1")
+        cleanup_fn losetup -d "$LOOP"
+}
+
+begin() {
+        cow_format $((256 << 20))
+        cow_serve
+}
+
+# ---- formats and starts ------------------------------------------------------------------------------------------
+
+case_format() {
+        local before
+        echo precious >"$COW_DISK/foreign"
+        ended 10 "$VSS_COW" format --store="$COW_DISK/foreign" --size=$((256 << 20))
+        expect_equal precious "$(cat "$COW_DISK/foreign")" "the foreign file"
+        ended 2 "$VSS_COW" format --store="$COW_DISK/x" --size=1000
+        ended 2 "$VSS_COW" format --store="$COW_DISK/x" --size=12M
+        ended 2 "$VSS_COW" format --store="$COW_DISK/x"
+        ended 10 "$VSS_COW" format --store="$VSS_TEST_DIR/memory" --size=$((256 << 20))
+        [ ! -e "$COW_DISK/x" ] && [ ! -e "$VSS_TEST_DIR/memory" ] || die "a refused format left a file"
+        ended 4 "$VSS_COW" serve --store="$COW_DISK/none" --directory="$COW_DIR"
+        ended 11 "$VSS_COW" serve --store="$COW_DISK/foreign" --directory="$COW_DIR"
+        ended 2 "$VSS_COW" serve --store=relative --directory="$COW_DIR"
+        cow_format $((256 << 20))
+        before=$(sha256sum <"$COW_STORE")
+        cp --sparse=always "$COW_STORE" "$VSS_TEST_DIR/memory"
+        ended 10 "$VSS_COW" serve --store="$VSS_TEST_DIR/memory" --directory="$COW_DIR"
+        expect_equal "$before" "$(sha256sum <"$COW_STORE")" "the store"
+        cow_serve
+        ended 8 "$VSS_COW" format --store="$COW_STORE" --size=$((256 << 20))
+        ended 8 "$VSS_COW" serve --store="$COW_STORE" --directory="$COW_DIR"
+        ended 8 "$VSS_COW" serve --store="$COW_STORE" --directory="$VSS_TEST_DIR/other"
+        cow status >/dev/null
+}
+
+case_btrfs() {
+        truncate -s 512M "$COW_DISK/btrfs.img"
+        mkfs.btrfs -q "$COW_DISK/btrfs.img" >/dev/null
+        mount -o loop "$COW_DISK/btrfs.img" "$mnt"
+        cleanup_fn unmount "$mnt"
+        ended 10 "$VSS_COW" format --store="$mnt/store" --size=$((128 << 20))
+        [ ! -e "$mnt/store" ] || die "a refused format left a file"
+        touch "$mnt/store"
+        chattr +C "$mnt/store"
+        "$VSS_COW" format --store="$mnt/store" --size=$((128 << 20))
+        cow_serve "$mnt/store"
+        cow_stop
+}
+
+case_fuse() {
+        local id
+        mkdir "$VSS_TEST_DIR/fuse"
+        nbdkit --foreground --unix "$VSS_TEST_DIR/nbd" memory size=256M &
+        cleanup_fn stop_process $!
+        wait_until 10 test -S "$VSS_TEST_DIR/nbd"
+        nbdfuse "$VSS_TEST_DIR/fuse/disk" --unix "$VSS_TEST_DIR/nbd" &
+        id=$!
+        cleanup_fn stop_process $id
+        cleanup_fn umount "$VSS_TEST_DIR/fuse"
+        wait_until 10 test -e "$VSS_TEST_DIR/fuse/disk"
+        ended 10 "$VSS_COW" format --store="$VSS_TEST_DIR/fuse/disk" --size=$((256 << 20))
+}
+
+# ---- origins -----------------------------------------------------------------------------------------------------
+
+case_origins() {
+        begin
+        truncate -s 64M "$COW_DISK/o.img"
+        truncate -s 1000001 "$COW_DISK/odd.img"
+        : >"$COW_DISK/empty.img"
+        refused $EINVAL volume-create name=v origin="$COW_DISK/odd.img"
+        refused $EINVAL volume-create name=v origin="$COW_DISK/empty.img"
+        refused $EINVAL volume-create name=v origin=/dev/null
+        refused $EINVAL volume-create name=v origin="$COW_DISK"
+        refused $EINVAL volume-create name=v origin=relative
+        refused $ENOENT volume-create name=v origin="$COW_DISK/none"
+        refused $EINVAL volume-create name=../v origin="$COW_DISK/o.img"
+        refused $EINVAL volume-create name= origin="$COW_DISK/o.img"
+        loop "$COW_DISK/o.img"
+        refused $EBUSY volume-create name=v origin="$COW_DISK/o.img"
+        mkfs.ext4 -q "$LOOP"
+        mount "$LOOP" "$mnt"
+        cleanup_fn unmount "$mnt"
+        refused $EBUSY volume-create name=v origin="$LOOP"
+        umount "$mnt"
+        mkswap "$LOOP" >/dev/null
+        swapon "$LOOP"
+        cleanup_fn swapoff "$LOOP" 
+        refused $EBUSY volume-create name=v origin="$LOOP"
+        swapoff "$LOOP"
+        cow volume-create name=v origin="$LOOP" >/dev/null
+        refused $EEXIST volume-create name=v origin="$LOOP"
+        cow volume-attach name=v >/dev/null
+        refused $EEXIST volume-create name=w origin="$LOOP"
+        expect_exit 32 mount "$LOOP" "$mnt" >/dev/null 2>&1
+        cow volume-detach name=v >/dev/null
+        refused $EEXIST volume-create name=w origin="$LOOP"
+        refused $ENOENT volume-attach name=nobody
+        expect_equal 1 "$(cow volumes | json '.volumes | length')" "the number of volumes"
+        cow_stop
+}
+
+case_swap_file() {
+        begin
+        dd if=/dev/zero of="$COW_DISK/swap.img" bs=1M count=16 status=none
+        chmod 600 "$COW_DISK/swap.img"
+        mkswap "$COW_DISK/swap.img" >/dev/null
+        swapon "$COW_DISK/swap.img" || skip "no swap files here"
+        cleanup_fn swap_end "$COW_DISK/swap.img"
+        refused $EBUSY volume-create name=v origin="$COW_DISK/swap.img"
+        cow_stop
+}
+
+# ---- devices in use ----------------------------------------------------------------------------------------------
+
+case_in_use() {
+        local device copy id
+        begin
+        device=$(cow_volume v $((64 << 20)))
+        mkfs.ext4 -q "$device"
+        mount "$device" "$mnt"
+        cleanup_fn unmount "$mnt"
+        refused $EBUSY volume-detach name=v
+        refused $EBUSY stop
+        refused $EBUSY volume-remove name=v force=true
+        echo still there >"$mnt/file"
+        umount "$mnt"
+        id=$(cow_set v)
+        copy=$(expose "$id")
+        expect_equal "$copy" "$(expose "$id")" "the device of a snapshot that is shown twice"
+        mount -o ro "$copy" "$mnt"
+        refused $EBUSY delete id="$id"
+        refused $EBUSY hide id="$id"
+        refused $EBUSY volume-detach name=v
+        expect_equal "still there" "$(cat "$mnt/file")" "the file in the snapshot"
+        umount "$mnt"
+        note "open, but not mounted"
+        exec 9<"$device"
+        cow hide id="$id" >/dev/null
+        refused $EBUSY volume-detach name=v
+        exec 9<&-
+        dd if="$device" of=/dev/null bs=4k count=1 iflag=direct status=none
+        copy=$(expose "$id")
+        exec 9<"$copy"
+        refused $EBUSY delete id="$id"
+        refused $EBUSY hide id="$id"
+        exec 9<&-
+        expect_equal "$copy" "$(expose "$id")" "the device of the snapshot"
+        cow hide id="$id" >/dev/null
+        cow hide id="$id" >/dev/null
+        cow delete id="$id" >/dev/null
+        refused $ENOENT delete id="$id"
+        refused $ENOENT expose id="$id"
+        cow volume-detach name=v >/dev/null
+        cow volume-remove name=v force=false >/dev/null
+        cow_stop
+}
+
+# ---- strangers ---------------------------------------------------------------------------------------------------
+
+say() { printf %s "$1" | cow raw; }
+says_einval() { say "$1" | jq -e '.ok == false and .errno == 22' >/dev/null || die "not refused: $1"; }
+
+case_messages() {
+        local pid member='"id":"00000000-0000-4000-8000-000000000001","volume":"v","label":"l"'
+        begin
+        cow_volume v $((16 << 20)) >/dev/null
+        pid=$(status_of .server_pid)
+        expect_equal closed "$(say '{"command":')" "the answer to half a request"
+        expect_equal closed "$(say '[]')" "the answer to a list"
+        expect_equal closed "$(say '{"command":"status"} {"command":"status"}')" "the answer to two at once"
+        expect_equal closed "$(head -c 200000 /dev/zero | cow raw)" "the answer to a long message"
+        says_einval '{}'
+        says_einval '{"command":"dance"}'
+        says_einval '{"command":7}'
+        says_einval '{"command":"status","more":1}'
+        says_einval '{"command":"list","set":""}'
+        says_einval '{"command":"list","set":"","from":-1}'
+        says_einval '{"command":"list","set":"","from":"0"}'
+        says_einval '{"command":"list","set":"no-uuid","from":0}'
+        says_einval '{"command":"hold","volumes":[1],"deadline_usec":1}'
+        says_einval '{"command":"hold","volumes":"v","deadline_usec":1}'
+        says_einval '{"command":"set-policy","policy":"hope"}'
+        says_einval '{"command":"delete","id":"../../x"}'
+        says_einval '{"command":"snapshot","token":"1","set":"00000000-0000-4000-8000-000000000000","created_usec":1,"members":[{'"$member"',"colour":"red"}]}'
+        says_einval '{"command":"snapshot","token":"1","set":"00000000-0000-4000-8000-000000000000","created_usec":1,"members":[{'"$member"',"pending":"no"}]}'
+        says_einval '{"command":"snapshot","token":"1","set":"00000000-0000-4000-8000-000000000000","created_usec":1,"members":[]}'
+        expect_equal 64 "$(cow crowd 80)" "the number of connections that are answered"
+        # as somebody else, on a socket that he may reach
+        chmod 755 "$VSS_TEST_DIR" "$COW_DIR"
+        chmod 666 "$COW_DIR/control"
+        cp "$VSS_BUILD/tests/cow-client" "$VSS_TEST_DIR/client"
+        (printf '{"command":"status"}' | run_as nobody "$VSS_TEST_DIR/client" "$COW_DIR" raw) >"$out" 2>&1 || :
+        if grep -q '"ok"' "$out"; then die "nobody was answered"; fi
+        chmod 600 "$COW_DIR/control"
+        cow fuzz 8 >&2
+        # connections that ended are seen one by one
+        wait_until 5 cow status >/dev/null
+        expect_equal "$pid" "$(status_of .server_pid)" "the server's pid after all of it"
+        cow_stop
+}
+
+# Its answers are not read, and it hangs up while others are asked for: nobody may be taken for somebody who is gone.
+case_hang_up() {
+        local pid i
+        begin
+        cow_volume v $((16 << 20)) >/dev/null
+        pid=$(status_of .server_pid)
+        for i in {1..60}; do
+                printf '{"command":"expose","id":"00000000-0000-4000-8000-0000000000%02d"}' "$i" | timeout 0.01 "$VSS_BUILD/tests/cow-client" "$COW_DIR" raw >/dev/null 2>&1 || :
+                { printf '{"command":"volume-attach","name":"v"}\nclose\n' | timeout 0.02 "$VSS_BUILD/tests/cow-client" "$COW_DIR" script >/dev/null 2>&1 || :; } &
+                { printf '{"command":"checkpoint"}\n{"command":"collect"}\n' | timeout 0.02 "$VSS_BUILD/tests/cow-client" "$COW_DIR" script >/dev/null 2>&1 || :; } &
+                wait
+        done
+        expect_equal "$pid" "$(status_of .server_pid)" "the server's pid"
+        cow_stop
+}
+
+# ---- holds -------------------------------------------------------------------------------------------------------
+
+# write_time DEVICE: how many ms one write takes
+write_time() {
+        local begin
+        begin=$(date +%s%3N)
+        dd if=/dev/zero of="$1" bs=4k count=1 oflag=direct status=none
+        echo $(($(date +%s%3N) - begin))
+}
+
+case_holds() {
+        local device took id=00000000-0000-4000-8000-000000000001
+        begin
+        device=$(cow_volume v $((16 << 20)))
+        note "at its deadline"
+        {
+                echo '{"command":"hold","volumes":["v"],"deadline_usec":@in(1000)}'
+                echo 'sleep 2000'
+                echo '{"command":"snapshot","token":@token,"set":"'$id'","created_usec":1,"members":[{"id":"'$id'","volume":"v","label":"late"}]}'
+                echo '{"command":"release","token":@token}'
+        } | cow script >"$out" &
+        wait_until 5 grep -q token "$out"
+        took=$(write_time "$device")
+        wait $!
+        note "a write took $took ms"
+        [ "$took" -ge 500 ] && [ "$took" -lt 1800 ] || die "the write took $took ms, not about 1000"
+        sed -n 2p "$out" | grep -q "refused $ESTALE" || die "a snapshot behind the deadline: $(cat "$out")"
+        sed -n 3p "$out" | jq -e '.held == false' >/dev/null || die "a release behind the deadline: $(cat "$out")"
+        note "at the end of its connection"
+        printf '%s\n' '{"command":"hold","volumes":["v"],"deadline_usec":@in(20000)}' 'sleep 1000' close | cow script >"$out" &
+        wait_until 5 grep -q token "$out"
+        expect_exit $EBUSY cow hold 'volumes=["v"]' deadline_usec=99999999999999 >/dev/null 2>&1
+        took=$(write_time "$device")
+        wait $!
+        [ "$took" -lt 1800 ] || die "the write took $took ms, not about 1000"
+        note "a deadline that has passed, a volume twice, none that is there"
+        refused $EINVAL hold 'volumes=[]' deadline_usec=99999999999999
+        refused $ENOENT hold 'volumes=["v","v"]' deadline_usec=99999999999999
+        refused $ENOENT hold 'volumes=["w"]' deadline_usec=99999999999999
+        cow hold 'volumes=["v"]' deadline_usec=1 >/dev/null || :
+        [ "$(write_time "$device")" -lt 500 ] || die "a hold without time held"
+        expect_equal 0 "$(status_of .snapshots)" "the number of snapshots"
+        cow_stop
+}
+
+# ---- stores that end ---------------------------------------------------------------------------------------------
+
+# Writes go on whatever becomes of the store; a snapshot is exact, or it says what it is.
+case_full_disk() {
+        local device id before n=0
+        truncate -s 96M "$COW_DISK/small.img"
+        mkfs.ext4 -q -O ^has_journal "$COW_DISK/small.img"
+        mount -o loop "$COW_DISK/small.img" "$mnt"
+        cleanup_fn unmount "$mnt"
+        "$VSS_COW" format --store="$mnt/store" --size=$((1 << 30)) # more than there is
+        cow_serve "$mnt/store"
+        device=$(cow_volume v $((128 << 20)))
+        dd if=/dev/urandom of="$device" bs=1M oflag=direct status=none 2>/dev/null || :
+        before=$(content "$device")
+        id=$(cow_set v) || note "no snapshot without space"
+        dd if=/dev/urandom of="$device" bs=1M oflag=direct status=none 2>"$out" || :
+        grep -v 'No space left' "$out" | grep . && die "a write failed: $(cat "$out")"
+        n=$(cow list set= from=0 | jq '.snapshots | length')
+        note "$n snapshots left, fault '$(cow status | jq -r .fault)', damaged $(cow list set= from=0 | jq -c '[.snapshots[].damaged]')"
+        if [ -n "$id" ] && [ "$n" -gt 0 ] && [ "$(cow list set= from=0 | jq '.snapshots[0].damaged')" = false ]; then
+                expect_equal "$before" "$(content "$(expose "$id")")" "the content of the snapshot that was kept"
+                cow hide id="$id" >/dev/null
+        fi
+        cow_stop
+}
+
+case_full_store() {
+        local device id i
+        cow_format $((128 << 20))
+        cow_serve
+        device=$(cow_volume v $((96 << 20)))
+        for i in 1 2 3 4; do
+                id=$(cow_set v) || :
+                dd if=/dev/urandom of="$device" bs=1M count=96 oflag=direct status=none || die "a write failed"
+        done
+        note "$(cow list set= from=0 | jq '.snapshots | length') of 4 snapshots left, fault '$(cow status | jq -r .fault)'"
+        expect_equal "" "$(cow status | jq -r .fault)" "the store's fault"
+        cow set-policy policy=fail-writes >/dev/null
+        cow_stop
+        "$VSS_COW" check "$COW_STORE" >&2 || die "the store is not clean"
+}
+
+case_store_fails() {
+        local device id pid before
+        nbdkit --foreground --unix "$VSS_TEST_DIR/nbd2" --filter=error memory size=256M error=EIO error-rate=100% error-file="$VSS_TEST_DIR/broken" &
+        cleanup_fn stop_process $!
+        wait_until 10 test -S "$VSS_TEST_DIR/nbd2"
+        mkdir "$VSS_TEST_DIR/fuse2"
+        nbdfuse "$VSS_TEST_DIR/fuse2/disk" --unix "$VSS_TEST_DIR/nbd2" &
+        cleanup_fn stop_process $!
+        cleanup_fn umount "$VSS_TEST_DIR/fuse2"
+        wait_until 10 test -e "$VSS_TEST_DIR/fuse2/disk"
+        loop "$VSS_TEST_DIR/fuse2/disk"
+        cow_format $((256 << 20)) "$LOOP"
+        cow_serve "$LOOP"
+        device=$(cow_volume v $((64 << 20)))
+        dd if=/dev/urandom of="$device" bs=1M oflag=direct status=none count=64
+        id=$(cow_set v)
+        touch "$VSS_TEST_DIR/broken"
+        dd if=/dev/urandom of="$device" bs=1M oflag=direct status=none count=64 || die "a write failed with its store"
+        before=$(content "$device")
+        expect_equal store-lost "$(status_of .fault)" "the store's fault"
+        expect_equal 0 "$(cow list set= from=0 | jq '.snapshots | length')" "snapshots of a lost store"
+        if cow_set v 2>/dev/null; then die "a snapshot in a lost store"; fi
+        note "its server dies too: nobody gets an error, who reads waits until there is a disk again"
+        pid=$(status_of .server_pid)
+        kill -KILL "$pid"
+        content "$device" >"$VSS_TEST_DIR/after" &
+        pid=$!
+        sleep 2
+        [ ! -s "$VSS_TEST_DIR/after" ] || die "it did not wait: $(cat "$VSS_TEST_DIR/after")"
+        rm "$VSS_TEST_DIR/broken"
+        wait "$pid"
+        expect_equal "$before" "$(cat "$VSS_TEST_DIR/after")" "the volume behind a lost store"
+        dd if=/dev/urandom of="$device" bs=1M oflag=direct status=none count=8 || die "a write failed with its store"
+        before=$(content "$device")
+        expect_equal store-lost "$(status_of .fault)" "the store's fault"
+        expect_equal 0 "$(cow list set= from=0 | jq '.snapshots | length')" "snapshots of a lost store"
+        cow_stop
+        cow_serve "$LOOP"
+        if cow volume-attach name=v >/dev/null 2>&1; then expect_equal "$before" "$(content "$COW_LINKS/v")" "the volume"; fi
+        expect_equal 0 "$(cow list set= from=0 | jq '[.snapshots[] | select(.damaged == false and .unverified == false)] | length')" \
+                "snapshots that are shown as good"
+        cow_stop
+}
+
+# ---- changed behind its back -------------------------------------------------------------------------------------
+
+case_changed_origin() {
+        local device ids
+        begin
+        device=$(cow_volume v $((64 << 20)))
+        cow_volume w $((64 << 20)) >/dev/null
+        mkfs.ext4 -q "$device"
+        mapfile -t ids < <(cow_set v w)
+        cow volume-detach name=v >/dev/null
+        cow volume-detach name=w >/dev/null
+        mount -o loop "$COW_DISK/v.img" "$mnt"
+        touch "$mnt/by-somebody-else"
+        umount "$mnt"
+        cow volume-attach name=v | json .warning >&2
+        cow volume-attach name=w | jq -e 'has("warning") | not' >/dev/null || die "a volume nobody touched is suspected"
+        expect_equal '[true,false]' "$(cow list set= from=0 | jq -c '[.snapshots[].unverified]')" "unverified"
+        cow volume-detach name=w >/dev/null
+        dd if=/dev/urandom of="$COW_DISK/w.img" bs=4k count=1 seek=1000 conv=notrunc status=none
+        cow volume-attach name=w | json .warning >&2
+        cow volume-detach name=w >/dev/null
+        truncate -s 32M "$COW_DISK/w.img"
+        refused $EINVAL volume-attach name=w
+        expect_equal '[true,true]' "$(cow list set= from=0 | jq -c '[.snapshots[].unverified]')" "unverified"
+        cow_stop
+}
+
+fresh() { # every case has a disk and a directory of its own
+        eval "real_$1() $(declare -f "case_$1" | tail -n +2)"
+        eval "case_$1() {
+                mkdir \"\$COW_DISK/$1\"
+                COW_DISK=\$COW_DISK/$1 COW_DIR=\$VSS_TEST_DIR/$1 COW_LINKS=\$VSS_TEST_DIR/$1.links
+                COW_STORE=\$COW_DISK/store
+                cleanup_fn rm -rf \"\$COW_DISK\"
+                real_$1
+        }"
+}
+all=(format btrfs fuse origins swap_file in_use messages hang_up holds full_disk full_store store_fails changed_origin)
+[ $# -eq 0 ] || all=("$@")
+for name in "${all[@]}"; do fresh "$name"; done
+cases "${all[@]}"
