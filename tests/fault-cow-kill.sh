@@ -7,7 +7,7 @@
 # two processes that were writing all the time have to go on, within a second where the budgets are long (then no deadline
 # can have done it) or by the deadline; no file system is frozen; the set is there whole or not at all, in vssd's list and in
 # the engine's; nothing carries the pending mark once vssd has been there; and the next set works.
-VSS_TEST_SECONDS=400
+VSS_TEST_SECONDS=850
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/hazards.sh"
 . "$(dirname "$0")/rows.sh"
