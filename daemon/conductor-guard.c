@@ -86,6 +86,7 @@ void conductor_guard_lost(Conductor *c) {
         c->rescuing = true;
         (void) sd_event_source_set_enabled(c->guard_io, SD_EVENT_OFF);
         (void) sd_event_source_set_enabled(c->guard_exit, SD_EVENT_OFF);
+        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_GUARD_LOST, .now_usec = now_usec() }, NULL);
         conductor_rescue(c);
 }
 

@@ -38,6 +38,7 @@ void writer_settled(Sequence *s, unsigned i);
 void writer_end(Sequence *s, unsigned i, uint64_t now, bool wait);
 void provider_settled(Sequence *s, unsigned i);
 void provider_kill(Sequence *s, unsigned i);
+void open_gates(Sequence *s);
 void provider_abort(Sequence *s, unsigned i, uint64_t now);
 /* The first call decides the cause and turns the machine round; later ones change nothing. failure NULL: condition
  * alone. */

@@ -170,7 +170,7 @@ static bool step_is_over(const Sequence *s) {
         case STEP_WRITERS:
                 return s->writers_outstanding == 0;
         case STEP_PROVIDERS:
-                return s->providers_outstanding == 0;
+                return s->providers_outstanding == 0 && !s->rescuing;
         case STEP_GUARD:
                 return !s->guard_outstanding && !s->rescuing;
         case STEP_STORE:
@@ -269,10 +269,10 @@ static void begin_providers(Sequence *s, const Step *step, uint64_t now) {
 }
 
 /*
- * Before file systems are released: thawing one writes to its device, and would wait for a gate that is closed. Nobody
- * waits for a provider here; the end of its process opens its gates, whatever it is doing.
+ * Before file systems are released, whoever does it: thawing one writes to its device, and would wait for a gate that
+ * is closed. Nobody waits for a provider here; the end of its process opens its gates, whatever it is doing.
  */
-static void open_gates(Sequence *s) {
+void open_gates(Sequence *s) {
         for (unsigned i = 0; i < s->n_providers; i++)
                 if (s->providers[i].gated)
                         provider_kill(s, i);

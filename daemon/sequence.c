@@ -210,6 +210,17 @@ static void on_guard(Sequence *s, const SequenceEvent *e) {
                               outcome_condition(e->outcome, CONDITION_FAILED, CONDITION_HOLD_EXPIRED));
 }
 
+/*
+ * Its rescue begins: that is a FITHAW, in which vssd would stand behind a gate that is closed. Why the set fails is
+ * known when the rescue has ended.
+ */
+static void on_guard_lost(Sequence *s) {
+        if (s->guard_gone || s->released)
+                return;
+        s->rescuing = true;
+        open_gates(s);
+}
+
 static void on_guard_gone(Sequence *s, const SequenceEvent *e) {
         bool in_hold = s->hold_sent && !s->released;
         bool needed = !s->unwinding && (!s->hold_sent || !s->released);
@@ -279,6 +290,9 @@ void sequence_feed(Sequence *s, const SequenceEvent *e) {
                 break;
         case SEQ_EVENT_GUARD:
                 on_guard(s, e);
+                break;
+        case SEQ_EVENT_GUARD_LOST:
+                on_guard_lost(s);
                 break;
         case SEQ_EVENT_GUARD_GONE:
                 on_guard_gone(s, e);

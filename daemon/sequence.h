@@ -52,6 +52,7 @@ typedef enum SequenceEventType {
         SEQ_EVENT_PROVIDER,    /* index answered op (a SequenceProviderOp) with outcome */
         SEQ_EVENT_PROVIDER_LOST,
         SEQ_EVENT_GUARD,      /* op (a SequenceGuardOp) answered; forced: it let go by itself */
+        SEQ_EVENT_GUARD_LOST, /* ended or hung; its rescue begins as soon as the actions of this are done */
         SEQ_EVENT_GUARD_GONE, /* dead or rescued: nothing of ours is held any more */
         SEQ_EVENT_STORED,     /* the intent or the result is durable, or could not be written */
         SEQ_EVENT_WINDOW,     /* no other set is in its window any more */

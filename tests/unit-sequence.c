@@ -327,6 +327,16 @@ START_TEST(every_single_failure) {
 }
 END_TEST
 
+/* Its rescue thaws, so no gate may be closed then; what else happens meanwhile is up to the next events. */
+static void lose_guard(World *w) {
+        bool held = w->held && !w->released;
+
+        feed(w, (SequenceEvent) { .type = SEQ_EVENT_GUARD_LOST });
+        for (unsigned i = 0; held && i < PROVIDERS; i++)
+                ck_assert_msg(!w->gated[i], "S8: a rescue begins while gate %u is closed", i);
+        w->rescuing = true;
+}
+
 static void random_event(World *w, unsigned percent_bad) {
         static const Outcome bad[] = { OUTCOME_FAILED, OUTCOME_DIED, OUTCOME_TIMEOUT };
         bool fail = rnd(w, 1000) < percent_bad;
@@ -349,9 +359,9 @@ static void random_event(World *w, unsigned percent_bad) {
                 drop_pending(w, SEQ_DO_PROVIDER, i);
                 feed(w, (SequenceEvent) { .type = SEQ_EVENT_PROVIDER_LOST, .index = i });
         } else if (fail && kind < 55 && w->s.has_guard && !w->guard_dead) {
-                w->guard_dead = w->released = true;
+                w->guard_dead = true;
                 drop_pending(w, SEQ_DO_GUARD, 0);
-                feed(w, (SequenceEvent) { .type = SEQ_EVENT_GUARD_GONE });
+                lose_guard(w);
         } else if (fail && kind < 60 && w->holding && !w->released) {
                 w->released = true;
                 drop_pending(w, SEQ_DO_GUARD, 0);
