@@ -269,8 +269,8 @@ static void begin_providers(Sequence *s, const Step *step, uint64_t now) {
 }
 
 /*
- * Before file systems are released, whoever does it: thawing one writes to its device, and would wait for a gate that is closed. Nobody
- * waits for a provider here; the end of its process opens its gates, whatever it is doing.
+ * Before file systems are released, whoever does it: thawing one writes to its device, and would wait for a gate that
+ * is closed. Nobody waits for a provider here; the end of its process opens its gates, whatever it is doing.
  */
 void open_gates(Sequence *s) {
         for (unsigned i = 0; i < s->n_providers; i++)

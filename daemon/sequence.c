@@ -211,8 +211,8 @@ static void on_guard(Sequence *s, const SequenceEvent *e) {
 }
 
 /*
- * Its rescue begins: that is a FITHAW, in which vssd would stand behind a gate that is closed. Why the set fails is known
- * when the rescue has ended.
+ * Its rescue begins: that is a FITHAW, in which vssd would stand behind a gate that is closed. Why the set fails is
+ * known when the rescue has ended.
  */
 static void on_guard_lost(Sequence *s) {
         if (s->guard_gone || s->released)
