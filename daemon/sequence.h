@@ -20,6 +20,8 @@
  * degrade). S5  Every provider that was sent BEGIN_PREPARE and whose set is not created is sent ABORT. S6  While
  * something is outstanding, a deadline is armed. S7  A writer that saw PrepareBackup sees exactly one of Abort or
  * BackupShutdown if the set is not created.
+ *   S8  No file system is released, and no rescue of the guard begins, while a provider keeps a gate closed: its
+ * process is killed first.
  */
 #include "protocol/base.h"
 #include "protocol/vocabulary.h"
@@ -156,4 +158,4 @@ bool sequence_may_cancel(const Sequence *s);          /* until the first commit 
 bool sequence_in_hold(const Sequence *s);             /* from the first hold sent to the last release answered */
 bool sequence_in_window(const Sequence *s);           /* from the first Freeze to the last Thaw answered */
 const Failure *sequence_cause(const Sequence *s);     /* why it was aborted: first cause wins */
-void sequence_check(const Sequence *s);               /* asserts S1 … S7 as far as they can be seen from the state */
+void sequence_check(const Sequence *s);               /* asserts S1 … S8 as far as they can be seen from the state */
