@@ -483,9 +483,8 @@ bool copies_drop_oldest(Engine *e) {
                         break;
         if (!c)
                 return false;
-        const Copy *oldest = c; /* a set of which a part is missing is of no use (hazards D5) */
-        uint8_t set[16];
-        memcpy(set, oldest->set, sizeof(set));
+        uint8_t set[16]; /* a set of which a part is missing is of no use (hazards D5) */
+        memcpy(set, c->set, sizeof(set));
         TAILQ_FOREACH(c, &e->copies, link)
                 if (!c->dying && memcmp(c->set, set, sizeof(set)) == 0)
                         copy_drop(e, c);
