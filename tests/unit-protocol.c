@@ -238,6 +238,7 @@ START_TEST(test_what_a_provider_may_return_has_one_meaning) {
                 { ESTALE, CONDITION_STALE_TOKEN },
                 { EUCLEAN, CONDITION_DAMAGED },
                 { EXDEV, CONDITION_NOT_ONE_INSTANT },
+                { EEXIST, CONDITION_EXISTS },
                 { ECANCELED, CONDITION_CANCELLED },
                 { ETIME, CONDITION_DEADLINE_PASSED },
                 { EAGAIN, CONDITION_VETOED },
