@@ -174,6 +174,12 @@ typedef struct Member {
         bool skips_free; /* take the map of engine_free_map(): what it says is on stable storage by now (hazards A5) */
 } Member;
 
+enum {
+        FREE_BLOCKS_PER_EXTENT =
+                32,              /* at most one extent for so many blocks: 64 MiB of memory for a TiB (hazards B5) */
+        FREE_EXTENTS_MIN = 4096, /* … but so many always: 32 KiB */
+};
+
 typedef struct FreeExtent {
         uint32_t block, count; /* of BLOCK_SIZE bytes */
 } FreeExtent;

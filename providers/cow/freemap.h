@@ -3,12 +3,6 @@
 /* Free maps inside the engine; what they are and why they are right is told in freemap.c. */
 #include "providers/cow/core.h"
 
-enum {
-        FREE_BLOCKS_PER_EXTENT =
-                32,              /* at most one extent for so many blocks: 64 MiB of memory for a TiB (hazards B5) */
-        FREE_EXTENTS_MIN = 4096, /* … but so many always: 32 KiB */
-};
-
 typedef enum FreeMapState {
         FREEMAP_WRITING,
         FREEMAP_WRITTEN, /* the next checkpoint takes it in */
