@@ -178,7 +178,8 @@ static int send_next_volume(ConductorProvider *p) {
         provider_fill_volume(p->request, s->volumes[p->next]);
         memcpy(p->request->snapshot, snapshot->id, sizeof p->request->snapshot);
         p->request->request_flags = (s->options.lifetime == LIFETIME_PERSISTENT ? VSS_REQUEST_PERSISTENT : 0) |
-                                    (s->n_writers > 0 && !s->options.no_auto_recovery ? VSS_REQUEST_WRITABLE : 0);
+                                    (s->n_writers > 0 && !s->options.no_auto_recovery ? VSS_REQUEST_WRITABLE : 0) |
+                                    (c->manager->settings.skip_free ? VSS_REQUEST_SKIP_FREE : 0);
         p->next++;
         return send_request(p, VSS_WIRE_BEGIN_PREPARE, s->volumes[p->next - 1]->root_fd) < 0 ? -EPIPE : 1;
 }

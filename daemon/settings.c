@@ -24,7 +24,7 @@ enum {
 #define SECONDS(n) ((uint64_t) (n) *USEC_PER_SEC)
 #define DAYS(n) SECONDS((n) *86400ULL)
 
-typedef enum ValueKind { VALUE_DURATION, VALUE_DURATION_OR_INFINITY, VALUE_COUNT } ValueKind;
+typedef enum ValueKind { VALUE_DURATION, VALUE_DURATION_OR_INFINITY, VALUE_COUNT, VALUE_SWITCH } ValueKind;
 
 typedef struct Key {
         const char *section, *name;
@@ -57,6 +57,7 @@ static const Key keys[] = {
           0 },
         { "Limits", "writers_max", VALUE_COUNT, offsetof(Settings, writers_max), 1, LIMIT_WRITERS, LIMIT_WRITERS },
         { "Limits", "sets_max", VALUE_COUNT, offsetof(Settings, sets_max), 1, LIMIT_SETS, LIMIT_SETS },
+        { "Copies", "skip_free", VALUE_SWITCH, offsetof(Settings, skip_free), 0, 1, 0 },
 };
 
 static const struct {
@@ -76,7 +77,7 @@ static char **directory_of(Settings *s, size_t i) {
 static void key_store(const Key *k, Settings *s, uint64_t value) {
         void *field = (char *) s + k->offset;
 
-        if (k->kind == VALUE_COUNT)
+        if (k->kind >= VALUE_COUNT)
                 *(unsigned *) field = (unsigned) value;
         else
                 *(uint64_t *) field = value;
@@ -215,11 +216,20 @@ static bool section_is_known(const char *section) {
         return false;
 }
 
+static int reader_switch(Reader *r, const Key *k, const char *text) {
+        if (!streq(text, "yes") && !streq(text, "no"))
+                return reader_refuse(r, "%s=%.64s is neither yes nor no", k->name, text);
+        key_store(k, r->settings, streq(text, "yes"));
+        return 0;
+}
+
 static int reader_value(Reader *r, const Key *k, const char *text) {
         bool duration = k->kind != VALUE_COUNT;
         uint64_t value, unit = duration ? USEC_PER_SEC : 1;
         int error;
 
+        if (k->kind == VALUE_SWITCH)
+                return reader_switch(r, k, text);
         if (k->kind == VALUE_DURATION_OR_INFINITY && streq(text, "infinity")) {
                 key_store(k, r->settings, USEC_INFINITY);
                 return 0;

@@ -16,6 +16,7 @@ typedef struct Settings {
         Budgets budgets;
         uint64_t idle_usec, session_max_usec, window_max_usec;
         unsigned writers_max, sets_max;
+        unsigned skip_free; /* 0 or 1: copies may leave out what the file system has free */
         char *state_directory, *runtime_directory, *configuration_directory, *logs_directory;
 } Settings;
 

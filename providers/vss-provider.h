@@ -53,6 +53,7 @@ enum {                         /* struct vss_call.flags */
 enum {                             /* struct vss_request.flags, and what was asked for in struct vss_snapshot.flags */
        VSS_REQUEST_PERSISTENT = 1, /* the copy must outlive its requester */
        VSS_REQUEST_WRITABLE = 2,   /* keep it writable until post_final */
+       VSS_REQUEST_SKIP_FREE = 4,  /* what the file system has free may be left out; it reads as zeros then */
 };
 
 enum {                                 /* struct vss_snapshot.flags only */

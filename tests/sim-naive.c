@@ -195,6 +195,17 @@ void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r) {
         no_reply(r);
 }
 
+int engine_track(Engine *e, Volume *v) {
+        return -EOPNOTSUPP;
+}
+
+void engine_free_map(Engine *e, Volume *v, const FreeExtent *x, uint32_t n, Reply *r) {
+        no_reply(r);
+}
+
+void engine_untrack(Engine *e, Volume *v) {
+}
+
 void engine_volume_unverified(Engine *e, Volume *v, Reply *r) {
         no_reply(r);
 }

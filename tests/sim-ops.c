@@ -57,7 +57,8 @@ bool snap_content_is_right(World *w, const Snap *s, const uint8_t *data, uint64_
                 bool whole;
                 uint32_t sector = (uint32_t) (offset / SIM_SECTOR) + i;
                 uint64_t version = content_version(data + (size_t) i * SIM_SECTOR, &whole);
-                if (whole && version == s->content[sector])
+                bool was_free = s->free_blocks && s->free_blocks[sector / 8] && version == 0;
+                if (whole && (version == s->content[sector] || was_free))
                         continue;
                 world_fail(w, "snapshot %u of %s: block %u (sector %u) is %s%" PRIx64 " and was %" PRIx64,
                            (unsigned) (s - w->snaps), w->volumes[s->volume].name, sector / 8, sector,
@@ -86,6 +87,7 @@ static void change_ended(SimOp *op, Vol *v, int result) {
                            v->name);
         if (result < 0 && !may_fail(w, v, result))
                 world_fail(w, "#%u: %s of %s: %s", op->number, op_name(op->kind), v->name, strerror(-result));
+        free_written(v, op->begun, q->offset, q->length);
         oracle_write_ends(&v->oracle, op->begun, q->offset, q->length, end);
 }
 

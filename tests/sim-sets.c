@@ -4,9 +4,9 @@
 
 const char *op_name(SimOpKind kind) {
         static const char *const names[OP_KINDS] = {
-                "read",     "write",  "zero",       "discard",    "flush",      "snap-read", "hold",
-                "snapshot", "delete", "delete-set", "commit-set", "checkpoint", "collect",   "attach",
-                "detach",   "create", "remove",     "policy",     "unverified", "open",      "stop",
+                "read",   "write",      "zero",       "discard",    "flush",   "snap-read", "hold",   "snapshot",
+                "delete", "delete-set", "commit-set", "checkpoint", "collect", "attach",    "detach", "create",
+                "remove", "policy",     "unverified", "open",       "stop",    "map",
         };
         return names[kind];
 }
@@ -202,7 +202,8 @@ static void volume_done(SimOp *op, int result) {
 
 static bool result_is_right(const SimOp *op, int result) {
         bool gone = op->kind == OP_DELETE || op->kind == OP_COMMIT_SET;
-        return result == 0 || op->world->options.may_lose || result == -ENOSPC || (gone && result == -ENOENT);
+        bool late = op->kind == OP_MAP && (result == -ECANCELED || result == -E2BIG);
+        return result == 0 || op->world->options.may_lose || result == -ENOSPC || (gone && result == -ENOENT) || late;
 }
 
 static void reply_ended(Reply *r, int result) {
@@ -230,7 +231,7 @@ static void reply_ended(Reply *r, int result) {
         op_give(op);
 }
 
-static SimOp *reply_take(World *w, SimOpKind kind) {
+SimOp *reply_take(World *w, SimOpKind kind) {
         SimOp *op = op_take(w, kind);
         if (op)
                 op->reply.done = reply_ended;
@@ -277,6 +278,10 @@ static Snap *snap_new(World *w, unsigned volume, const uint8_t set[16], bool pen
                 abort();
         if (v->held)
                 memcpy(s->content, v->held, s->n * sizeof(uint64_t));
+        if (v->held) {
+                s->free_blocks = TAKE_PTR(w->volumes[volume].free_blocks);
+                free_forget(&w->volumes[volume]);
+        }
         return s;
 }
 
@@ -297,6 +302,7 @@ void snapshot_begin(World *w, unsigned hold, unsigned mask, bool stale, bool pen
                         continue;
                 Snap *s = snap_new(w, i, op->set, pending);
                 members[n] = (Member) { .volume = w->volumes[i].handle,
+                                        .skips_free = s->free_blocks,
                                         .label = labels[sim_below(&w->random, ELEMENTSOF(labels))],
                                         .flags = pending ? SNAPSHOT_PENDING : SNAPSHOT_PERSISTENT };
                 memcpy(members[n++].snapshot, s->id, 16);
@@ -400,6 +406,7 @@ void volume_begin(World *w, SimOpKind kind, unsigned volume) {
                 break;
         case OP_DETACH:
                 v->attach = VOL_DETACHING;
+                free_forget(v);
                 op->begun = ++v->oracle.now;
                 engine_detach(w->engine, v->handle, stamp, &op->reply);
                 break;
@@ -454,6 +461,10 @@ void upkeep_random(World *w) {
         uint32_t x = sim_below(&w->random, 100);
         if (w->options.upkeep && sim_chance(&w->random, 2, 3))
                 x = 76 + x % 15;
+        if (features & FEATURE_FREE && sim_chance(&w->random, 1, 4)) {
+                free_random(w);
+                return;
+        }
         if (x < 55) {
                 unsigned i = sim_below(&w->random, WORLD_HOLDS);
                 if (w->holds[i].state != HOLD_FREE)

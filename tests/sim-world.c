@@ -88,10 +88,13 @@ World *world_free(World *w) {
         }
         for (unsigned i = 0; i < WORLD_VOLUMES; i++) {
                 oracle_done(&w->volumes[i].oracle);
+                free_forget(&w->volumes[i]);
                 free(w->volumes[i].held);
         }
-        for (unsigned i = 0; i < w->n_snaps; i++)
+        for (unsigned i = 0; i < w->n_snaps; i++) {
                 free(w->snaps[i].content);
+                free(w->snaps[i].free_blocks);
+        }
         free(w);
         return NULL;
 }
@@ -243,6 +246,7 @@ static void world_dead(World *w, SimDisk *disk) {
                 Vol *v = &w->volumes[i];
                 v->handle = NULL;
                 v->attach = VOL_DETACHED;
+                free_forget(v);
                 v->hold = -1;
                 v->flush_failed = 0;
                 free(TAKE_PTR(v->held));

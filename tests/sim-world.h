@@ -9,6 +9,7 @@
  *   sim-world.c  life of the engine, the loop, deaths and power cuts
  *   sim-ops.c    what the user does: requests of data
  *   sim-sets.c   … and of snapshots, volumes and upkeep
+ *   sim-free.c   … and of what is free
  *   sim-check.c  what a store must be after it was opened again; crash states
  */
 #include "protocol/base.h"
@@ -35,7 +36,8 @@ typedef enum Feature {
         FEATURE_KILLS = 1 << 6,
         FEATURE_STOPS = 1 << 7,
         FEATURE_UNALIGNED = 1 << 8,
-        FEATURE_ALL = (1 << 9) - 1,
+        FEATURE_FREE = 1 << 9, /* free space is not preserved */
+        FEATURE_ALL = (1 << 10) - 1,
 } Feature;
 
 typedef struct WorldOptions {
@@ -66,9 +68,10 @@ typedef struct Snap {
         unsigned volume;
         SnapState state;
         SnapPending pending;
-        bool dropping;     /* the engine that runs said so: the store is full */
-        bool seen;         /* found in the store, for the check under way */
-        uint64_t *content; /* versions, one a sector */
+        bool dropping;        /* the engine that runs said so: the store is full */
+        bool seen;            /* found in the store, for the check under way */
+        uint64_t *content;    /* versions, one a sector */
+        uint8_t *free_blocks; /* these may be zeros, or NULL */
         uint32_t n;
 } Snap;
 
@@ -86,6 +89,9 @@ typedef struct Vol {
         uint64_t *held;        /* what it held when the hold was complete */
         unsigned snaps_made;   /* ever */
         uint64_t flush_failed; /* moment; 0: never */
+        uint64_t tracked;      /* moment tracking began */
+        uint8_t *written;      /* blocks, since then; NULL: it did not */
+        uint8_t *free_blocks;  /* what the map has left, or NULL */
 } Vol;
 
 typedef enum HoldState { HOLD_FREE, HOLD_ASKED, HOLD_COMPLETE, HOLD_SNAPPING, HOLD_SNAPPED } HoldState;
@@ -122,6 +128,7 @@ typedef enum SimOpKind {
         OP_UNVERIFIED,
         OP_OPEN,
         OP_STOP,
+        OP_MAP,
         OP_KINDS,
 } SimOpKind;
 
@@ -201,6 +208,8 @@ bool snap_content_is_right(World *w, const Snap *s, const uint8_t *data, uint64_
 /* sim-sets.c */
 void upkeep_random(World *w);
 void hold_begin(World *w, unsigned mask);
+/* An operation that ends with a reply. */
+SimOp *reply_take(World *w, SimOpKind kind);
 void snapshot_begin(World *w, unsigned hold, unsigned mask, bool stale, bool pending);
 void hold_release(World *w, unsigned hold);
 void delete_begin(World *w, unsigned snap);
@@ -212,6 +221,13 @@ void world_snapshot(World *w);
 /* The engine said by itself that a hold is over, or a snapshot gone. */
 void world_event(void *userdata, EngineEvent event, const uint8_t id[16], const char *text);
 const char *op_name(SimOpKind kind);
+
+/* sim-free.c */
+void free_random(World *w);
+/* Tracking is over. */
+void free_forget(Vol *v);
+/* A write that began at that moment has ended; one that waits at the gate has not. */
+void free_written(Vol *v, uint64_t begun, uint64_t offset, uint64_t length);
 
 /* sim-check.c */
 /* Compares what the engine has with what there must be. resolve: what could be either way is from now on as it is. */

@@ -97,7 +97,8 @@ static void id_new(CowId *ret) {
                         (unsigned) getpid() & 0xffff, serial);
 }
 
-static json_object *snapshot_request(const char *token, const char *const *volumes, unsigned n, CowId *ids) {
+static json_object *snapshot_request(const CowServer *s, const char *token, const char *const *volumes, unsigned n,
+                                     CowId *ids) {
         json_object *request = request_new("snapshot"), *members = json_object_new_array();
         CowId set;
         id_new(&set);
@@ -111,6 +112,8 @@ static json_object *snapshot_request(const char *token, const char *const *volum
                 json_add_string(m, "volume", volumes[i]);
                 json_add_string(m, "label", "test");
                 json_add_bool(m, "pending", false);
+                if (s->skip_free)
+                        json_add_bool(m, "skip_free", true);
                 (void) json_object_array_add(members, m);
         }
         json_object_object_add(request, "members", members);
@@ -126,7 +129,7 @@ void cow_set(CowServer *s, const char *const *volumes, unsigned n, CowId *ret_id
         ret_times->begin_nsec = now_nsec();
         _cleanup_free_ char *token = take_string(call(s, request, NULL), "token");
         ret_times->held_nsec = now_nsec();
-        (void) json_object_put(call(s, snapshot_request(token, volumes, n, ret_ids), NULL));
+        (void) json_object_put(call(s, snapshot_request(s, token, volumes, n, ret_ids), NULL));
         ret_times->made_nsec = now_nsec();
         request = request_new("release");
         json_add_string(request, "token", token);

@@ -9,6 +9,7 @@
 typedef struct CowServer {
         char directory[256]; /* its files lie here */
         int control;
+        bool skip_free; /* sets leave out what was said to be free */
 } CowServer;
 
 /* 36 characters and the end. */

@@ -5,7 +5,7 @@
  * on disk: after a start a page is made from the index when the first write asks for it. Without that, a block would be
  * preserved a second time, with new content.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
 
 static void bits_entry(Scan *s, const struct run_entry *e) {
         BitPage *p = container_of(s, BitPage, scan);
@@ -71,6 +71,44 @@ static void bits_scan(Engine *e, BitPage *p) {
         scan_start(e, &p->scan);
 }
 
+/* --- and what was free -------------------------------------------------------------------------------------------- */
+
+static void bits_free_entry(Scan *s, const struct run_entry *e) {
+        BitPage *p = container_of(s, BitPage, scan);
+        freemap_bits(p->map, p->number, VOLBLOCK_BLOCK(e->volblock), ENTRY_WHERE_BLOCK(e->where), p->bits);
+}
+
+static void bits_free_loaded(Scan *s, int result) {
+        BitPage *p = container_of(s, BitPage, scan);
+        Engine *e = s->engine;
+        p->map = freemap_unref(p->map);
+        if (result < 0 && !e->lost)
+                bits_damaged(e, p, result);
+        else
+                bits_scan(e, p);
+}
+
+/* After a start: first what the newest snapshot skips, then the index, which may change meanwhile. */
+static void bits_load(Engine *e, BitPage *p) {
+        uint64_t first = p->number * BITS_PER_PAGE;
+        Volume *v = p->volume;
+        p->loading = true;
+        if (!v->base) {
+                bits_scan(e, p);
+                return;
+        }
+        p->map = v->base;
+        p->map->refs++;
+        p->scan = (Scan) {
+                .lo = VOLBLOCK(v->number, first),
+                .hi = VOLBLOCK(v->number, first + BITS_PER_PAGE),
+                .extents = true,
+                .entry = bits_free_entry,
+                .done = bits_free_loaded,
+        };
+        scan_start_in(e, &p->scan, p->map->set);
+}
+
 static void bits_loaded(Scan *s, int result) {
         BitPage *p = container_of(s, BitPage, scan);
         Engine *e = s->engine;
@@ -113,10 +151,10 @@ int bits_test(Engine *e, Volume *v, uint64_t block, Op *op, bool *ret) {
         if (!p->loading && p->epoch < v->tag) {
                 p->epoch = v->tag;
                 memset(p->bits, 0, sizeof(p->bits));
-                if (!v->tag_is_ours && ORDER(BITS_LOADED_BEFORE_USE)) {
-                        p->loading = true;
-                        bits_scan(e, p);
-                }
+                if (!v->tag_is_ours && ORDER(BITS_LOADED_BEFORE_USE))
+                        bits_load(e, p);
+                else if (v->tag_is_ours && v->base)
+                        freemap_fill(v->base, p->number, p->bits);
         }
         if (p->loading) {
                 if (op)

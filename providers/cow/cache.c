@@ -87,7 +87,7 @@ static void frame_loaded(Io *io, int result) {
         engine_io_done(e, io);
         f->loading = false;
         if (result >= 0)
-                result = run_page_verify(e, f->data, f->run, f->page);
+                result = run_page_verify(e, f->data, f->magic, f->run, f->page);
         if (result < 0) {
                 LIST_REMOVE(f, hash);
                 f->valid = false;
@@ -116,6 +116,7 @@ static Frame *frame_get(Scan *s, const Run *r, uint32_t page) {
                 return NULL;
         f->run = r->number;
         f->page = page;
+        f->magic = s->extents ? MAP_PAGE_MAGIC : RUN_PAGE_MAGIC;
         f->valid = f->loading = f->used = true;
         LIST_INSERT_HEAD(&c->buckets[bucket_of(c, f->run, page)], f, hash);
         f->io = (Io) {
@@ -156,7 +157,8 @@ static bool scan_page(Scan *s, const struct run_page *p) {
                 const struct run_entry *e = &p->entry[i];
                 if (e->volblock >= s->hi)
                         return true;
-                if (e->volblock >= s->lo && e->epoch >= s->min_epoch)
+                uint64_t end = e->volblock + (s->extents ? ENTRY_WHERE_BLOCK(e->where) : 1);
+                if (end > s->lo && e->epoch >= s->min_epoch)
                         s->entry(s, e);
         }
         return false;
@@ -196,11 +198,15 @@ static void scan_advance(Scan *s) {
         s->done(s, 0);
 }
 
-void scan_start(Engine *e, Scan *s) {
+void scan_start_in(Engine *e, Scan *s, RunSet *set) {
         assert(s->lo < s->hi && s->entry && s->done);
         s->engine = e;
-        s->set = runset_ref(e->runs);
+        s->set = runset_ref(set);
         s->run = 0;
         s->begun = false;
         scan_advance(s);
+}
+
+void scan_start(Engine *e, Scan *s) {
+        scan_start_in(e, s, e->runs);
 }

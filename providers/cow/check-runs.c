@@ -12,6 +12,7 @@
 typedef struct RunWalk {
         Check *check;
         const struct manifest_run *run;
+        bool map; /* a free map */
         uint32_t page;
         uint64_t block, entries; /* where that page lies; entries so far */
         bool any, hole;          /* hole: pages behind the last entry cannot be read */
@@ -143,7 +144,27 @@ static void entry_check(RunWalk *w, const struct run_entry *e) {
         w->hole = false;
 }
 
+/* Of a free map. */
+static void extent_entry_check(RunWalk *w, const struct run_entry *e) {
+        uint32_t volume = VOLBLOCK_VOLUME(e->volblock);
+        const struct manifest_volume *v = entry_volume(w, volume);
+        if (volume != VOLBLOCK_VOLUME(w->run->first) || !v || (w->any && e->volblock <= w->last.volblock) ||
+            VOLBLOCK_BLOCK(e->volblock) + ENTRY_WHERE_BLOCK(e->where) > (v->bytes + BLOCK_SIZE - 1) / BLOCK_SIZE)
+                check_say(w->check, true, "map", w->block,
+                          "map %lu, page %u: block %lu of volume %u is none of its own", w->run->number, w->page,
+                          (uint64_t) VOLBLOCK_BLOCK(e->volblock), volume);
+        w->last = *e;
+        w->last.volblock = e->volblock + ENTRY_WHERE_BLOCK(e->where) - 1;
+        w->any = true;
+        w->hole = false;
+}
+
 /* --- pages -------------------------------------------------------------------------------------------------------- */
+
+/* The last block that the entry says something about. */
+static uint64_t entry_last(const RunWalk *w, const struct run_entry *e) {
+        return e->volblock + (w->map ? ENTRY_WHERE_BLOCK(e->where) - 1 : 0);
+}
 
 static void page_entries_check(RunWalk *w, const struct run_page *p) {
         const struct manifest_run *m = w->run;
@@ -153,21 +174,24 @@ static void page_entries_check(RunWalk *w, const struct run_page *p) {
                 check_say(w->check, true, "run", w->block, "run %lu, page %u: %u entries, %lu expected", m->number,
                           w->page, p->entries, expected);
         if ((w->page == 0 && p->entry[0].volblock != m->first) ||
-            (w->page + 1 == m->pages && p->entry[p->entries - 1].volblock != m->last))
+            (w->page + 1 == m->pages && entry_last(w, &p->entry[p->entries - 1]) != m->last))
                 check_say(w->check, true, "run", w->block, "run %lu begins or ends with another block than it says",
                           m->number);
 }
 
 /* What it said about anything between the pages around it is lost. */
 static void page_hole(RunWalk *w, uint64_t upto) {
-        check_concerns_range(w->check, w->any ? w->last.volblock : w->run->first, upto, w->run->max_epoch);
+        check_concerns_range(w->check, w->any ? w->last.volblock : w->run->first, upto,
+                             w->map ? UINT32_MAX : w->run->max_epoch);
 }
 
 static void page_check(RunWalk *w, const struct run_page *p) {
         char why[WHY_MAX];
         Check *c = w->check;
         c->pages++;
-        if (run_page_check(p, w->run->number, w->page, why, sizeof(why)) < 0) {
+        int r = w->map ? map_page_check(p, w->run->number, w->page, why, sizeof(why)) :
+                         run_page_check(p, w->run->number, w->page, why, sizeof(why));
+        if (r < 0) {
                 check_say(c, true, "run", w->block, "%s", why);
                 w->hole = c->runs_unreadable = true;
                 return;
@@ -176,7 +200,10 @@ static void page_check(RunWalk *w, const struct run_page *p) {
                 page_hole(w, p->entry[0].volblock);
         page_entries_check(w, p);
         for (uint32_t i = 0; i < p->entries; i++)
-                entry_check(w, &p->entry[i]);
+                if (w->map)
+                        extent_entry_check(w, &p->entry[i]);
+                else
+                        entry_check(w, &p->entry[i]);
         c->entries += p->entries;
 }
 
@@ -213,8 +240,8 @@ void check_runs(Check *c) {
                 c->no_memory = true;
                 return;
         }
-        for (uint32_t i = 0; i < c->image.view.head->runs; i++, m = run_after(m)) {
-                RunWalk w = { .check = c, .run = m };
+        for (uint32_t i = 0; i < c->image.view.head->runs + c->image.view.head->maps; i++, m = run_after(m)) {
+                RunWalk w = { .check = c, .run = m, .map = i >= c->image.view.head->runs };
                 for (uint32_t k = 0; k < m->extents; k++)
                         extent_check(&w, &run_extents(m)[k], buffer);
                 if (w.hole)

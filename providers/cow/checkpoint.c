@@ -10,7 +10,7 @@
  * covers run, merge and manifest superblock  both copies of the new number, durable; from here on the new manifest
  * counts install     the new list of runs replaces the old one, the frozen memtable is empty, segments are free
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
 
 enum { CHECKPOINT_PAGES = 32 }; /* of a run, written at once */
 
@@ -121,8 +121,8 @@ static const struct run_entry *next_alive(Engine *e, const struct run_entry *ent
         return entry;
 }
 
-void run_page_fill(struct run_page *p, uint64_t run, uint32_t page, uint32_t entries) {
-        p->magic = RUN_PAGE_MAGIC;
+void run_page_fill(struct run_page *p, uint32_t magic, uint64_t run, uint32_t page, uint32_t entries) {
+        p->magic = magic;
         p->crc = 0;
         p->run = run;
         p->page = page;
@@ -154,7 +154,7 @@ static uint32_t fill_pages(Engine *e) {
                         c->entry = next_alive(e, memtable_next(e->frozen, c->entry));
                 }
                 run_note_page(c->run, c->run->pages + n, &p[n].entry[0]);
-                run_page_fill(&p[n], c->run->number, c->run->pages + n, i);
+                run_page_fill(&p[n], RUN_PAGE_MAGIC, c->run->number, c->run->pages + n, i);
                 n++;
         }
         return n;
@@ -309,12 +309,16 @@ static void step_take_in(Engine *e) {
                 merge_settle(e);
         settle_frozen(e);
         TAILQ_FOREACH(copy, &e->copies, link)
-                copy->dropped = copy->dropping;
+                if (copy->dropping && !copy->dropped) {
+                        copy->dropped = true;
+                        freemap_forget(copy->map);
+                }
+        bool maps = freemaps_take_in(e);
         for (uint32_t i = 0; i < c->list_dropped; i++)
                 e->segments[e->list[i]].reserved = false;
         c->list_n = e->list_n;
         c->next = step_manifest;
-        if ((c->pages_written || c->takes_merge) && ORDER(RUN_BEFORE_MANIFEST)) /* those of a merge too */
+        if ((c->pages_written || c->takes_merge || maps) && ORDER(RUN_BEFORE_MANIFEST)) /* those of a merge too */
                 submit(e, 0, IO_FLUSH, 0, 0, NULL);
         else
                 step_manifest(e);

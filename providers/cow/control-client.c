@@ -76,7 +76,32 @@ static int read_answer(json_object *answer, ControlError *reterr) {
         return -json_object_get_int(number);
 }
 
+static int send_with(int fd, const char *text, size_t size, int passed) {
+        union {
+                struct cmsghdr align;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control = {};
+        struct iovec data = { (char *) (uintptr_t) text, size };
+        struct msghdr m = { .msg_iov = &data, .msg_iovlen = 1 };
+        if (passed >= 0) {
+                m.msg_control = &control;
+                m.msg_controllen = sizeof(control);
+                *CMSG_FIRSTHDR(&m) = (struct cmsghdr) { .cmsg_level = SOL_SOCKET,
+                                                        .cmsg_type = SCM_RIGHTS,
+                                                        .cmsg_len = CMSG_LEN(sizeof(int)) };
+                memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &passed, sizeof(int));
+        }
+        if (sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+                return errno == EPIPE || errno == ECONNRESET ? -EPIPE : -errno;
+        return 0;
+}
+
 int control_call(int fd, json_object *request, uint64_t deadline_usec, json_object **ret, ControlError *reterr) {
+        return control_call_with(fd, request, -EBADF, deadline_usec, ret, reterr);
+}
+
+int control_call_with(int fd, json_object *request, int passed, uint64_t deadline_usec, json_object **ret,
+                      ControlError *reterr) {
         size_t size = 0;
         const char *text = json_object_to_json_string_length(request, JSON_C_TO_STRING_PLAIN, &size);
         if (reterr)
@@ -86,10 +111,9 @@ int control_call(int fd, json_object *request, uint64_t deadline_usec, json_obje
         if (size > CONTROL_MESSAGE_MAX)
                 return -EMSGSIZE;
         int r = wait_for(fd, POLLOUT, deadline_usec);
+        r = r < 0 ? r : send_with(fd, text, size, passed);
         if (r < 0)
                 return r;
-        if (send(fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-                return errno == EPIPE || errno == ECONNRESET ? -EPIPE : -errno;
         r = receive(fd, deadline_usec, &size);
         if (r < 0)
                 return r;

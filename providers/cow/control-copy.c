@@ -96,7 +96,7 @@ static uint64_t call_token(const Call *c) {
 }
 
 static bool member_fill(Call *c, json_object *o, Member *ret) {
-        if (!control_object_fits("id:s volume:s label:s persistent:b? frozen:b? pending:b?", o))
+        if (!control_object_fits("id:s volume:s label:s persistent:b? frozen:b? pending:b? skip_free:b?", o))
                 return false;
         const char *volume = json_get_string(o, "volume", "");
         *ret = (Member) {
@@ -106,6 +106,8 @@ static bool member_fill(Call *c, json_object *o, Member *ret) {
                          (json_get_bool(o, "frozen", false) ? SNAPSHOT_FROZEN : 0) |
                          (json_get_bool(o, "pending", true) ? SNAPSHOT_PENDING : 0),
         };
+        ret->skips_free = json_get_bool(o, "skip_free", false) && ret->volume &&
+                          connection_tracks(c->connection, ret->volume);
         return ret->volume && uuid_parse(json_get_string(o, "id", ""), ret->snapshot) &&
                strlen(ret->label) <= LABEL_MAX;
 }
@@ -192,6 +194,7 @@ static json_object *copy_object(Server *s, const SnapshotInfo *i) {
         json_add_bool(o, "pending", i->flags & SNAPSHOT_PENDING);
         json_add_bool(o, "damaged", i->flags & SNAPSHOT_DAMAGED);
         json_add_bool(o, "unverified", i->flags & SNAPSHOT_UNVERIFIED);
+        json_add_bool(o, "skips_free", i->skips_free);
         json_add_string(o, "device", n ? n->device : "");
         return o;
 }

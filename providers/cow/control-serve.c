@@ -28,7 +28,9 @@ static void call_free(Call *c) {
         LIST_REMOVE(c, link);
         (void) json_object_put(c->request);
         (void) json_object_put(c->answer);
+        (void) close_fd(c->fd);
         free(c->members);
+        free(c->extents);
         free(c);
 }
 
@@ -169,6 +171,8 @@ static const Command commands[] = {
         { "volume-attach", control_volume_attach, "command:s name:s" },
         { "volume-detach", control_volume_detach, "command:s name:s force:b?" },
         { "volume-remove", control_volume_remove, "command:s name:s force:b?" },
+        { "track", control_track, "command:s name:s" },
+        { "free-map", control_free_map, "command:s name:s" },
         { "hold", control_hold, "command:s volumes:S deadline_usec:u" },
         { "snapshot", control_snapshot, "command:s token:s set:s created_usec:u members:O" },
         { "release", control_release, "command:s token:s" },
@@ -244,9 +248,10 @@ static const Command *command_find(const char *name) {
         return NULL;
 }
 
-static void call_begin(Connection *k, json_object *request) {
+static void call_begin(Connection *k, json_object *request, int fd) {
         Call *c = calloc(1, sizeof(Call));
         if (!c) {
+                (void) close_fd(fd);
                 (void) json_object_put(request);
                 connection_close(k);
                 return;
@@ -254,6 +259,7 @@ static void call_begin(Connection *k, json_object *request) {
         c->server = k->server;
         c->connection = k;
         c->request = request;
+        c->fd = fd;
         c->answer = json_object_new_object();
         LIST_INSERT_HEAD(&k->server->calls, c, link);
         k->call = c;
@@ -266,11 +272,34 @@ static void call_begin(Connection *k, json_object *request) {
                 command->begin(c);
 }
 
+/* With at most one descriptor. More than that: -EPROTO, and none is left open. */
+static ssize_t request_receive(int fd, int *ret_fd) {
+        union {
+                struct cmsghdr align;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec data = { message, CONTROL_MESSAGE_MAX };
+        struct msghdr m = {
+                .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+        };
+        ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+        if (n < 0)
+                return -errno;
+        const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= CMSG_LEN(sizeof(int)))
+                memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
+        if (!(m.msg_flags & MSG_CTRUNC))
+                return n;
+        *ret_fd = close_fd(*ret_fd);
+        return -EPROTO;
+}
+
 void control_readable(Connection *k) {
+        int fd = -EBADF;
         if (k->fd < 0) /* an answer could not be sent, a moment ago in the same round */
                 return;
-        ssize_t n = recv(k->fd, message, CONTROL_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        ssize_t n = request_receive(k->fd, &fd);
+        if (n == -EAGAIN || n == -EINTR)
                 return;
         json_object *request = NULL;
         /* One more while one is under way breaks the rules, and so does what is too long. */
@@ -278,10 +307,11 @@ void control_readable(Connection *k) {
             json_tree_parse(message, (size_t) n, CONTROL_MESSAGE_MAX, NULL, &request) < 0 ||
             !json_object_is_type(request, json_type_object)) {
                 (void) json_object_put(request);
+                (void) close_fd(fd);
                 connection_close(k);
                 return;
         }
-        call_begin(k, request);
+        call_begin(k, request, fd);
 }
 
 /* --- connections -------------------------------------------------------------------------------------------------- */
@@ -295,6 +325,7 @@ void connection_close(Connection *k) {
                 k->call->connection = NULL;
         if (k->token)
                 (void) engine_release(s->engine, k->token);
+        connection_untrack(k);
         LIST_INSERT_HEAD(&s->closed, k, link);
 }
 

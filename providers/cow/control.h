@@ -48,3 +48,6 @@ int control_connect(const char *directory);
  * answer's -errno with its message, -ETIME, -EPIPE (the server is gone), -EPROTO. Does not take request.
  */
 int control_call(int fd, json_object *request, uint64_t deadline_usec, json_object **ret, ControlError *reterr);
+/* The same with a descriptor that goes along; passed < 0: none. It stays the caller's. */
+int control_call_with(int fd, json_object *request, int passed, uint64_t deadline_usec, json_object **ret,
+                      ControlError *reterr);

@@ -3,9 +3,9 @@
  * Reading a snapshot. Runs first, then memory, so that an entry on its way from memory into a run is seen in one of the
  * two; if the list of runs changed meanwhile, once more. A block nobody preserved is read from the origin, and after
  * that memory is asked again: entries appear before their block is overwritten (I3), so if there is still none, what
- * was read is the old content.
+ * was read is the old content. Before all that comes the snapshot's free map: what is in it is zeros.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
 
 static void copyread_look(Op *op);
 
@@ -197,12 +197,53 @@ static void copyread_looked(Scan *s, int result) {
         copyread_read(op);
 }
 
+static void copyread_scan(Op *op, uint32_t min_epoch, bool extents, void (*entry)(Scan *, const struct run_entry *),
+                          void (*done)(Scan *, int)) {
+        op->scan = (Scan) {
+                .lo = VOLBLOCK(op->volume->number, op->first),
+                .hi = VOLBLOCK(op->volume->number, op->first + op->n_blocks),
+                .min_epoch = min_epoch,
+                .extents = extents,
+                .entry = entry,
+                .done = done,
+                .owner = op,
+        };
+}
+
 static void copyread_look(Op *op) {
         for (uint32_t i = 0; i < op->n_blocks; i++)
                 if (!op->blocks[i].settled)
                         op->blocks[i].epoch = 0;
         op->index_version = op->engine->index_version;
         scan_start(op->engine, &op->scan);
+}
+
+/* --- what was free ------------------------------------------------------------------------------------------------ */
+
+static void copyread_free_entry(Scan *s, const struct run_entry *e) {
+        Op *op = s->owner;
+        uint64_t first = MAX_OF(VOLBLOCK_BLOCK(e->volblock), op->first);
+        uint64_t end = MIN_OF(VOLBLOCK_BLOCK(e->volblock) + ENTRY_WHERE_BLOCK(e->where), op->first + op->n_blocks);
+        for (uint64_t b = first; b < end; b++) {
+                if (freemap_is_struck(op->copy->map, b))
+                        continue;
+                memset(op->data + (size_t) (b - op->first) * BLOCK_SIZE, 0, BLOCK_SIZE);
+                op->blocks[b - op->first].settled = true;
+        }
+}
+
+static void copyread_index(Op *op) {
+        copyread_scan(op, op->copy->epoch, false, copyread_entry, copyread_looked);
+        copyread_look(op);
+}
+
+static void copyread_free(Scan *s, int result) {
+        Op *op = s->owner;
+        if (result < 0) {
+                copyread_looked(s, result);
+                return;
+        }
+        copyread_index(op);
 }
 
 void copyread_start(Op *op) {
@@ -223,13 +264,10 @@ void copyread_start(Op *op) {
         op->data = q->offset % BLOCK_SIZE || q->length % BLOCK_SIZE ? op->bounce : q->buffer;
         for (uint32_t i = 0; i < op->n_blocks; i++)
                 op->blocks[i] = (CopyBlock) {};
-        op->scan = (Scan) {
-                .lo = VOLBLOCK(op->volume->number, op->first),
-                .hi = VOLBLOCK(op->volume->number, op->first + op->n_blocks),
-                .min_epoch = c->epoch,
-                .entry = copyread_entry,
-                .done = copyread_looked,
-                .owner = op,
-        };
-        copyread_look(op);
+        if (!c->map) {
+                copyread_index(op);
+                return;
+        }
+        copyread_scan(op, 0, true, copyread_free_entry, copyread_free);
+        scan_start_in(e, &op->scan, c->map->set);
 }

@@ -9,7 +9,8 @@
  *   I2  A snapshot's record is written only after everything acknowledged before it is on stable storage and everything
  *       under way has ended; no write passes the gate in between. From the moment that record is given to the disk,
  *       writes preserve under its epoch, so the snapshot is exact even if the gate has to open before it is durable.
- *   I3  A preserved bit in memory implies a durable entry, and an entry that can be found before the block changes.
+ *   I3  A preserved bit in memory implies a durable entry, and an entry that can be found before the block changes; or
+ *       that the block is in the durable free map of the newest snapshot, and no older one needs it (freemap.c).
  *   I4  Space is used again only after a manifest that no longer names it is durable and nobody reads in it.
  *   I5  A deletion takes effect only after its record (or a manifest without the snapshot) is durable.
  *   I6  A request is answered once, and its buffer is not touched after that.
@@ -18,6 +19,7 @@
  *
  * How a write goes:   op.c ── bits.c: already preserved? ── log.c: preserve it ── origin
  * How a copy is read: copyread.c ── cache.c: what the runs have ── memtable.c: and the newest ── store or origin
+ * What is not copied: freemap.c
  * What keeps it small: checkpoint.c (memtable -> run, new manifest), merge.c (runs -> one run, without what is dead)
  */
 #include "protocol/base.h"
@@ -66,11 +68,13 @@ void segments_release_end(Engine *e);
 /* --- preserved bits (bits.c) -------------------------------------------------------------------------------------- */
 
 typedef struct Op Op;
+typedef struct FreeMap FreeMap;
 typedef STAILQ_HEAD(OpList, Op) OpList;
 
 typedef struct BitPage {
         uint32_t epoch; /* of the bits; those of an older one count as 0 */
         bool loading;
+        FreeMap *map; /* whose blocks are being added */
         Scan scan;
         uint64_t index_version; /* when the walk began */
         OpList waiting;
@@ -106,6 +110,10 @@ struct Volume {
         uint32_t cutting; /* records of snapshots on their way: preserve as if they were there (I2) */
         BitPage **pages;
         uint64_t n_pages;
+        bool tracking;      /* what is written is remembered, in map or written */
+        uint64_t **written; /* a bit a block, by page; until there is a map */
+        FreeMap *map;       /* the next snapshot may take it */
+        FreeMap *base;      /* of the newest snapshot: these blocks count as preserved too */
 
         Hold *hold;                /* the gate is closed */
         uint32_t writing;          /* writes past the gate */
@@ -129,6 +137,7 @@ typedef struct Copy { /* one snapshot */
         bool dropped;  /* not in the manifest being written */
         bool gone;     /* readers keep the memory */
         char *label;
+        FreeMap *map; /* what is zeros in it, or NULL */
 } Copy;
 
 struct Hold {
@@ -338,6 +347,7 @@ uint64_t superblock_place(uint32_t segments, uint32_t segment_blocks, unsigned c
 void superblock_fill(const Engine *e, struct superblock *s, uint64_t number, uint32_t state, const ManifestRef *m);
 /* The manifest as the checkpoint under way will leave everything (manifest.c). */
 uint32_t manifest_size(const Engine *e);
+size_t manifest_bytes(const Engine *e); /* and as everything is now */
 void manifest_write(const Engine *e, uint8_t *buffer, uint32_t bytes);
 /* Fills an engine that knows its size with what the manifest says; of a lost store the volumes only. */
 int manifest_load(Engine *e, const uint8_t *manifest);
@@ -363,7 +373,7 @@ void meta_settle(Engine *e, const struct run_extent *x);  /* the manifest being 
 void meta_give_up(Engine *e, const struct run_extent *x); /* it never will */
 void meta_drop(Engine *e, const struct run_extent *x);    /* it no longer does */
 void run_settle(Engine *e, Run *r);
-void run_page_fill(struct run_page *p, uint64_t run, uint32_t page, uint32_t entries);
+void run_page_fill(struct run_page *p, uint32_t magic, uint64_t run, uint32_t page, uint32_t entries);
 
 /* --- the engine --------------------------------------------------------------------------------------------------- */
 
@@ -396,6 +406,9 @@ struct Engine {
         LIST_HEAD(, Copy) copy_hash[SNAPSHOT_BUCKETS];
         LIST_HEAD(, Hold) holds;
         uint64_t next_token;
+        TAILQ_HEAD(FreeMapList, FreeMap) maps; /* that manifests name, or will */
+        LIST_HEAD(, FreeMap) all_maps;
+        uint32_t n_maps;
 
         /* the log */
         Record *records;

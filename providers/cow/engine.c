@@ -5,7 +5,7 @@
  * more is preserved: first the store is marked lost in all its superblocks, as far as it still takes writes, and only
  * then the writes that waited go to their volumes. So no copy that misses something can ever be opened as good.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -204,6 +204,8 @@ int engine_new(const EngineOptions *o, Engine **ret) {
         limits_fill(&e->limits);
         TAILQ_INIT(&e->volumes);
         TAILQ_INIT(&e->copies);
+        TAILQ_INIT(&e->maps);
+        LIST_INIT(&e->all_maps);
         LIST_INIT(&e->holds);
         STAILQ_INIT(&e->collectors);
         int r = engine_init(e);
@@ -240,6 +242,7 @@ Engine *engine_free(Engine *e) {
         checkpoint_done(e);
         cache_done(&e->cache);
         log_done(e);
+        freemaps_free(e);
         memtable_done(&e->memtables[0]);
         memtable_done(&e->memtables[1]);
         while (!LIST_EMPTY(&e->runsets)) { /* whoever was walking over one is gone too */

@@ -162,6 +162,7 @@ typedef struct SnapshotInfo {
         uint64_t created_usec;
         uint32_t flags; /* SNAPSHOT_* */
         uint32_t epoch;
+        bool skips_free; /* it has a free map */
         char label[LABEL_MAX + 1];
 } SnapshotInfo;
 
@@ -169,9 +170,32 @@ typedef struct Member {
         uint8_t snapshot[16]; /* new id */
         Volume *volume;       /* held */
         const char *label;
-        uint32_t flags; /* SNAPSHOT_PENDING, _PERSISTENT, _FROZEN */
+        uint32_t flags;  /* SNAPSHOT_PENDING, _PERSISTENT, _FROZEN */
+        bool skips_free; /* take the map of engine_free_map(): what it says is on stable storage by now (hazards A5) */
 } Member;
 
+enum {
+        FREE_BLOCKS_PER_EXTENT =
+                32,              /* at most one extent for so many blocks: 64 MiB of memory for a TiB (hazards B5) */
+        FREE_EXTENTS_MIN = 4096, /* … but so many always: 32 KiB */
+};
+
+typedef struct FreeExtent {
+        uint32_t block, count; /* of BLOCK_SIZE bytes */
+} FreeExtent;
+
+/*
+ * What the file system on the volume has free is not preserved, and reads as zeros in the next snapshot: first track,
+ * then ask the file system, then give the map, then let the file system commit what it said (syncfs, or a freeze), then
+ * hold and snapshot with skips_free. Blocks that were written since engine_track() are left out of the map, and those
+ * an older snapshot still needs. Ascending extents, not overlapping; done when durable. Any failure only means that
+ * everything is preserved. -ESTALE: not tracked, or there is a map already. -E2BIG: free space is too scattered.
+ * -EOPNOTSUPP: larger than 16 TiB. Tracking and an unused map end with the next snapshot of v, with its detach, and
+ * with engine_untrack().
+ */
+int engine_track(Engine *e, Volume *v);
+void engine_free_map(Engine *e, Volume *v, const FreeExtent *x, uint32_t n, Reply *r);
+void engine_untrack(Engine *e, Volume *v);
 /*
  * Closes the gates of these volumes: new writes wait, those under way end, everything acknowledged is flushed. One hold
  * at a time per volume: -EBUSY. *ret_token (set before done) names it. Any failure opens the gates again.

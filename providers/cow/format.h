@@ -16,7 +16,7 @@
  *
  * Manifest: one byte string in consecutive blocks of one META segment: head, volumes, snapshots, runs, reserved log
  * segments, segment table; each list starts at a multiple of 8 bytes. Its CRC is in the superblock. It is never
- * changed: the next one goes to other blocks.
+ * changed: the next one goes to other blocks. Behind the runs stand the free maps.
  *
  * Log: the manifest reserves a list of LOG segments; records are written one behind the other into these, in the order
  * of the list, starting at the replay position. A record never crosses the end of a segment: where the next does not
@@ -30,8 +30,13 @@
  * a valid record of the same generation with sequence > the missing one follows, and its durable_upto is >= the missing
  * one, then an acknowledged record is gone: that is damage, not an end (hazards B7).
  *
- * The block at position P of a volume, as snapshot S has it: among all entries of that block with epoch >= that of S,
- * the one with the smallest epoch; if there is none, the block of the volume itself.
+ * Free map: what the file system of a volume had free at one snapshot, as extents in pages like those of a run. Every
+ * other snapshot that was there when it was taken finds these blocks without it, so it belongs to one snapshot and goes
+ * with it. The strikes of a snapshot are those blocks of its map that were written before it was taken.
+ *
+ * The block at position P of a volume, as snapshot S has it: zeros, if it is in the map of S and not struck; else,
+ * among all entries of that block with epoch >= that of S, the one with the smallest epoch; if there is none, the block
+ * of the volume itself.
  */
 #include <endian.h>
 #include <linux/fs.h>
@@ -44,6 +49,7 @@
 #define RECORD_MAGIC 0x636f4c53u   /* "SLoc" */
 #define MANIFEST_MAGIC 0x6e614d53u /* "SMan" */
 #define RUN_PAGE_MAGIC 0x6e755253u /* "SRun" */
+#define MAP_PAGE_MAGIC 0x70614d53u /* "SMap" */
 
 enum {
         STORE_VERSION = 1,
@@ -58,10 +64,13 @@ enum {
         STORE_VOLUMES_MAX = 64,         /* of one store */
         STORE_SNAPSHOTS_MAX = 64 * 512, /* 512 of each volume, as VSS has */
         STORE_RUNS_MAX = 512,
-        RUN_EXTENTS_MAX = 1024, /* pieces one run may lie in */
-        VOLUME_NAME_MAX = 63,   /* bytes without NUL: a file name, [A-Za-z0-9][A-Za-z0-9._-]* */
-        ORIGIN_PATH_MAX = 1023, /* bytes without NUL */
-        LABEL_MAX = 1023,       /* how the requester called the volume; bytes without NUL */
+        STORE_MAPS_MAX = STORE_SNAPSHOTS_MAX +
+                         STORE_VOLUMES_MAX, /* one of each snapshot, one that waits of each volume */
+        STRIKES_MAX = 1024,                 /* of one snapshot: 8 KiB of its record; what is more is made coarser */
+        RUN_EXTENTS_MAX = 1024,             /* pieces one run may lie in */
+        VOLUME_NAME_MAX = 63,               /* bytes without NUL: a file name, [A-Za-z0-9][A-Za-z0-9._-]* */
+        ORIGIN_PATH_MAX = 1023,             /* bytes without NUL */
+        LABEL_MAX = 1023,                   /* how the requester called the volume; bytes without NUL */
 };
 
 /* Largest store: the manifest has to fit into one segment, and its table has 4 bytes a segment. */
@@ -141,12 +150,12 @@ enum {                       /* descriptor.flags and the flags of a run entry */
        ENTRY_ZERO = 1 << 0,  /* the block was all zeros: no payload */
        ENTRY_BAD = 1 << 1,   /* the block could not be read: reading it in the snapshot is an error; no payload */
        ENTRY_MOVED = 1 << 2, /* was preserved before, and copied to here to free its segment */
-       ENTRY_FREE = 1 << 3,  /* reserved: free in the file system at the snapshot */
+       ENTRY_FREE = 1 << 3,  /* in free maps only: so many blocks from here on were free */
        ENTRY_NO_PAYLOAD = ENTRY_ZERO | ENTRY_BAD | ENTRY_FREE,
        ENTRY_KNOWN = ENTRY_ZERO | ENTRY_BAD | ENTRY_MOVED,
 };
 
-/* 64 bytes, then label_bytes bytes of label, padded to 8. One snapshot of a set. */
+/* 64 bytes, then label_bytes bytes of label, padded to 8, then strikes struct strike. One snapshot of a set. */
 struct set_member {
         uint8_t snapshot[16];  /*  0 uuid */
         uint8_t set[16];       /* 16 uuid */
@@ -154,8 +163,15 @@ struct set_member {
         uint32_t epoch;        /* 36 the same for the whole record */
         uint64_t created_usec; /* 40 CLOCK_REALTIME */
         uint32_t flags;        /* 48 SNAPSHOT_* */
-        uint32_t label_bytes;  /* 52 */
-        uint64_t zero;         /* 56 */
+        uint16_t label_bytes;  /* 52 */
+        uint16_t strikes;      /* 54 at most STRIKES_MAX; 0 without a map */
+        uint64_t map;          /* 56 number of its free map, 0: it has none */
+};
+
+/* 8 bytes. Ascending, not overlapping. */
+struct strike {
+        uint32_t block; /* 0 of the volume */
+        uint32_t count; /* 4 not 0 */
 };
 
 enum {                               /* set_member.flags, manifest_snapshot.flags */
@@ -172,7 +188,7 @@ struct id_member {
         uint8_t snapshot[16]; /* uuid */
 };
 
-/* 128 bytes. Head of the manifest. What follows: volumes, snapshots, runs, reserved, table, in this order, packed. */
+/* 128 bytes. Head of the manifest. What follows: volumes, snapshots, runs, maps, reserved, table, in this order. */
 struct manifest_head {
         uint32_t magic;         /*   0 MANIFEST_MAGIC */
         uint32_t version;       /*   4 STORE_VERSION */
@@ -191,7 +207,9 @@ struct manifest_head {
         uint32_t reserved;      /*  80 count of uint32_t segment numbers */
         uint32_t segments;      /*  84 count of struct manifest_segment, = superblock.segments */
         uint64_t policy;        /*  88 POLICY_* when the store is full */
-        uint8_t zero[32];       /*  96 */
+        uint32_t maps;          /*  96 count of struct manifest_run, each followed by its extents: the free maps of the
+                                 *     snapshots in the order of these, then what no snapshot has taken yet */
+        uint8_t zero[28];       /* 100 */
 };
 
 enum { POLICY_DROP_OLDEST = 0, POLICY_DROP_ALL = 1, POLICY_FAIL_WRITES = 2, POLICY_MAX = 3 };
@@ -213,20 +231,20 @@ enum {                           /* manifest_volume.flags */
        VOLUME_KNOWN = 1 << 0,
 };
 
-/* 64 bytes, then label_bytes of label padded to 8: the same as set_member. */
+/* 64 bytes, then label and strikes: the same as set_member. */
 #define manifest_snapshot set_member
 
-/* 64 bytes, then count extents of struct run_extent. */
+/* 64 bytes, then count extents of struct run_extent. A run, or a free map. */
 struct manifest_run {
-        uint64_t number;    /*  0 */
+        uint64_t number;    /*  0 of both together */
         uint64_t entries;   /*  8 */
         uint64_t first;     /* 16 volblock of its first entry */
-        uint64_t last;      /* 24 volblock of its last entry */
-        uint32_t min_epoch; /* 32 */
-        uint32_t max_epoch; /* 36 */
+        uint64_t last;      /* 24 volblock of its last entry; of a map: the last that was free */
+        uint32_t min_epoch; /* 32 of a map: 0 */
+        uint32_t max_epoch; /* 36 of a map: 0 */
         uint32_t pages;     /* 40 */
         uint32_t extents;   /* 44 at most RUN_EXTENTS_MAX */
-        uint32_t level;     /* 48 how often it was merged */
+        uint32_t level;     /* 48 how often it was merged; of a map: 0 */
         uint8_t zero[12];   /* 52 */
 };
 
@@ -254,6 +272,8 @@ struct run_entry {
         uint32_t epoch;    /* 16 */
         uint32_t crc;      /* 20 CRC32C of the 4096 bytes, 0 without payload */
 };
+/* In a free map: so many blocks from volblock on; where has ENTRY_FREE and the number of blocks, epoch and crc are 0.
+ * All of one volume, not overlapping. */
 
 #define ENTRY_WHERE(block, flags) ((uint64_t) (flags) << 48 | (uint64_t) (block))
 #define ENTRY_WHERE_BLOCK(where) ((where) & ((1ULL << 48) - 1))
@@ -263,7 +283,7 @@ enum { RUN_PAGE_ENTRIES = 169 };
 
 /* 4096 bytes. All pages of a run but the last are full. */
 struct run_page {
-        uint32_t magic;                           /*  0 RUN_PAGE_MAGIC */
+        uint32_t magic;                           /*  0 RUN_PAGE_MAGIC or MAP_PAGE_MAGIC */
         uint32_t crc;                             /*  4 CRC32C of the 4096 bytes with this field 0 */
         uint64_t run;                             /*  8 number of the run */
         uint32_t page;                            /* 16 number of this page in it, from 0 */
@@ -284,6 +304,7 @@ _Static_assert(sizeof(struct record_head) == 96, "record head");
 _Static_assert(offsetof(struct record_head, generation) == 24 && offsetof(struct record_head, type) == 56,
                "record head");
 _Static_assert(sizeof(struct descriptor) == 24 && sizeof(struct set_member) == 64, "members");
+_Static_assert(offsetof(struct set_member, label_bytes) == 52 && sizeof(struct strike) == 8, "members");
 _Static_assert(sizeof(struct manifest_head) == 128 && sizeof(struct manifest_volume) == 128, "manifest");
 _Static_assert(offsetof(struct manifest_head, volumes) == 68 && offsetof(struct manifest_head, policy) == 88,
                "manifest");

@@ -80,7 +80,7 @@ void run_pin(Engine *e, Run *r);
 /* Block of the store where the page lies. */
 uint64_t run_page_block(const Engine *e, const Run *r, uint32_t page);
 /* As parse.h has it, and every entry points into the store. 0 or -EUCLEAN. */
-int run_page_verify(const Engine *e, const struct run_page *p, uint64_t run, uint32_t page);
+int run_page_verify(const Engine *e, const struct run_page *p, uint32_t magic, uint64_t run, uint32_t page);
 int runset_new(Engine *e, uint32_t n, RunSet **ret);
 RunSet *runset_ref(RunSet *s);
 RunSet *runset_unref(Engine *e, RunSet *s);
@@ -99,6 +99,7 @@ struct Scan {
         void (*entry)(Scan *s, const struct run_entry *e);
         void (*done)(Scan *s, int result);
         void *owner;
+        bool extents; /* of a free map: visits what overlaps [lo, hi) */
         /* cache.c's */
         Engine *engine;
         RunSet *set;
@@ -111,7 +112,7 @@ typedef TAILQ_HEAD(ScanList, Scan) ScanList;
 
 struct Frame {
         uint64_t run;
-        uint32_t page;
+        uint32_t page, magic;
         bool valid, loading, used;
         Cache *cache;
         Io io;
@@ -134,3 +135,5 @@ int cache_init(Engine *e, uint32_t pages);
 void cache_done(Cache *c);
 /* done() may be called before this returns, when everything was in memory. */
 void scan_start(Engine *e, Scan *s);
+/* Over these runs instead of the index. */
+void scan_start_in(Engine *e, Scan *s, RunSet *set);

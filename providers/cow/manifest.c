@@ -3,7 +3,8 @@
  * The manifest: everything but the log and the runs' pages, as one string of bytes. What is
  * read here has passed manifest_check().
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
+#include "providers/cow/walk.h"
 
 static size_t padded(size_t n) {
         return (n + 7) / 8 * 8;
@@ -14,23 +15,39 @@ static size_t volume_size(const Volume *v) {
 }
 
 static size_t copy_size(const Copy *c) {
-        return sizeof(struct manifest_snapshot) + padded(strlen(c->label));
+        return sizeof(struct manifest_snapshot) + padded(strlen(c->label)) +
+               (c->map ? c->map->n_strikes * sizeof(struct strike) : 0);
 }
 
-uint32_t manifest_size(const Engine *e) {
-        const Checkpoint *c = &e->checkpoint;
+static size_t run_size(const Run *r) {
+        return sizeof(struct manifest_run) + r->n_extents * sizeof(struct run_extent);
+}
+
+static size_t lists_size(const Engine *e, const RunSet *runs, uint32_t reserved) {
         const Volume *v;
         const Copy *s;
+        const FreeMap *m;
         size_t n = sizeof(struct manifest_head);
         TAILQ_FOREACH(v, &e->volumes, link)
                 n += volume_size(v);
         TAILQ_FOREACH(s, &e->copies, link)
                 if (!s->dropped)
                         n += copy_size(s);
-        for (uint32_t i = 0; i < c->set->n; i++)
-                n += sizeof(struct manifest_run) + c->set->runs[i]->n_extents * sizeof(struct run_extent);
-        n += padded((c->list_n - c->list_dropped) * sizeof(uint32_t));
-        n += padded(e->n_segments * sizeof(struct manifest_segment));
+        for (uint32_t i = 0; i < runs->n; i++)
+                n += run_size(runs->runs[i]);
+        TAILQ_FOREACH(m, &e->maps, link)
+                if (m->state == FREEMAP_NAMED)
+                        n += run_size(m->run);
+        return n + padded(reserved * sizeof(uint32_t)) + padded(e->n_segments * sizeof(struct manifest_segment));
+}
+
+size_t manifest_bytes(const Engine *e) {
+        return lists_size(e, e->runs, e->list_n);
+}
+
+uint32_t manifest_size(const Engine *e) {
+        const Checkpoint *c = &e->checkpoint;
+        size_t n = lists_size(e, c->set, c->list_n - c->list_dropped);
         assert(n <= UINT32_MAX);
         return (uint32_t) n;
 }
@@ -61,11 +78,15 @@ static uint8_t *write_copy(uint8_t *at, const Copy *c) {
                 .epoch = c->epoch,
                 .created_usec = c->created_usec,
                 .flags = c->flags,
-                .label_bytes = (uint32_t) label,
+                .label_bytes = (uint16_t) label,
+                .strikes = c->map ? (uint16_t) c->map->n_strikes : 0,
+                .map = c->map ? c->map->run->number : 0,
         };
         memcpy(m->snapshot, c->id, sizeof(m->snapshot));
         memcpy(m->set, c->set, sizeof(m->set));
         memcpy(m + 1, c->label, label);
+        if (c->map)
+                memcpy((uint8_t *) (m + 1) + padded(label), c->map->strikes, c->map->n_strikes * sizeof(struct strike));
         return at + copy_size(c);
 }
 
@@ -83,7 +104,25 @@ static uint8_t *write_run(uint8_t *at, const Run *r) {
                 .level = r->level,
         };
         memcpy(m + 1, r->extents, r->n_extents * sizeof(struct run_extent));
-        return (uint8_t *) (m + 1) + r->n_extents * sizeof(struct run_extent);
+        return at + run_size(r);
+}
+
+/* Those of the snapshots in their order, then those that wait for one. */
+static uint8_t *write_maps(const Engine *e, uint8_t *at, uint32_t *ret_n) {
+        const Copy *s;
+        const FreeMap *m;
+        *ret_n = 0;
+        TAILQ_FOREACH(s, &e->copies, link)
+                if (!s->dropped && s->map) {
+                        at = write_run(at, s->map->run);
+                        (*ret_n)++;
+                }
+        TAILQ_FOREACH(m, &e->maps, link)
+                if (m->state == FREEMAP_NAMED && !m->linked) {
+                        at = write_run(at, m->run);
+                        (*ret_n)++;
+                }
+        return at;
 }
 
 static void write_table(const Engine *e, struct manifest_segment *table) {
@@ -133,6 +172,7 @@ void manifest_write(const Engine *e, uint8_t *buffer, uint32_t bytes) {
                 }
         for (uint32_t i = 0; i < c->set->n; i++)
                 at = write_run(at, c->set->runs[i]);
+        at = write_maps(e, at, &h->maps);
         memcpy(at, e->list + c->list_dropped, h->reserved * sizeof(uint32_t));
         at += padded(h->reserved * sizeof(uint32_t));
         write_table(e, (struct manifest_segment *) at);
@@ -165,7 +205,7 @@ static int load_copy(Engine *e, const uint8_t **at, bool wanted) {
         const struct manifest_snapshot *m = (const struct manifest_snapshot *) *at;
         Volume *v = engine_volume_by_number(e, m->volume);
         Copy *c;
-        *at += sizeof(*m) + padded(m->label_bytes);
+        *at = (const uint8_t *) member_after(m);
         if (!wanted)
                 return 0;
         if (!v || v->n_epochs == EPOCHS_MAX || copy_find(e, m->snapshot))
@@ -173,6 +213,20 @@ static int load_copy(Engine *e, const uint8_t **at, bool wanted) {
         int r = copy_new(m, (const char *) (m + 1), m->label_bytes, &c);
         if (r == 0)
                 copy_link(e, c, v);
+        return r;
+}
+
+/* Snapshots that have one find theirs in their order; see walk.c. */
+static int maps_give(Engine *e, const struct manifest_head *h, const struct manifest_snapshot *s) {
+        FreeMap *m = TAILQ_FIRST(&e->maps);
+        int r = 0;
+        for (uint32_t i = 0; r == 0 && i < h->snapshots; i++, s = member_after(s)) {
+                Copy *c = s->map ? copy_find(e, s->snapshot) : NULL;
+                if (!s->map)
+                        continue;
+                r = !m ? -EUCLEAN : c ? freemap_give(m, c, member_strikes(s), s->strikes) : 0;
+                m = m ? TAILQ_NEXT(m, link) : NULL;
+        }
         return r;
 }
 
@@ -212,13 +266,34 @@ static int load_runs(Engine *e, uint32_t n, const uint8_t **at) {
         return 0;
 }
 
+static int load_maps(Engine *e, uint32_t n, const uint8_t **at) {
+        int r = 0;
+        for (uint32_t i = 0; r == 0 && i < n; i++) {
+                Run *run = NULL;
+                FreeMap *m;
+                r = load_run(e, at, &run);
+                r = r < 0 ? r : freemap_new(e, engine_volume_by_number(e, VOLBLOCK_VOLUME(run->first)), run, &m);
+                if (r < 0)
+                        (void) run_unref(e, run);
+                else
+                        m->state = FREEMAP_NAMED;
+        }
+        return r;
+}
+
+static void pages_count(Engine *e, const Run *r) {
+        for (uint32_t k = 0; k < r->n_extents; k++)
+                e->segments[r->extents[k].segment].live_mem += r->extents[k].pages;
+}
+
 /* Pages that runs and manifest say they have, against what the table says; nobody may point to pages it does not know.
  */
 static int pages_check(Engine *e, const struct manifest_segment *table) {
+        const FreeMap *m;
         for (uint32_t i = 0; i < e->runs->n; i++)
-                for (uint32_t k = 0; k < e->runs->runs[i]->n_extents; k++)
-                        e->segments[e->runs->runs[i]->extents[k].segment].live_mem +=
-                                e->runs->runs[i]->extents[k].pages;
+                pages_count(e, e->runs->runs[i]);
+        TAILQ_FOREACH(m, &e->maps, link)
+                pages_count(e, m->run);
         e->segments[e->manifest.place.segment].live_mem += e->manifest.place.pages;
         int r = 0;
         for (uint32_t i = 0; i < e->n_segments; i++) {
@@ -266,9 +341,12 @@ int manifest_load(Engine *e, const uint8_t *manifest) {
         e->policy = h->policy;
         for (uint32_t i = 0; r == 0 && i < h->volumes; i++)
                 r = load_volume(e, &at);
+        const struct manifest_snapshot *snapshots = (const struct manifest_snapshot *) at;
         for (uint32_t i = 0; r == 0 && i < h->snapshots; i++)
                 r = load_copy(e, &at, !e->lost);
         r = r < 0 ? r : load_runs(e, h->runs, &at);
+        r = r < 0 ? r : load_maps(e, h->maps, &at);
+        r = r < 0 ? r : maps_give(e, h, snapshots);
         if (r < 0)
                 return r;
         const uint32_t *reserved = (const uint32_t *) at;

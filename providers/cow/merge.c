@@ -91,7 +91,7 @@ static void merge_advance(Merge *m);
 
 static int cursor_check(const Cursor *c, uint32_t first) {
         for (uint32_t i = 0; i < c->pages; i++) {
-                int r = run_page_verify(c->merge->engine, &c->buffer[i], c->run->number, first + i);
+                int r = run_page_verify(c->merge->engine, &c->buffer[i], RUN_PAGE_MAGIC, c->run->number, first + i);
                 if (r < 0)
                         return r;
         }
@@ -185,7 +185,7 @@ static int write_pages(Merge *m) {
         Engine *e = m->engine;
         uint32_t done = 0, first = m->output->pages;
         for (uint32_t i = 0; i < m->out_page; i++)
-                run_page_fill(&m->out[i], m->output->number, first + i,
+                run_page_fill(&m->out[i], RUN_PAGE_MAGIC, m->output->number, first + i,
                               i + 1 == m->out_page ? m->out_last : RUN_PAGE_ENTRIES);
         for (unsigned slot = 0; done < m->out_page; slot++) {
                 struct run_extent x;

@@ -4,7 +4,7 @@
  * sees to it that every block it touches is preserved (I1), and only then goes to the origin. What has to wait is in
  * exactly one list: the gate's, a page of bits', waiting_room (no record has room) or waiting_durable.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
 
 int ops_init(Engine *e) {
         uint32_t n = e->limits.requests;
@@ -267,6 +267,8 @@ static void op_begin(Engine *e, Request *q) {
         else {
                 op->counted = true;
                 v->writing++;
+                if (v->tracking)
+                        freemap_note(v, q->offset, q->length);
                 op_piece(op);
         }
 }

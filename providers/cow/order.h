@@ -24,7 +24,10 @@
         X(FLUSHED_BEFORE_OPEN)          /* what a dead process wrote is durable before it is taken for granted */ \
         X(GENERATION_BEFORE_RECORDS)    /* a new generation is durable before its first record */ \
         X(PAYLOAD_CHECKED_AT_REPLAY)    /* a record whose payload is torn is none */ \
-        X(BITS_LOADED_BEFORE_USE)       /* after a start: what the store already has is known before a write asks */
+        X(BITS_LOADED_BEFORE_USE)       /* after a start: what the store already has is known before a write asks */ \
+        X(FREE_RESOLVED)                /* a free block is not copied only if no older snapshot needs it */ \
+        X(FREE_STRUCK)                  /* … and nothing was written to it since it was said to be free */ \
+        X(FREE_DURABLE_BEFORE_CUT)      /* … and a snapshot takes only a map that it will find again */
 
 typedef enum OrderPoint {
 #define X(name) ORDER_##name,

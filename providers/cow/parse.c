@@ -73,25 +73,36 @@ int superblock_check(const void *block, struct superblock *ret, char *why, size_
 /* --- names and members, in manifest and log ----------------------------------------------------------------------- */
 
 static int member_check(const struct set_member *m, const char *label, const Why *w) {
+        if (m->strikes > STRIKES_MAX || (m->strikes > 0 && m->map == 0))
+                return bad(w, -EUCLEAN, "snapshot: %u strikes of map %lu", m->strikes, m->map);
         if (m->volume > UINT16_MAX || m->epoch == 0 || m->label_bytes > LABEL_MAX || m->flags & ~SNAPSHOT_KNOWN)
                 return bad(w, -EUCLEAN, "snapshot: volume %u, epoch %u, flags %x, label of %u bytes", m->volume,
                            m->epoch, m->flags, m->label_bytes);
         if (memchr(label, 0, m->label_bytes))
                 return bad(w, -EUCLEAN, "snapshot: a label with a NUL");
+        const struct strike *s = member_strikes(m);
+        uint64_t end = 0;
+        for (uint32_t i = 0; i < m->strikes; end = (uint64_t) s[i].block + s[i].count, i++)
+                if (s[i].block < end || s[i].count == 0)
+                        return bad(w, -EUCLEAN, "snapshot: strike %u of %u is out of order", i, m->strikes);
         return 0;
 }
 
-/* Each is followed by its label. */
+static size_t member_rest(const struct set_member *m) {
+        return pad8(m->label_bytes) + m->strikes * sizeof(struct strike);
+}
+
+/* Each is followed by its label and its strikes. */
 static int members_check(const uint8_t *at, size_t bytes, uint32_t count, size_t *ret_bytes, const Why *w) {
         size_t used = 0;
         for (uint32_t i = 0; i < count; i++) {
                 const struct set_member *m = (const struct set_member *) (at + used);
-                if (bytes - used < sizeof(*m) || pad8(m->label_bytes) > bytes - used - sizeof(*m))
+                if (bytes - used < sizeof(*m) || member_rest(m) > bytes - used - sizeof(*m))
                         return bad(w, -EUCLEAN, "snapshot %u of %u is cut off", i, count);
                 int r = member_check(m, (const char *) (m + 1), w);
                 if (r < 0)
                         return r;
-                used += sizeof(*m) + pad8(m->label_bytes);
+                used += sizeof(*m) + member_rest(m);
         }
         *ret_bytes = used;
         return 0;
@@ -125,9 +136,10 @@ static int head_check(Walk *k) {
                 return bad(w, -EUCLEAN, "manifest: not one of this store");
         if (h->generation != s->generation || h->next_sequence == 0 || h->next_run == 0)
                 return bad(w, -EUCLEAN, "manifest: generation %lu, superblock %lu", h->generation, s->generation);
-        if (h->volumes > STORE_VOLUMES_MAX || h->snapshots > STORE_SNAPSHOTS_MAX || h->runs > STORE_RUNS_MAX)
-                return bad(w, -EUCLEAN, "manifest: %u volumes, %u snapshots, %u runs", h->volumes, h->snapshots,
-                           h->runs);
+        if (h->volumes > STORE_VOLUMES_MAX || h->snapshots > STORE_SNAPSHOTS_MAX || h->runs > STORE_RUNS_MAX ||
+            h->maps > STORE_MAPS_MAX)
+                return bad(w, -EUCLEAN, "manifest: %u volumes, %u snapshots, %u runs, %u maps", h->volumes,
+                           h->snapshots, h->runs, h->maps);
         if (h->reserved == 0 || h->reserved > 2 * RESERVED_MAX || h->segments != s->segments || h->policy >= POLICY_MAX)
                 return bad(w, -EUCLEAN, "manifest: %u reserved, %u segments, policy %lu", h->reserved, h->segments,
                            h->policy);
@@ -188,7 +200,7 @@ static int snapshots_check(Walk *k) {
                 const struct manifest_snapshot *m = (const struct manifest_snapshot *) (k->base + at);
                 if (m->epoch > k->head->epoch)
                         return bad(&k->why, -EUCLEAN, "snapshot: epoch %u was never given", m->epoch);
-                at += sizeof(*m) + pad8(m->label_bytes);
+                at += sizeof(*m) + member_rest(m);
         }
         k->at += used;
         return 0;
@@ -212,14 +224,23 @@ static int run_check(const Walk *k, const struct manifest_run *m, const struct r
         return 0;
 }
 
+static int map_check(const Walk *k, const struct manifest_run *m) {
+        if (m->max_epoch != 0 || m->level != 0 || VOLBLOCK_VOLUME(m->first) != VOLBLOCK_VOLUME(m->last))
+                return bad(&k->why, -EUCLEAN, "run %lu: not what a free map can be", m->number);
+        return 0;
+}
+
+/* And maps, which lie behind them. */
 static int runs_check(Walk *k) {
-        for (uint32_t i = 0; i < k->head->runs; i++) {
+        for (uint32_t i = 0; i < k->head->runs + k->head->maps; i++) {
                 const struct manifest_run *m = take(k, sizeof(*m));
                 const struct run_extent *x = m && m->extents <= RUN_EXTENTS_MAX ? take(k, m->extents * sizeof(*x)) :
                                                                                   NULL;
                 if (!x)
                         return bad(&k->why, -EUCLEAN, "run %u of %u is cut off", i, k->head->runs);
                 int r = run_check(k, m, x);
+                if (r == 0 && i >= k->head->runs)
+                        r = map_check(k, m);
                 if (r < 0)
                         return r;
         }
@@ -344,16 +365,39 @@ int record_check(const struct record_head *h, uint32_t blocks, char *why, size_t
 
 /* --- page of a run ------------------------------------------------------------------------------------------------ */
 
-int run_page_check(const struct run_page *p, uint64_t run, uint32_t page, char *why, size_t why_size) {
-        Why w = { why, why_size };
-        if (p->magic != RUN_PAGE_MAGIC || p->run != run || p->page != page)
-                return bad(&w, -EUCLEAN, "run %lu, page %u: something else lies there (magic %08x, run %lu, page %u)",
+static int page_check(const struct run_page *p, uint32_t magic, uint64_t run, uint32_t page, const Why *w) {
+        if (p->magic != magic || p->run != run || p->page != page)
+                return bad(w, -EUCLEAN, "run %lu, page %u: something else lies there (magic %08x, run %lu, page %u)",
                            run, page, p->magic, p->run, p->page);
         uint32_t crc = crc_without(p, BLOCK_SIZE, offsetof(struct run_page, crc));
         if (crc != p->crc)
-                return bad(&w, -EUCLEAN, "run %lu, page %u: checksum is %08x, must be %08x", run, page, crc, p->crc);
+                return bad(w, -EUCLEAN, "run %lu, page %u: checksum is %08x, must be %08x", run, page, crc, p->crc);
         if (p->entries == 0 || p->entries > RUN_PAGE_ENTRIES)
-                return bad(&w, -EUCLEAN, "run %lu, page %u: %u entries", run, page, p->entries);
+                return bad(w, -EUCLEAN, "run %lu, page %u: %u entries", run, page, p->entries);
+        return 0;
+}
+
+int map_page_check(const struct run_page *p, uint64_t run, uint32_t page, char *why, size_t why_size) {
+        Why w = { why, why_size };
+        int r = page_check(p, MAP_PAGE_MAGIC, run, page, &w);
+        uint64_t end = 0;
+        for (uint32_t i = 0; r == 0 && i < p->entries; i++) {
+                const struct run_entry *e = &p->entry[i];
+                uint64_t count = ENTRY_WHERE_BLOCK(e->where), block = VOLBLOCK_BLOCK(e->volblock);
+                if (ENTRY_WHERE_FLAGS(e->where) != ENTRY_FREE || e->epoch || e->crc || count == 0 ||
+                    block + count > UINT32_MAX + 1ULL || (i > 0 && e->volblock < end))
+                        r = bad(&w, -EUCLEAN, "map %lu, page %u, entry %u: %lu blocks from %lu on", run, page, i, count,
+                                block);
+                end = e->volblock + count;
+        }
+        return r;
+}
+
+int run_page_check(const struct run_page *p, uint64_t run, uint32_t page, char *why, size_t why_size) {
+        Why w = { why, why_size };
+        int r = page_check(p, RUN_PAGE_MAGIC, run, page, &w);
+        if (r < 0)
+                return r;
         for (uint32_t i = 0; i < p->entries; i++) {
                 const struct run_entry *e = &p->entry[i], *before = i ? e - 1 : NULL;
                 unsigned flags = ENTRY_WHERE_FLAGS(e->where);

@@ -18,3 +18,5 @@ int manifest_check(const void *manifest, const struct superblock *super, char *w
 int record_check(const struct record_head *h, uint32_t blocks, char *why, size_t why_size);
 /* 0 or -EUCLEAN. */
 int run_page_check(const struct run_page *p, uint64_t run, uint32_t page, char *why, size_t why_size);
+/* Page of a free map: so many blocks, ascending, below 2^32. 0 or -EUCLEAN. */
+int map_page_check(const struct run_page *p, uint64_t run, uint32_t page, char *why, size_t why_size);

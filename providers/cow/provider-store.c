@@ -334,11 +334,11 @@ json_object *cow_request(const char *command) {
         return q;
 }
 
-int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object **ret) {
+int cow_ask_with(struct vss_call *c, CowStore *s, json_object *request, int fd, json_object **ret) {
         uint64_t deadline = c->deadline_usec == UINT64_MAX ? usec_add(now_usec(), PROBE_PATIENCE_USEC) :
                                                              c->deadline_usec;
         ControlError error = {};
-        int r = !request ? -ENOMEM : s->fd < 0 ? -EPIPE : control_call(s->fd, request, deadline, ret, &error);
+        int r = !request ? -ENOMEM : s->fd < 0 ? -EPIPE : control_call_with(s->fd, request, fd, deadline, ret, &error);
         (void) json_object_put(request);
         if (r == -ETIME || r == -EPIPE || r == -EPROTO)
                 cow_store_done(s);
@@ -349,4 +349,8 @@ int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object *
                                 r == -EPIPE      ? "vss-cow ended in the middle of a request" :
                                                    strerror(-r));
         return 0;
+}
+
+int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object **ret) {
+        return cow_ask_with(c, s, request, -EBADF, ret);
 }

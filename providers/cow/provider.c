@@ -17,7 +17,7 @@ enum { WINDOW_HEAP_BYTES = 4 * 1024 * 1024 };
 typedef struct CowMember {
         unsigned store;
         char volume[COW_NAME_MAX + 1], snapshot[VSS_ID_SIZE], label[1024];
-        bool persistent, frozen;
+        bool persistent, frozen, skip_free;
 } CowMember;
 
 static struct { /* of the one set this process works for */
@@ -127,8 +127,11 @@ static int cow_begin_prepare(void *state, struct vss_call *c, const struct vss_v
         }
         (void) snprintf(m->snapshot, sizeof(m->snapshot), "%s", q->snapshot);
         (void) snprintf(m->label, sizeof(m->label), "%s", v->name);
+        CowStore *store = &set.stores[m->store];
+        if (q->flags & VSS_REQUEST_SKIP_FREE)
+                m->skip_free = cow_free_skip(c, store, m->volume, v);
         set.n_members++;
-        return 0;
+        return store->fd >= 0 ? 0 : -EIO;
 }
 
 /* What the window will ask of the heap is there before it, and the host locks it right after this. */
@@ -191,6 +194,7 @@ static json_object *member_new(const CowMember *m) {
         json_add_bool(o, "persistent", m->persistent);
         json_add_bool(o, "frozen", m->frozen);
         json_add_bool(o, "pending", true);
+        json_add_bool(o, "skip_free", m->skip_free);
         return o;
 }
 

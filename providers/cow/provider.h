@@ -14,6 +14,7 @@
  *   provider-store.c    registry, starting, asking
  *   provider-list.c     copies: list, remove, open, abort, clear_mark
  *   provider-mount.c    mounting a copy
+ *   provider-free.c     what a file system has free
  *   provider-volume.c   volumes and storage areas
  *   provider-origin.c   what may become an origin or a store
  */
@@ -50,6 +51,8 @@ int cow_store_unregister(const CowStore *s);
 json_object *cow_request(const char *command);
 /* Takes request. ret may be NULL. A connection on which an answer may still come is closed: its gates open. */
 int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object **ret);
+/* With a descriptor that goes along, and stays the caller's. */
+int cow_ask_with(struct vss_call *c, CowStore *s, json_object *request, int fd, json_object **ret);
 /* STATE_DIRECTORY/cow/NAME, its directories made. */
 int cow_state_path(struct vss_call *c, const char *name, char *ret, size_t size);
 /* Where device links go: two instances never meet. */
@@ -74,6 +77,10 @@ int cow_clear_mark(void *state, struct vss_call *c);
 int cow_list(void *state, struct vss_call *c, vss_snapshot_fn found, void *userdata);
 int cow_remove(void *state, struct vss_call *c, const char *snapshot);
 int cow_open(void *state, struct vss_call *c, const char *snapshot);
+
+/* provider-free.c */
+/* True: the next snapshot of the volume may do without what its file system has free. */
+bool cow_free_skip(struct vss_call *c, CowStore *s, const char *volume, const struct vss_volume *v);
 
 /* provider-mount.c */
 int cow_mount(void *state, struct vss_call *c, const char *snapshot, const char *directory);

@@ -9,8 +9,9 @@
  * had preserved is unknown, so every snapshot is damaged then (hazards B7). A record whose payload alone is wrong
  * counts if a later one says it was durable: its blocks fail their checksums when they are read.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
 #include "providers/cow/parse.h"
+#include "providers/cow/walk.h"
 #include <stdio.h>
 
 typedef struct Found { /* a record of the log */
@@ -100,21 +101,34 @@ static void apply_preserve(Engine *e, const Found *f) {
         }
 }
 
+/* A map that it names was durable before it. */
+static int apply_map(Engine *e, Copy *c, const struct set_member *m) {
+        FreeMap *map = m->map ? freemap_by_number(e, m->map) : NULL;
+        if (!m->map)
+                return 0;
+        if (map && VOLBLOCK_VOLUME(map->run->first) == m->volume && !map->taken)
+                return freemap_give(map, c, member_strikes(m), m->strikes);
+        c->flags |= SNAPSHOT_DAMAGED;
+        event_say(e, ENGINE_SNAPSHOT_DAMAGED, c->id, "the map of what was free is gone");
+        return 0;
+}
+
 static int apply_snapshot(Engine *e, const Found *f) {
-        const uint8_t *at = f->body;
-        for (uint32_t i = 0; i < f->count; i++) {
-                const struct set_member *m = (const struct set_member *) at;
+        const struct set_member *m = (const struct set_member *) f->body;
+        for (uint32_t i = 0; i < f->count; i++, m = member_after(m)) {
                 Volume *v = engine_volume_by_number(e, m->volume);
                 e->epoch = MAX_OF(e->epoch, m->epoch);
-                at += sizeof(*m) + (m->label_bytes + 7) / 8 * 8;
                 if (v)
                         v->tag = MAX_OF(v->tag, m->epoch);
                 if (!v || copy_find(e, m->snapshot) || v->n_epochs == EPOCHS_MAX)
                         continue;
-                Copy *c;
+                Copy *c = NULL;
                 int r = copy_new(m, (const char *) (m + 1), m->label_bytes, &c);
-                if (r < 0)
+                r = r < 0 ? r : apply_map(e, c, m);
+                if (r < 0) {
+                        copy_free(c);
                         return r;
+                }
                 copy_link(e, c, v);
         }
         return 0;
@@ -173,6 +187,7 @@ static void opening_finish(Opening *o) {
         Waiter *w;
         e->opened = true;
         e->generation++;
+        freemaps_opened(e);
         if (waiter_new(e, opened, o, NULL, &w) < 0) {
                 opening_end(o, -ENOMEM);
                 return;

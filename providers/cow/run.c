@@ -116,8 +116,8 @@ RunSet *runset_unref(Engine *e, RunSet *s) {
         return NULL;
 }
 
-int run_page_verify(const Engine *e, const struct run_page *p, uint64_t run, uint32_t page) {
-        int r = run_page_check(p, run, page, NULL, 0);
+int run_page_verify(const Engine *e, const struct run_page *p, uint32_t magic, uint64_t run, uint32_t page) {
+        int r = magic == MAP_PAGE_MAGIC ? map_page_check(p, run, page, NULL, 0) : run_page_check(p, run, page, NULL, 0);
         for (uint32_t i = 0; r == 0 && i < p->entries; i++) {
                 uint64_t where = p->entry[i].where, segment = ENTRY_WHERE_BLOCK(where) / e->segment_blocks;
                 if (ENTRY_WHERE_FLAGS(where) & ENTRY_NO_PAYLOAD)

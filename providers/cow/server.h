@@ -37,7 +37,14 @@ struct Call {
         uint64_t token;
         Member *members;
         uint64_t before; /* a figure from the beginning */
+        int fd;          /* that came with the request, -EBADF: none */
+        FreeExtent *extents;
 };
+
+typedef struct Tracker {        /* who asked that writes to a volume are tracked */
+        Connection *connection; /* NULL: unused */
+        unsigned volume;
+} Tracker;
 
 struct Server {
         const ServerStart *start;
@@ -52,6 +59,7 @@ struct Server {
         LIST_HEAD(, Connection) closed; /* freed when no event can name them any more */
         LIST_HEAD(, Call) calls;
         unsigned n_connections;
+        Tracker trackers[STORE_VOLUMES_MAX];
         uint64_t next_cookie;
         bool ended;
         uint64_t stamp_due_usec[DISK_MAX]; /* when the stamp of this origin is to be taken again, 0: it need not */
@@ -94,6 +102,12 @@ void control_volume_remove(Call *c);
 void control_expose(Call *c);
 void control_hide(Call *c);
 void control_stop(Call *c);
+
+/* control-free.c */
+void control_track(Call *c);
+void control_free_map(Call *c);
+bool connection_tracks(const Connection *k, const Volume *v);
+void connection_untrack(Connection *k);
 
 /* control-copy.c */
 void control_hold(Call *c);

@@ -3,7 +3,8 @@
  * Snapshots: a list, and one record of the log for whatever changes it. Making one costs a record and nothing that
  * grows with size or number: the volume's tag goes up, and all bits of older epochs count as empty from then on.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
+#include "providers/cow/walk.h"
 
 bool volume_preserves(const Volume *v) {
         return v->n_epochs > 0 || v->cutting > 0;
@@ -58,6 +59,7 @@ int copy_new(const struct set_member *m, const char *label, size_t label_bytes, 
 void copy_free(Copy *c) {
         if (!c)
                 return;
+        c->map = freemap_unref(c->map);
         free(c->label);
         free(c);
 }
@@ -70,6 +72,8 @@ void copy_link(Engine *e, Copy *c, Volume *v) {
         v->epochs[i] = c->epoch;
         v->n_epochs++;
         c->volume = v;
+        if (c->map)
+                c->map->linked = true;
         v->tag = MAX_OF(v->tag, c->epoch);
         TAILQ_INSERT_TAIL(&e->copies, c, link);
         LIST_INSERT_HEAD(&e->copy_hash[id_bucket(c->id)], c, hash);
@@ -87,6 +91,7 @@ void copy_remove(Engine *e, Copy *c) {
         LIST_REMOVE(c, hash);
         e->n_copies--;
         e->collect_wanted = true;
+        freemap_forget(c->map);
         c->gone = true;
         if (c->readers == 0)
                 copy_free(c);
@@ -114,6 +119,7 @@ static void copy_info(const Copy *c, SnapshotInfo *ret) {
                 .created_usec = c->created_usec,
                 .flags = c->flags,
                 .epoch = c->epoch,
+                .skips_free = c->map,
         };
         memcpy(ret->id, c->id, 16);
         memcpy(ret->set, c->set, 16);
@@ -152,11 +158,15 @@ typedef struct Making {
         bool cut;         /* tags are up */
         Copy *copies[STORE_VOLUMES_MAX];
         Volume *volumes[STORE_VOLUMES_MAX];
+        bool skips_free[STORE_VOLUMES_MAX];
 } Making;
 
 static void making_free(Making *m) {
-        for (unsigned i = 0; i < m->n; i++)
+        for (unsigned i = 0; i < m->n; i++) {
+                if (m->copies[i])
+                        freemap_forget(m->copies[i]->map);
                 copy_free(m->copies[i]);
+        }
         free(m);
 }
 
@@ -188,9 +198,39 @@ static void making_cut(Making *m) {
                 Volume *v = m->volumes[i];
                 m->copies[i]->epoch = m->engine->epoch;
                 v->cutting++;
+                FreeMap *map = m->skips_free[i] ? freemap_for_cut(v) : NULL;
                 v->tag = m->engine->epoch;
                 v->tag_is_ours = true;
+                m->copies[i]->map = map;
+                freemap_cut(v, map);
         }
+}
+
+/* How many bytes it took; 0: there are not so many. */
+static uint32_t making_member(const Making *m, unsigned i, uint8_t *at, uint32_t max) {
+        const Copy *c = m->copies[i];
+        const FreeMap *map = m->skips_free[i] ? freemap_for_cut(m->volumes[i]) : NULL;
+        size_t label = strlen(c->label), strikes = map ? map->n_strikes * sizeof(struct strike) : 0;
+        size_t bytes = sizeof(struct set_member) + pad8(label) + strikes;
+        struct set_member *member = (struct set_member *) at;
+        if (bytes > max)
+                return 0;
+        *member = (struct set_member) {
+                .volume = m->volumes[i]->number,
+                .epoch = m->engine->epoch + 1,
+                .created_usec = c->created_usec,
+                .flags = c->flags,
+                .label_bytes = (uint16_t) label,
+                .strikes = map ? (uint16_t) map->n_strikes : 0,
+                .map = map ? map->run->number : 0,
+        };
+        memcpy(member->snapshot, c->id, 16);
+        memcpy(member->set, c->set, 16);
+        memset(member + 1, 0, pad8(label));
+        memcpy(member + 1, c->label, label);
+        if (strikes > 0)
+                memcpy((uint8_t *) (member + 1) + pad8(label), map->strikes, strikes);
+        return (uint32_t) bytes;
 }
 
 static int making_fill(Control *control, uint8_t *body, uint32_t max_bytes, uint32_t *ret_count, uint32_t *ret_bytes) {
@@ -198,23 +238,14 @@ static int making_fill(Control *control, uint8_t *body, uint32_t max_bytes, uint
         uint32_t at = 0;
         int r = making_check(m);
         for (unsigned i = 0; r == 0 && i < m->n; i++) {
-                const Copy *c = m->copies[i];
-                size_t label = strlen(c->label), bytes = sizeof(struct set_member) + (label + 7) / 8 * 8;
-                if (bytes > max_bytes - at)
+                uint32_t bytes = making_member(m, i, body + at, max_bytes - at);
+                if (bytes == 0 && m->skips_free[i]) { /* too many strikes: it does without the map */
+                        m->skips_free[i] = false;
+                        bytes = making_member(m, i, body + at, max_bytes - at);
+                }
+                if (bytes == 0)
                         return -E2BIG;
-                struct set_member *member = (struct set_member *) (body + at);
-                *member = (struct set_member) {
-                        .volume = m->volumes[i]->number,
-                        .epoch = m->engine->epoch + 1,
-                        .created_usec = c->created_usec,
-                        .flags = c->flags,
-                        .label_bytes = (uint32_t) label,
-                };
-                memcpy(member->snapshot, c->id, 16);
-                memcpy(member->set, c->set, 16);
-                memcpy(member + 1, c->label, label);
-                memset((uint8_t *) (member + 1) + label, 0, bytes - sizeof(*member) - label);
-                at += (uint32_t) bytes;
+                at += bytes;
         }
         if (r < 0)
                 return r;
@@ -269,6 +300,7 @@ static int making_new(Engine *e, uint64_t token, const uint8_t set[16], uint64_t
                         making_free(m);
                         return -ENOMEM;
                 }
+                m->skips_free[m->n] = members[i].skips_free;
                 m->volumes[m->n++] = members[i].volume;
         }
         *ret = m;

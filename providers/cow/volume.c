@@ -3,7 +3,7 @@
  * Volumes: what the store knows of them, coming and going. All of this is rare, so nothing of it has a record in the
  * log: it is in the next manifest, and done when that is durable.
  */
-#include "providers/cow/core.h"
+#include "providers/cow/freemap.h"
 
 Volume *volume_by_volblock(Engine *e, uint64_t volblock) {
         unsigned number = VOLBLOCK_VOLUME(volblock);
@@ -86,6 +86,7 @@ int volume_new(Engine *e, const char *name, size_t name_bytes, const char *origi
 }
 
 void volume_free(Volume *v) {
+        freemap_volume_done(v);
         bits_free(v);
         free(v->epochs);
         free(v);
@@ -228,6 +229,7 @@ void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r) {
                 reply_done(r, -EBUSY, "%s is %s", v->name, v->hold ? "held for a snapshot" : "not attached");
                 return;
         }
+        engine_untrack(e, v);
         v->detaching = true;
         v->detach_flushing = false;
         v->detach_reply = r;

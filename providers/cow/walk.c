@@ -36,6 +36,9 @@ void manifest_view(const void *manifest, ManifestView *ret) {
         const struct manifest_run *run = ret->runs = (const void *) snapshot;
         for (uint32_t i = 0; i < h->runs; i++)
                 run = run_after(run);
+        ret->maps = run;
+        for (uint32_t i = 0; i < h->maps; i++)
+                run = run_after(run);
         ret->reserved = (const void *) run;
         ret->table = (const void *) ((const uint8_t *) run + pad8(h->reserved * sizeof(uint32_t)));
 }
@@ -94,7 +97,7 @@ static int by_place(const void *a, const void *b) {
 static size_t pieces_count(const ManifestView *v) {
         size_t n = 1;
         const struct manifest_run *m = v->runs;
-        for (uint32_t i = 0; i < v->head->runs; i++, m = run_after(m))
+        for (uint32_t i = 0; i < v->head->runs + v->head->maps; i++, m = run_after(m)) /* the maps follow the runs */
                 n += m->extents;
         return n;
 }
@@ -105,7 +108,7 @@ static void pieces_fill(const Cross *c, Piece *pieces) {
         *pieces++ = (Piece) { .segment = (uint32_t) (s->manifest_block / s->segment_blocks),
                               .block = (uint32_t) (s->manifest_block % s->segment_blocks),
                               .pages = pages_of(s->manifest_bytes) };
-        for (uint32_t i = 0; i < c->view->head->runs; i++, m = run_after(m))
+        for (uint32_t i = 0; i < c->view->head->runs + c->view->head->maps; i++, m = run_after(m))
                 for (uint32_t k = 0; k < m->extents; k++)
                         *pieces++ = (Piece) { .segment = run_extents(m)[k].segment,
                                               .block = run_extents(m)[k].block,
@@ -146,15 +149,42 @@ static int pages_cross(const Cross *c) {
         return pieces_check(c, pieces, n);
 }
 
+static int by_number(const void *a, const void *b) {
+        const uint64_t *x = a, *y = b;
+        return *x < *y ? -1 : *x > *y;
+}
+
 static int runs_cross(const Cross *c) {
-        uint64_t numbers[STORE_RUNS_MAX];
+        uint32_t n = c->view->head->runs + c->view->head->maps;
+        _cleanup_free_ uint64_t *numbers = calloc(MAX_OF(n, 1u), sizeof(uint64_t));
         const struct manifest_run *m = c->view->runs;
-        for (uint32_t i = 0; i < c->view->head->runs; i++, m = run_after(m)) {
-                for (uint32_t k = 0; k < i; k++)
-                        if (numbers[k] == m->number)
-                                return bad(c, "run %lu stands twice", m->number);
+        if (!numbers)
+                return -ENOMEM;
+        for (uint32_t i = 0; i < n; i++, m = run_after(m))
                 numbers[i] = m->number;
+        qsort(numbers, n, sizeof(*numbers), by_number);
+        for (uint32_t i = 1; i < n; i++)
+                if (numbers[i] == numbers[i - 1])
+                        return bad(c, "run %lu stands twice", numbers[i]);
+        return 0;
+}
+
+/* Those of the snapshots come first, in their order, and every snapshot that names one has it. */
+static int maps_cross(const Cross *c) {
+        const ManifestView *v = c->view;
+        const struct manifest_run *map = v->maps;
+        const struct manifest_snapshot *s = v->snapshots;
+        uint32_t taken = 0;
+        for (uint32_t i = 0; i < v->head->snapshots; i++, s = member_after(s)) {
+                if (!s->map)
+                        continue;
+                if (taken++ == v->head->maps || map->number != s->map || VOLBLOCK_VOLUME(map->first) != s->volume)
+                        return bad(c, "snapshot %u of volume %u: its free map %lu is not there", i, s->volume, s->map);
+                map = run_after(map);
         }
+        for (; taken < v->head->maps; taken++, map = run_after(map))
+                if (!manifest_volume_by_number(v, VOLBLOCK_VOLUME(map->first)))
+                        return bad(c, "free map %lu is of no volume", map->number);
         return 0;
 }
 
@@ -162,6 +192,7 @@ int manifest_cross_check(const ManifestView *v, const struct superblock *super, 
         Cross c = { v, super, why, why_size };
         int r = snapshots_cross(&c);
         r = r < 0 ? r : runs_cross(&c);
+        r = r < 0 ? r : maps_cross(&c);
         r = r < 0 ? r : pages_cross(&c);
         if (r == -ENOMEM)
                 (void) bad(&c, "out of memory");

@@ -11,7 +11,7 @@ typedef struct ManifestView {
         const struct manifest_head *head;
         const struct manifest_volume *volumes; /* the first; the next is volume_after() */
         const struct manifest_snapshot *snapshots;
-        const struct manifest_run *runs;
+        const struct manifest_run *runs, *maps;
         const uint32_t *reserved;
         const struct manifest_segment *table;
 } ManifestView;
@@ -29,8 +29,12 @@ static inline const char *volume_name(const struct manifest_volume *m) { /* name
 }
 
 /* In manifest and log. */
-static inline const struct set_member *member_after(const struct set_member *m) {
+static inline const struct strike *member_strikes(const struct set_member *m) {
         return (const void *) ((const uint8_t *) (m + 1) + pad8(m->label_bytes));
+}
+
+static inline const struct set_member *member_after(const struct set_member *m) {
+        return (const void *) (member_strikes(m) + m->strikes);
 }
 
 static inline const struct run_extent *run_extents(const struct manifest_run *m) {
