@@ -80,6 +80,12 @@ pids_of() {
         esac
 }
 
+# find_pids VICTIM WHAT: pids; the second guard comes a moment after the first
+find_pids() {
+        wait_until 5 eval "[ -n \"\$(pids_of $1)\" ]" || die "$2: there is no such process"
+        mapfile -t pids < <(pids_of "$1")
+}
+
 # ---- what must be true -------------------------------------------------------------------------------------------
 
 msec() { echo $((${EPOCHREALTIME/./} / 1000)); }
@@ -196,8 +202,7 @@ kill_at() {
         shift
         begin create "$@" "$volume"
         check_held "$what"
-        mapfile -t pids < <(pids_of "${victim/bound/vssctl}")
-        [ ${#pids[@]} -gt 0 ] || die "$what: there is no such process"
+        find_pids "${victim/bound/vssctl}" "$what"
         died=$(msec)
         kill -KILL "${pids[@]}"
         if concerns "$victim"; then
@@ -352,8 +357,7 @@ stop_at() {
         local victim=$1 limit=$2 what="$step, $1 stopped" pids
         shift 2
         begin create "$@" "$volume"
-        mapfile -t pids < <(pids_of $victim)
-        [ ${#pids[@]} -gt 0 ] || die "$what: there is no such process"
+        find_pids $victim "$what"
         kill -STOP "${pids[@]}"
         stopped+=("${pids[@]}")
         [ "$step" != commit ] || hold_ends "$what" $victim

@@ -18,6 +18,8 @@ def show_log(name, test):
     for stream in ("stdout", "stderr"):
         text = (test.get(stream) or "").rstrip()
         if text:
+            cut = text[:-LOG_BYTES].splitlines()
+            print("\n".join(line for line in cut if line.startswith("FAILED")))
             print(text[-LOG_BYTES:])
     print(f"---- end of {name}")
 
