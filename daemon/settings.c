@@ -57,7 +57,7 @@ static const Key keys[] = {
           0 },
         { "Limits", "writers_max", VALUE_COUNT, offsetof(Settings, writers_max), 1, LIMIT_WRITERS, LIMIT_WRITERS },
         { "Limits", "sets_max", VALUE_COUNT, offsetof(Settings, sets_max), 1, LIMIT_SETS, LIMIT_SETS },
-        { "Copies", "skip_free", VALUE_SWITCH, offsetof(Settings, skip_free), 0, 1, 0 },
+        { "Copies", "skip_free", VALUE_SWITCH, offsetof(Settings, skip_free), 0, 1, 1 },
 };
 
 static const struct {

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Copies that leave out what the file system had free ([Copies] skip_free=yes), with the service and the engine as they
+# Copies that leave out what the file system had free ([Copies] skip_free, the default), with the service and the engine as they
 # are: what new files cost under a copy, counted at the devices; that older copies keep what was deleted since; and that
 # nothing is left out where the answer of the file system cannot be relied on.
 export VSS_TEST_SECONDS=200
@@ -14,7 +14,6 @@ VSS_IMAGE_DIR=$area new_fs back ext4 2G noatime
 dd if=/dev/zero of="$back/full" bs=1M count=1600 status=none # so that no block of the image is new
 rm "$back/full"
 start_bus
-printf '[Copies]\nskip_free=yes\n' >"$CONFIGURATION_DIRECTORY/vssd.conf"
 start_vssd
 
 field() { vssctl --json volume list | jq -er --arg n "$1" ".volumes[] | select(.name == \$n) | $2"; }
@@ -153,14 +152,14 @@ case_everything_is_preserved_where_the_answer_cannot_be_relied_on() {
         [ -n "$sum" ]
 }
 
-case_as_it_is_by_default() {
-        rm "$CONFIGURATION_DIRECTORY/vssd.conf"
+case_as_it_is_where_the_administrator_says_so() {
+        printf '[Copies]\nskip_free=no\n' >"$CONFIGURATION_DIRECTORY/vssd.conf"
         kill -HUP "$VSSD_PID"
         sleep 0.3
         volume whole 64 ext4 -F
         create "$MNT"
-        expect_equal false "$(skipped whole)" "skipped, by default"
+        expect_equal false "$(skipped whole)" "skipped, with skip_free=no"
 }
 
 cases new_files_cost_nothing_on_ext4 new_files_cost_nothing_on_xfs what_was_deleted_stays_in_older_copies \
-        everything_is_preserved_where_the_answer_cannot_be_relied_on as_it_is_by_default
+        everything_is_preserved_where_the_answer_cannot_be_relied_on as_it_is_where_the_administrator_says_so

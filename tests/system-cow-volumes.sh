@@ -183,7 +183,7 @@ case_lists_show_what_there_is() {
         mounted "$link" ext4
         taken_by() { [ "$(vssctl --json volumes | jq -r --arg m "$MNT" '.volumes[] | select(.mountpoint == $m) | .provider')" = "$1" ]; }
         wait_until 5 taken_by cow || die "volumes says: $(vssctl --json volumes)"
-        overwrite() { dd if=/dev/urandom of="$shown" bs=1M seek=30 count=20 oflag=direct status=none; } # what is free counts too
+        overwrite() { dd if=/dev/urandom of="$MNT/data" bs=1M count=20 oflag=direct conv=notrunc status=none; }
         overwrite
         vssctl create "$MNT" >/dev/null
         expect_equal 1 "$(field shown .snapshots)" "its snapshots"
