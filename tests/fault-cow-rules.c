@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Rules of the engine about what is only half done: sets that are being taken apart, epochs whose snapshot never was,
+ * origins that could not be flushed. Each is brought about on purpose, step by step, since a random run hardly ever
+ * comes by.
+ */
+#include "protocol/base.h"
+#include "providers/cow/engine.h"
+#include "tests/sim-disk.h"
+#include "tests/support.h"
+#include <check.h>
+#include <stdio.h>
+
+enum {
+        VOLUMES = 2,
+        BLOCKS = 256, /* of each volume */
+        SEGMENTS = 64,
+        STEP_BLOCKS = 16, /* of one write, and of a segment */
+        SETS = 2,
+};
+
+typedef struct World {
+        SimDisk *disk;
+        Engine *engine;
+        Volume *volumes[VOLUMES];
+        unsigned dropped[SETS]; /* members of each set that the engine said it drops */
+} World;
+
+typedef struct Waiting {
+        Reply reply;
+        bool came;
+        int result;
+} Waiting;
+
+static uint8_t transfer[STEP_BLOCKS * BLOCK_SIZE] __attribute__((aligned(BLOCK_SIZE)));
+
+/* --- calls -------------------------------------------------------------------------------------------------------- */
+
+static void reply_came(Reply *r, int result) {
+        Waiting *w = r->owner;
+        w->came = true;
+        w->result = result;
+}
+
+static Reply *expect(Waiting *w) {
+        *w = (Waiting) { .reply = { .done = reply_came, .owner = w } };
+        return &w->reply;
+}
+
+static int result_of(World *w, Waiting *x) {
+        while (!x->came)
+                ck_assert_msg(sim_disk_step(w->disk) || x->came, "it hangs");
+        return x->result;
+}
+
+/* The result of an asynchronous call; `reply` is what it answers to. */
+#define CALL(w, ...) \
+        ({ \
+                Waiting waiting; \
+                Reply *reply = expect(&waiting); \
+                __VA_ARGS__; \
+                result_of(w, &waiting); \
+        })
+#define MUST(w, ...) \
+        do { \
+                int result = CALL(w, __VA_ARGS__); \
+                ck_assert_int_eq(result, 0); \
+        } while (false)
+
+/* --- the world ---------------------------------------------------------------------------------------------------- */
+
+/* Ids say what they are of: the set first, then the volume; both from 1. */
+static void id_make(uint8_t id[16], unsigned set, unsigned volume) {
+        memset(id, 0, 16);
+        id[0] = (uint8_t) set;
+        id[15] = (uint8_t) volume;
+}
+
+static void event_came(void *userdata, EngineEvent event, const uint8_t id[16], const char *text) {
+        World *w = userdata;
+        ck_assert_msg(event != ENGINE_STORE_LOST, "the store is lost: %s", text);
+        if (event == ENGINE_SNAPSHOT_DROPPED)
+                w->dropped[id[0] - 1]++;
+}
+
+static Engine *engine_on(SimDisk *d, World *w) {
+        Engine *e;
+        EngineOptions o = {
+                .disk = sim_disk_interface(d),
+                .store_bytes = sim_disk_bytes(d, DISK_STORE),
+                .limits = { .requests = 8, .memtable = 64, .tail_segments = 2, .reserved = 4, .cache_pages = 16 },
+                .event = w ? event_came : NULL,
+                .userdata = w,
+        };
+        ck_assert_int_eq(engine_new(&o, &e), 0);
+        return e;
+}
+
+/* Volumes are attached here, or not at all. */
+static void world_open(World *w, bool attach) {
+        w->engine = engine_on(w->disk, w);
+        MUST(w, engine_open(w->engine, reply));
+        for (unsigned i = 0; i < VOLUMES; i++) {
+                w->volumes[i] = engine_volume_by_number(w->engine, i);
+                ck_assert_ptr_nonnull(w->volumes[i]);
+                if (attach)
+                        MUST(w, engine_attach(w->engine, w->volumes[i], DISK_FIRST_ORIGIN + i, reply));
+        }
+}
+
+/* The process dies, and its disks keep what they were given. */
+static void world_kill(World *w) {
+        SimDisk *after = sim_disk_killed(w->disk, 1);
+        sim_disk_forget(w->disk);
+        engine_free(w->engine);
+        sim_disk_free(w->disk);
+        w->disk = after;
+}
+
+static void world_begin(World *w) {
+        const uint64_t bytes = (uint64_t) SEGMENTS * STEP_BLOCKS * BLOCK_SIZE;
+        uint8_t uuid[16] = { 7 };
+        *w = (World) { .disk = sim_disk_new(1) };
+        sim_disk_add(w->disk, DISK_STORE, bytes);
+        memset(transfer, 0xaa, sizeof(transfer));
+        for (unsigned i = 0; i < VOLUMES; i++) {
+                sim_disk_add(w->disk, DISK_FIRST_ORIGIN + i, BLOCKS * BLOCK_SIZE);
+                for (uint64_t b = 0; b < BLOCKS; b += STEP_BLOCKS)
+                        sim_disk_poke(w->disk, DISK_FIRST_ORIGIN + i, b * BLOCK_SIZE, transfer, sizeof(transfer));
+        }
+        w->engine = engine_on(w->disk, w);
+        MUST(w, engine_format(w->engine, uuid, SEGMENTS, STEP_BLOCKS, reply));
+        engine_free(w->engine);
+        w->engine = engine_on(w->disk, w);
+        MUST(w, engine_open(w->engine, reply));
+        for (unsigned i = 0; i < VOLUMES; i++) {
+                char name[] = { 'v', (char) ('0' + i), '\0' };
+                uuid[0] = (uint8_t) (8 + i);
+                MUST(w, engine_volume_create(w->engine, uuid, name, "/origin", BLOCKS * BLOCK_SIZE, reply));
+        }
+        world_kill(w);
+        world_open(w, true);
+}
+
+static void world_end(World *w) {
+        while (sim_disk_step(w->disk))
+                ;
+        engine_free(w->engine);
+        sim_disk_free(w->disk);
+}
+
+/* --- sets --------------------------------------------------------------------------------------------------------- */
+
+/* Of all volumes. */
+static void set_make(World *w, unsigned set, uint32_t flags) {
+        Member members[VOLUMES];
+        uint64_t token;
+        uint8_t id[16];
+        for (unsigned i = 0; i < VOLUMES; i++) {
+                members[i] = (Member) { .volume = w->volumes[i], .flags = flags };
+                id_make(members[i].snapshot, set, i + 1);
+        }
+        id_make(id, set, 0);
+        MUST(w, engine_hold(w->engine, w->volumes, VOLUMES, &token, reply));
+        MUST(w, engine_snapshot(w->engine, token, id, 1, members, VOLUMES, reply));
+        ck_assert(engine_release(w->engine, token));
+}
+
+/* How many of its members are there, and how many of these are pending. */
+static unsigned set_members(Engine *e, unsigned set, unsigned *ret_pending) {
+        SnapshotInfo s;
+        unsigned n = 0, pending = 0;
+        for (unsigned position = 0; engine_snapshot_next(e, &position, &s);)
+                if (s.set[0] == set) {
+                        n++;
+                        pending += (s.flags & SNAPSHOT_PENDING) != 0;
+                }
+        if (ret_pending)
+                *ret_pending = pending;
+        return n;
+}
+
+static void one_is_left_and_pending(World *w) {
+        unsigned pending, n = set_members(w->engine, 1, &pending);
+        ck_assert_uint_eq(n, 1);
+        ck_assert_uint_eq(pending, 1);
+}
+
+/* No partial commit: while one member is on its way out, the set is none any more. */
+START_TEST(a_set_with_a_dying_member_is_not_committed) {
+        World w;
+        Waiting gone;
+        uint8_t set[16], id[16];
+        world_begin(&w);
+        set_make(&w, 1, SNAPSHOT_PENDING);
+        id_make(set, 1, 0);
+        id_make(id, 1, 1 + (unsigned) _i);
+        engine_delete(w.engine, id, expect(&gone));
+        ck_assert_msg(!gone.came, "its deletion is durable before anything was written");
+        int r = CALL(&w, engine_commit_set(w.engine, set, reply));
+        ck_assert_int_eq(r, -ESTALE);
+        ck_assert_int_eq(result_of(&w, &gone), 0);
+        one_is_left_and_pending(&w);
+        world_kill(&w);
+        world_open(&w, true);
+        one_is_left_and_pending(&w);
+        world_end(&w);
+}
+END_TEST
+
+/* --- all together ------------------------------------------------------------------------------------------------- */
+
+int main(void) {
+        Suite *s = suite_create("cow-rules");
+        TCase *t = tcase_create("sets");
+        tcase_add_loop_test(t, a_set_with_a_dying_member_is_not_committed, 0, VOLUMES);
+        suite_add_tcase(s, t);
+        SRunner *r = srunner_create(s);
+        srunner_run_all(r, CK_NORMAL);
+        int failed = srunner_ntests_failed(r);
+        srunner_free(r);
+        return failed > 0;
+}
