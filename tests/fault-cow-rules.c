@@ -28,6 +28,7 @@ typedef struct World {
 
 typedef struct Waiting {
         Reply reply;
+        Request request;
         bool came;
         int result;
 } Waiting;
@@ -38,6 +39,12 @@ static uint8_t transfer[STEP_BLOCKS * BLOCK_SIZE] __attribute__((aligned(BLOCK_S
 
 static void reply_came(Reply *r, int result) {
         Waiting *w = r->owner;
+        w->came = true;
+        w->result = result;
+}
+
+static void request_came(Request *q, int result) {
+        Waiting *w = q->owner;
         w->came = true;
         w->result = result;
 }
@@ -66,6 +73,17 @@ static int result_of(World *w, Waiting *x) {
                 int result = CALL(w, __VA_ARGS__); \
                 ck_assert_int_eq(result, 0); \
         } while (false)
+
+static void request_begin(World *w, Waiting *x, RequestOp op, unsigned volume, uint64_t block, uint32_t blocks) {
+        *x = (Waiting) { .request = { .op = op,
+                                      .volume = w->volumes[volume],
+                                      .offset = block * BLOCK_SIZE,
+                                      .length = blocks * BLOCK_SIZE,
+                                      .buffer = transfer,
+                                      .done = request_came,
+                                      .owner = x } };
+        engine_submit(w->engine, &x->request);
+}
 
 /* --- the world ---------------------------------------------------------------------------------------------------- */
 
@@ -180,6 +198,15 @@ static unsigned set_members(Engine *e, unsigned set, unsigned *ret_pending) {
         return n;
 }
 
+static void commit_is_refused(World *w, unsigned set, int error) {
+        Waiting x;
+        uint8_t id[16];
+        id_make(id, set, 0);
+        engine_commit_set(w->engine, id, expect(&x));
+        int r = result_of(w, &x);
+        ck_assert_int_eq(r, error);
+}
+
 static void one_is_left_and_pending(World *w) {
         unsigned pending, n = set_members(w->engine, 1, &pending);
         ck_assert_uint_eq(n, 1);
@@ -190,20 +217,72 @@ static void one_is_left_and_pending(World *w) {
 START_TEST(a_set_with_a_dying_member_is_not_committed) {
         World w;
         Waiting gone;
-        uint8_t set[16], id[16];
+        uint8_t id[16];
         world_begin(&w);
         set_make(&w, 1, SNAPSHOT_PENDING);
-        id_make(set, 1, 0);
         id_make(id, 1, 1 + (unsigned) _i);
         engine_delete(w.engine, id, expect(&gone));
         ck_assert_msg(!gone.came, "its deletion is durable before anything was written");
-        int r = CALL(&w, engine_commit_set(w.engine, set, reply));
-        ck_assert_int_eq(r, -ESTALE);
+        commit_is_refused(&w, 1, -ESTALE);
         ck_assert_int_eq(result_of(&w, &gone), 0);
         one_is_left_and_pending(&w);
         world_kill(&w);
         world_open(&w, true);
         one_is_left_and_pending(&w);
+        world_end(&w);
+}
+END_TEST
+
+/* --- a full store ------------------------------------------------------------------------------------------------- */
+
+/* None of the sets is there in part, now or after a power cut at this moment. */
+static void sets_are_whole(World *w, uint64_t seed) {
+        World after = { .disk = sim_disk_cut(w->disk, (SimCut) (seed % SIM_CUT_MAX), seed) };
+        world_open(&after, false);
+        for (unsigned set = 1; set <= SETS; set++) {
+                unsigned now = set_members(w->engine, set, NULL), then = set_members(after.engine, set, NULL);
+                unsigned dropped = w->dropped[set - 1];
+                ck_assert_msg(dropped == 0 || dropped == VOLUMES, "%u of %d of set %u are dropped", dropped, VOLUMES,
+                              set);
+                ck_assert_msg(now == 0 || now == VOLUMES, "%u of %d of set %u are there", now, VOLUMES, set);
+                ck_assert_msg(then == 0 || then == VOLUMES, "%u of %d of set %u are there after a cut", then, VOLUMES,
+                              set);
+        }
+        ck_assert_msg(w->dropped[1] == 0 || set_members(w->engine, 1, NULL) == 0, "the younger set went first");
+        world_end(&after);
+}
+
+/* Writes until the policy has dropped the older set, and goes on until it is gone; everything is looked at in between.
+ */
+static void write_until_dropped(World *w) {
+        Waiting x = { .came = true };
+        uint64_t steps = 0, block = 0;
+        while (set_members(w->engine, 1, NULL) > 0) {
+                if (x.came && w->dropped[0] == 0) {
+                        ck_assert_uint_lt(block, VOLUMES * BLOCKS);
+                        memset(transfer, (int) block + 1, sizeof(transfer));
+                        request_begin(w, &x, REQUEST_WRITE, block / BLOCKS, block % BLOCKS, STEP_BLOCKS);
+                        block += STEP_BLOCKS;
+                }
+                ck_assert(sim_disk_step(w->disk));
+                steps++;
+                if (w->dropped[0] > 0 && set_members(w->engine, 1, NULL) > 0)
+                        commit_is_refused(w, 1, -ESTALE);
+                if (w->dropped[0] > 0 || steps % 64 == 0)
+                        sets_are_whole(w, steps);
+        }
+        ck_assert_int_eq(result_of(w, &x), 0);
+}
+
+/* Half a set is of no use to anybody (hazards D5): when there is no room, the oldest goes as a whole. */
+START_TEST(the_oldest_set_is_dropped_as_a_whole) {
+        World w;
+        world_begin(&w);
+        set_make(&w, 1, SNAPSHOT_PENDING);
+        set_make(&w, 2, 0);
+        write_until_dropped(&w);
+        ck_assert_uint_eq(w.dropped[0], VOLUMES);
+        commit_is_refused(&w, 1, -ENOENT);
         world_end(&w);
 }
 END_TEST
@@ -214,6 +293,7 @@ int main(void) {
         Suite *s = suite_create("cow-rules");
         TCase *t = tcase_create("sets");
         tcase_add_loop_test(t, a_set_with_a_dying_member_is_not_committed, 0, VOLUMES);
+        tcase_add_test(t, the_oldest_set_is_dropped_as_a_whole);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
         srunner_run_all(r, CK_NORMAL);
