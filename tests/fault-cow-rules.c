@@ -7,6 +7,7 @@
 #include "protocol/base.h"
 #include "providers/cow/engine.h"
 #include "tests/sim-disk.h"
+#include "tests/store-maker.h"
 #include "tests/support.h"
 #include <check.h>
 #include <stdio.h>
@@ -287,6 +288,79 @@ START_TEST(the_oldest_set_is_dropped_as_a_whole) {
 }
 END_TEST
 
+/* --- epochs ------------------------------------------------------------------------------------------------------- */
+
+enum { REFUSED_EPOCH = 9, MADE_BYTES = 1024 * BLOCK_SIZE - 512 };
+
+/* A store whose last record preserved blocks under an epoch that no snapshot has; what it says of them is made up. */
+static void refused_store(SimDisk *d) {
+        Made m;
+        made_example(&m);
+        struct record_head *h = (struct record_head *) made_at(&m, m.record[4]);
+        struct descriptor *of = (struct descriptor *) (h + 1);
+        ck_assert_uint_eq(h->type, RECORD_PRESERVE);
+        for (uint32_t i = 0; i < h->count; i++)
+                of[i].epoch = REFUSED_EPOCH;
+        fix_record(h);
+        sim_disk_add(d, DISK_STORE, m.size);
+        sim_disk_poke(d, DISK_STORE, 0, m.bytes, m.size);
+        for (unsigned i = 0; i < VOLUMES; i++)
+                sim_disk_add(d, DISK_FIRST_ORIGIN + i, MADE_BYTES);
+        made_done(&m);
+}
+
+static uint32_t epoch_of(World *w, unsigned set) {
+        SnapshotInfo s;
+        uint8_t id[16];
+        id_make(id, set, 1);
+        ck_assert(engine_snapshot_info(w->engine, id, &s));
+        return s.epoch;
+}
+
+/* All that the record had preserved, as the snapshot of the volume has it: it is younger, so it has the volume's own.
+ */
+static void snapshot_has_what_the_volume_has(World *w, unsigned set) {
+        static const uint8_t zeros[8 * BLOCK_SIZE];
+        uint8_t id[16];
+        Waiting x = { .request = { .op = REQUEST_READ,
+                                   .volume = w->volumes[0],
+                                   .snapshot = id,
+                                   .offset = 700 * BLOCK_SIZE,
+                                   .length = sizeof(zeros),
+                                   .buffer = transfer,
+                                   .done = request_came,
+                                   .owner = &x } };
+        id_make(id, set, 1);
+        engine_submit(w->engine, &x.request);
+        int r = result_of(w, &x);
+        ck_assert_int_eq(r, 0);
+        ck_assert_msg(memcmp(transfer, zeros, sizeof(zeros)) == 0, "the snapshot has what is older than it");
+}
+
+/*
+ * From the moment its record is given to the disk, blocks are preserved under the epoch of a snapshot. Should it be
+ * refused after all, they stay, and they are older than any snapshot to come: it must not get their epoch.
+ */
+START_TEST(the_epoch_of_a_refused_snapshot_is_not_given_again) {
+        World w = { .disk = sim_disk_new(2) };
+        uint32_t newest = REFUSED_EPOCH;
+        refused_store(w.disk);
+        world_open(&w, true);
+        for (unsigned set = 1; set <= 2 + (unsigned) _i; set++) {
+                set_make(&w, set, 0);
+                snapshot_has_what_the_volume_has(&w, set);
+                uint32_t epoch = epoch_of(&w, set);
+                ck_assert_uint_gt(epoch, newest);
+                newest = epoch;
+                if (_i == 0)
+                        continue;
+                world_kill(&w);
+                world_open(&w, true);
+        }
+        world_end(&w);
+}
+END_TEST
+
 /* --- all together ------------------------------------------------------------------------------------------------- */
 
 int main(void) {
@@ -294,6 +368,9 @@ int main(void) {
         TCase *t = tcase_create("sets");
         tcase_add_loop_test(t, a_set_with_a_dying_member_is_not_committed, 0, VOLUMES);
         tcase_add_test(t, the_oldest_set_is_dropped_as_a_whole);
+        suite_add_tcase(s, t);
+        t = tcase_create("epochs");
+        tcase_add_loop_test(t, the_epoch_of_a_refused_snapshot_is_not_given_again, 0, 2);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
         srunner_run_all(r, CK_NORMAL);
