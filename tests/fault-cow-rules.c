@@ -86,6 +86,12 @@ static void request_begin(World *w, Waiting *x, RequestOp op, unsigned volume, u
         engine_submit(w->engine, &x->request);
 }
 
+static int request(World *w, RequestOp op, unsigned volume, uint64_t block, uint32_t blocks) {
+        Waiting x;
+        request_begin(w, &x, op, volume, block, blocks);
+        return result_of(w, &x);
+}
+
 /* --- the world ---------------------------------------------------------------------------------------------------- */
 
 /* Ids say what they are of: the set first, then the volume; both from 1. */
@@ -361,6 +367,50 @@ START_TEST(the_epoch_of_a_refused_snapshot_is_not_given_again) {
 }
 END_TEST
 
+/* --- flushes ------------------------------------------------------------------------------------------------------ */
+
+static void flush_fails_once(World *w, unsigned volume) {
+        SimFault fault = { .disk = (int) (DISK_FIRST_ORIGIN + volume), .ops = 1 << IO_FLUSH, .nth = 1, .error = EIO };
+        (void) sim_disk_fault(w->disk, &fault);
+}
+
+static void volume_is(World *w, unsigned volume, bool attached, bool store_says_so) {
+        VolumeInfo info;
+        engine_volume_info(w->volumes[volume], &info);
+        ck_assert_int_eq(info.attached, attached);
+        ck_assert_int_eq((info.flags & VOLUME_ATTACHED) != 0, store_says_so);
+        ck_assert_msg(!info.gated, "its gate is closed");
+}
+
+static int detach(World *w, unsigned volume) {
+        static const uint8_t stamp[88] = { 1 };
+        return CALL(w, engine_detach(w->engine, w->volumes[volume], stamp, reply));
+}
+
+/* It is detached all the same, but not in order: the store says so for as long as nobody has attached it again. */
+START_TEST(a_volume_that_cannot_be_flushed_is_detached_without_order) {
+        World w;
+        world_begin(&w);
+        set_make(&w, 1, 0);
+        ck_assert_int_eq(request(&w, REQUEST_WRITE, 0, 0, STEP_BLOCKS), 0);
+        flush_fails_once(&w, 0);
+        if (_i) /* the flush of somebody else was the one that failed */
+                ck_assert_int_eq(request(&w, REQUEST_FLUSH, 0, 0, 0), -EIO);
+        ck_assert_int_eq(detach(&w, 0), -EIO);
+        volume_is(&w, 0, false, true);
+        ck_assert_int_eq(detach(&w, 1), 0);
+        volume_is(&w, 1, false, false);
+        world_kill(&w);
+        world_open(&w, false);
+        volume_is(&w, 0, false, true);
+        volume_is(&w, 1, false, false);
+        MUST(&w, engine_attach(w.engine, w.volumes[0], DISK_FIRST_ORIGIN, reply));
+        ck_assert_int_eq(detach(&w, 0), 0);
+        volume_is(&w, 0, false, false);
+        world_end(&w);
+}
+END_TEST
+
 /* --- all together ------------------------------------------------------------------------------------------------- */
 
 int main(void) {
@@ -371,6 +421,9 @@ int main(void) {
         suite_add_tcase(s, t);
         t = tcase_create("epochs");
         tcase_add_loop_test(t, the_epoch_of_a_refused_snapshot_is_not_given_again, 0, 2);
+        suite_add_tcase(s, t);
+        t = tcase_create("flushes");
+        tcase_add_loop_test(t, a_volume_that_cannot_be_flushed_is_detached_without_order, 0, 2);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
         srunner_run_all(r, CK_NORMAL);
