@@ -411,6 +411,48 @@ START_TEST(a_volume_that_cannot_be_flushed_is_detached_without_order) {
 }
 END_TEST
 
+static int hold(World *w, unsigned first, unsigned n) {
+        uint64_t token;
+        int r = CALL(w, engine_hold(w->engine, w->volumes + first, n, &token, reply));
+        ck_assert(r < 0 || engine_release(w->engine, token));
+        return r;
+}
+
+/*
+ * What the kernel could not write it may have forgotten, and the next flush succeeds: it says nothing (hazards D8). So
+ * no flush and no snapshot of that volume, alone or with others, until the process has gone; all else goes on.
+ */
+START_TEST(a_flush_that_failed_once_fails_for_ever) {
+        World w;
+        world_begin(&w);
+        ck_assert_int_eq(request(&w, REQUEST_WRITE, 0, 0, STEP_BLOCKS), 0);
+        flush_fails_once(&w, 0);
+        if (_i)
+                ck_assert_int_eq(hold(&w, 0, 1), -EIO);
+        else
+                ck_assert_int_eq(request(&w, REQUEST_FLUSH, 0, 0, 0), -EIO);
+        sim_disk_faults_clear(w.disk);
+        for (unsigned i = 0; i < 3; i++) {
+                ck_assert_int_eq(request(&w, REQUEST_FLUSH, 0, 0, 0), -EIO);
+                ck_assert_int_eq(hold(&w, 0, 1), -EIO);
+                ck_assert_int_eq(hold(&w, 0, VOLUMES), -EIO);
+                ck_assert_int_eq(hold(&w, 1, 1), 0);
+                ck_assert_int_eq(request(&w, REQUEST_WRITE, i % VOLUMES, 0, STEP_BLOCKS), 0);
+                volume_is(&w, 0, true, true);
+                volume_is(&w, 1, true, true);
+                if (i == 1) { /* letting it go and taking it again changes nothing */
+                        ck_assert_int_eq(detach(&w, 0), -EIO);
+                        MUST(&w, engine_attach(w.engine, w.volumes[0], DISK_FIRST_ORIGIN, reply));
+                }
+        }
+        world_kill(&w);
+        world_open(&w, true);
+        ck_assert_int_eq(request(&w, REQUEST_FLUSH, 0, 0, 0), 0);
+        set_make(&w, 1, 0);
+        world_end(&w);
+}
+END_TEST
+
 /* --- all together ------------------------------------------------------------------------------------------------- */
 
 int main(void) {
@@ -424,6 +466,7 @@ int main(void) {
         suite_add_tcase(s, t);
         t = tcase_create("flushes");
         tcase_add_loop_test(t, a_volume_that_cannot_be_flushed_is_detached_without_order, 0, 2);
+        tcase_add_loop_test(t, a_flush_that_failed_once_fails_for_ever, 0, 2);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
         srunner_run_all(r, CK_NORMAL);
