@@ -47,9 +47,105 @@ case_format_of_a_served_store() {
         expect_exit 0 "$VSS_COW" check "$COW_STORE" >&2
 }
 
+# ---- one job per device ------------------------------------------------------------------------------------------
+
+# at_once NAME COMMAND… [-- NAME COMMAND…]…: the holder is stopped until all of them have been asked of it, so none ends
+# before the next begins. Answers and refusals are in $out/NAME, what they ended with in ended[NAME].
+declare -A ended
+at_once() {
+        local name command=() pids=() names=()
+        kill -STOP "$COW_HOLDER"
+        cleanup_fn continue_holder "$COW_HOLDER"
+        while [ $# -gt 0 ]; do
+                name=$1 command=()
+                shift
+                while [ $# -gt 0 ] && [ "$1" != -- ]; do command+=("$1"); shift; done
+                [ $# -eq 0 ] || shift
+                "$VSS_BUILD/tests/cow-client" "$COW_DIR" "${command[@]}" >"$out/$name" 2>&1 &
+                pids+=($!) names+=("$name")
+                wait_until 10 has_asked $! # they come in this order
+                cow status >/dev/null
+        done
+        kill -CONT "$COW_HOLDER"
+        for name in "${names[@]}"; do
+                ended[$name]=0
+                wait "${pids[0]}" || ended[$name]=$?
+                pids=("${pids[@]:1}")
+                note "$name: ${ended[$name]} $(tail -n 1 "$out/$name" | cut -c1-120)"
+        done
+}
+# has_asked CLIENT: it waits for its answer, or has it
+has_asked() { [ "$(ps -o comm=,stat= -p "$1" | tr -d ' ')" = cow-clientS ] || ! ps -o stat= -p "$1" | grep -qv Z; }
+continue_holder() { kill -CONT "$1" 2>/dev/null || :; }
+
+# devices NAME: how many loop devices there are of a file of this holder
+devices() { cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -cFx "/$1" || :; }
+
+# one_has_it NAME: a and b asked for this device; at least one has it, nobody has another, and it can be read
+one_has_it() {
+        local name got device
+        device=$(cat "$out/a" "$out/b" | grep -v ^refused | jq -r '.device // empty' | sort -u)
+        expect_equal 1 "$(wc -w <<<"$device")" "the number of devices of $1 that were promised"
+        expect_equal 1 "$(devices "$1")" "the number of devices of $1"
+        for name in a b; do
+                got=${ended[$name]}
+                [ "$got" -eq 0 ] || [ "$got" -eq $EBUSY ] || die "$name ended with $got: $(cat "$out/$name")"
+        done
+        owned "$device" >/dev/null
+        dd if="$device" of=/dev/null bs=4k count=1 iflag=direct status=none
+        expect_equal "$(blockdev --getsize64 "$device")" $((16 << 20)) "the size of $device"
+}
+
+case_one_device_of_a_volume() {
+        local v name
+        small_format 16
+        cow_serve
+        v=v-$(cut -c1-8 /proc/sys/kernel/random/uuid) # others may have a v too
+        cow_volume "$v" $((16 << 20)) >/dev/null
+        cow volume-detach name="$v" >/dev/null
+        at_once a volume-attach name="$v" -- b volume-attach name="$v" -- c volume-detach name="$v" -- d volume-remove name="$v" force=true
+        one_has_it "$v"
+        for name in c d; do expect_equal $EBUSY "${ended[$name]}" "the answer to $name"; done
+        at_once a volume-detach name="$v" -- b volume-attach name="$v"
+        expect_equal "0 $EBUSY 0" "${ended[a]} ${ended[b]} $(devices "$v")" "status of both, and number of devices"
+        cow volume-attach name="$v" >/dev/null
+        expect_equal 1 "$(devices "$v")" "the number of devices of the volume"
+        cow_stop
+        expect_equal 0 "$(devices "$v")" "the number of devices of the volume"
+}
+
+case_one_device_of_a_snapshot() {
+        local id device
+        small_format 16
+        cow_serve
+        cow_volume v $((16 << 20)) >/dev/null
+        id=$(cow_set v)
+        at_once a expose id="$id" -- b expose id="$id"
+        one_has_it "$id"
+        cow hide id="$id" >/dev/null
+        expect_equal 0 "$(devices "$id")" "the number of devices of the snapshot that is hidden"
+        at_once a expose id="$id" -- hide hide id="$id" -- delete delete id="$id"
+        expect_equal "0 $EBUSY $EBUSY" "${ended[a]} ${ended[hide]} ${ended[delete]}" "status of expose, hide and delete"
+        expect_equal 1 "$(devices "$id")" "the number of devices of the snapshot"
+        at_once hide hide id="$id" -- a expose id="$id" -- b expose id="$id"
+        expect_equal "0 $EBUSY $EBUSY" "${ended[hide]} ${ended[a]} ${ended[b]}" "status of hide and expose"
+        expect_equal 0 "$(devices "$id")" "the number of devices of the snapshot"
+        note "a device that somebody has open stays whatever is asked for"
+        device=$(owned "$(cow expose id="$id" | json .device)")
+        exec 9<"$device"
+        at_once hide hide id="$id" -- a expose id="$id"
+        expect_equal "$EBUSY $EBUSY" "${ended[hide]} ${ended[a]}" "status of hide and expose"
+        dd if="$device" of=/dev/null bs=4k count=1 iflag=direct status=none
+        exec 9<&-
+        expect_equal "$device" "$(cow expose id="$id" | json .device)" "the device of the snapshot"
+        cow delete id="$id" >/dev/null
+        expect_equal 0 "$(devices "$id")" "the number of devices of the snapshot that is deleted"
+        cow_stop
+}
+
 # ---- all together ------------------------------------------------------------------------------------------------
 
-all=(format_of_a_served_store)
+all=(format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do
         # each has a disk and a directory of its own
