@@ -4,9 +4,10 @@
 # what is doubtful afterwards says so.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/cow.sh"
+requires nbdkit nbdfuse
 watchdog 60
 
-EBUSY=16
+EIO=5 EBUSY=16
 out=$VSS_TEST_DIR/out
 mkdir "$out"
 
@@ -143,9 +144,68 @@ case_one_device_of_a_snapshot() {
         cow_stop
 }
 
+# ---- an origin that cannot be flushed ----------------------------------------------------------------------------
+
+# forgetful_disk MIB: a file, $FORGETFUL, whose next flush fails once there is $FORGETFUL_FAILS
+forgetful_disk() {
+        local dir=$VSS_TEST_DIR/forgetful
+        mkdir "$dir" "$dir/mnt"
+        FORGETFUL=$dir/mnt/disk FORGETFUL_FAILS=$dir/fails
+        truncate -s "$1M" "$dir/content"
+        nbdkit --foreground --unix "$dir/nbd" eval get_size="echo $1M" \
+                pread="dd if=$dir/content iflag=skip_bytes,count_bytes skip=\$4 count=\$3 bs=64k status=none" \
+                pwrite="dd of=$dir/content oflag=seek_bytes seek=\$4 bs=64k conv=notrunc status=none" \
+                flush="if rm $dir/fails 2>/dev/null; then echo EIO it forgot >&2; exit 1; fi" 2>"$VSS_TEST_DIR/log/nbdkit.log" &
+        cleanup_fn stop_process $!
+        wait_until 10 test -S "$dir/nbd"
+        nbdfuse "$FORGETFUL" --unix "$dir/nbd" &
+        cleanup_fn stop_process $!
+        cleanup_fn umount "$dir/mnt"
+        wait_until 10 test -s "$FORGETFUL"
+}
+
+volume_state() { cow volumes | jq -c '[.volumes[] | [.name, .attached, .device != ""]]'; }
+unverified() { cow list set= from=0 | jq -c '[.snapshots[] | select(.unverified) | .volume] | unique'; }
+
+# It is let go, so that the disk can be exchanged, and neither the store nor whoever attaches it again takes that for an
+# end in order. The process that saw it believes no flush of that volume any more (hazards D8).
+case_detach_without_flush() {
+        local device pid
+        forgetful_disk 4
+        small_format 16
+        cow_serve
+        cow volume-create name=v origin="$FORGETFUL" >/dev/null
+        device=$(owned "$(cow volume-attach name=v | json .device)")
+        cow_volume w $((4 << 20)) >/dev/null
+        cow_set v w >/dev/null
+        dd if=/dev/urandom of="$device" bs=64k count=4 seek=16 oflag=direct status=none
+        touch "$FORGETFUL_FAILS"
+        refused $EIO volume-detach name=v
+        grep -q 'v is detached, but' "$out/refused" || die "it does not say that it is detached"
+        [ ! -e "$FORGETFUL_FAILS" ] || die "the origin was not flushed"
+        expect_equal '[["v",false,false],["w",true,true]]' "$(volume_state)" "the volumes"
+        cow volume-attach name=v >"$out/attach"
+        note "$(json .warning <"$out/attach")"
+        expect_equal '["v"]' "$(unverified)" "the volumes with unverified snapshots"
+        device=$(owned "$(json .device <"$out/attach")")
+        note "in this process no flush of it succeeds again"
+        if dd if=/dev/zero of="$device" bs=64k count=1 seek=16 conv=fsync status=none 2>/dev/null; then
+                die "a flush after one that failed"
+        fi
+        refused $EIO set v w
+        cow set w >/dev/null
+        note "the next one starts anew"
+        pid=$(status_of .server_pid)
+        kill -KILL "$pid"
+        wait_until 10 cow set v w >/dev/null
+        dd if=/dev/zero of="$device" bs=64k count=1 seek=16 conv=fsync status=none
+        cow volume-detach name=v >/dev/null
+        cow_stop
+}
+
 # ---- all together ------------------------------------------------------------------------------------------------
 
-all=(format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot)
+all=(format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot detach_without_flush)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do
         # each has a disk and a directory of its own
