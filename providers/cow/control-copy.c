@@ -256,10 +256,10 @@ void control_delete(Call *c) {
 static void exposed(Call *c, const HolderReply *p, int fd) {
         Node *n = &c->server->map.shared->nodes[c->node];
         (void) close_fd(fd);
-        if (p->result < 0)
-                node_free(n);
-        else
+        if (p->result == 0)
                 json_add_string(c->answer, "device", n->device);
+        else if (!n->device[0] && !server_node_is_asked_for(c->server, c->node)) /* nobody else has it, or soon will */
+                node_free(n);
         call_end(c, p->result, p->text);
 }
 

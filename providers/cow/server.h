@@ -71,6 +71,8 @@ struct Server {
 int server_claim(Server *s, unsigned disk, int path_fd, uint64_t deadline_usec);
 void server_let_go(Server *s, unsigned disk);
 Node *server_node_of(Server *s, const Volume *v);
+/* Somebody waits for what the holder says about it. */
+bool server_node_is_asked_for(const Server *s, unsigned node);
 void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned node, const char *path,
                        void (*next)(Call *c, const HolderReply *p, int fd));
 unsigned server_disk_of(const Server *s, unsigned volume); /* of an attached volume, by number; 0: none */
