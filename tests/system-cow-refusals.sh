@@ -4,7 +4,7 @@
 # must survive: strangers on its socket, a store without space, a store that fails, an origin that changed meanwhile.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/cow.sh"
-requires mkfs.ext4 mkfs.btrfs mkswap swapon nbdkit nbdfuse
+requires blkid blkdiscard mkfs.ext4 mkfs.btrfs mkswap swapon nbdkit nbdfuse
 watchdog 300
 
 EBUSY=16 EEXIST=17 EINVAL=22 ENOENT=2 ESTALE=116
@@ -54,7 +54,7 @@ begin() {
 case_format() {
         local before
         echo precious >"$COW_DISK/foreign"
-        ended 10 "$VSS_COW" format --store="$COW_DISK/foreign" --size=$((256 << 20))
+        ended 3 "$VSS_COW" format --store="$COW_DISK/foreign" --size=$((256 << 20))
         expect_equal precious "$(cat "$COW_DISK/foreign")" "the foreign file"
         ended 2 "$VSS_COW" format --store="$COW_DISK/x" --size=1000
         ended 2 "$VSS_COW" format --store="$COW_DISK/x" --size=12M
@@ -71,9 +71,62 @@ case_format() {
         expect_equal "$before" "$(sha256sum <"$COW_STORE")" "the store"
         cow_serve
         ended 8 "$VSS_COW" format --store="$COW_STORE" --size=$((256 << 20))
+        ended 8 "$VSS_COW" format --store="$COW_STORE" --size=$((256 << 20)) --force
         ended 8 "$VSS_COW" serve --store="$COW_STORE" --directory="$COW_DIR"
         ended 8 "$VSS_COW" serve --store="$COW_STORE" --directory="$VSS_TEST_DIR/other"
         cow status >/dev/null
+}
+
+# formats_not WHAT STORE: not without --force, and says that it holds WHAT; nothing was changed
+formats_not() {
+        local before
+        before=$(sha256sum <"$2")
+        ended 3 "$VSS_COW" format --store="$2" --size=$((128 << 20))
+        grep -q "$1.*--force" "$out" || die "it does not say that there is $1"
+        expect_equal "$before" "$(sha256sum <"$2")" "what was there"
+}
+
+# What holds anything is only formatted with --force, and nothing of it is left then.
+case_format_over() {
+        local uuid file=$COW_DISK/file
+        begin
+        uuid=$(status_of .uuid)
+        cow_volume v $((64 << 20)) >/dev/null
+        cow_set v >/dev/null
+        cow_stop
+        formats_not "a store ($uuid)" "$COW_STORE"
+        cow_serve
+        expect_equal "1 $uuid" "$(status_of .snapshots) $(status_of .uuid)" "the store"
+        cow_stop
+        cow_format $((128 << 20)) "$COW_STORE" --force
+        cow_serve
+        expect_equal "0 $((128 << 20))" "$(status_of .snapshots) $(status_of .total_bytes)" "the new store"
+        [ "$(status_of .uuid)" != "$uuid" ] || die "the new store has the id of the old one"
+        cow_stop
+        cp --sparse=always "$COW_STORE" "$file"
+        printf '\377' | dd of="$file" bs=1 seek=8 count=1 conv=notrunc status=none
+        printf '\377' | dd of="$file" bs=1 seek=4104 count=1 conv=notrunc status=none
+        formats_not "not empty" "$file"
+        truncate -s 0 "$file"
+        truncate -s 128M "$file"
+        mkfs.btrfs -q "$file" >/dev/null
+        formats_not btrfs "$file"
+        loop "$file"
+        formats_not btrfs "$LOOP"
+        ended 8 "$VSS_COW" format --store="$file" --size=$((128 << 20)) --force
+        mount "$LOOP" "$mnt"
+        cleanup_fn unmount "$mnt"
+        ended 8 "$VSS_COW" format --store="$LOOP" --size=$((128 << 20)) --force
+        umount "$mnt"
+        cow_format $((128 << 20)) "$LOOP" --force
+        expect_equal "" "$(blkid -p -o value -s TYPE "$LOOP" || :)" "what blkid finds"
+        "$VSS_COW" check "$LOOP" >&2 || die "the store is not clean"
+        blkdiscard -f -z "$LOOP"
+        note "what lies at the end of a device whose beginning is blank"
+        printf 'Promise Technology, Inc.' | dd of="$LOOP" bs=512 seek=$(((128 << 11) - 63)) conv=notrunc,fsync status=none
+        formats_not promise_fasttrack_raid_member "$LOOP"
+        blkdiscard -f -z "$LOOP"
+        cow_format $((128 << 20)) "$LOOP"
 }
 
 case_btrfs() {
@@ -427,7 +480,7 @@ fresh() { # every case has a disk and a directory of its own
                 real_$1
         }"
 }
-all=(format btrfs fuse origins swap_file in_use messages hang_up holds full_disk full_store store_fails changed_origin)
+all=(format format_over btrfs fuse origins swap_file in_use messages hang_up holds full_disk full_store store_fails changed_origin)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do fresh "$name"; done
 cases "${all[@]}"
