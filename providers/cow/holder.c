@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -393,6 +394,9 @@ static void hygiene(void) {
                 fprintf(stderr, "vss-cow: not protected against the OOM killer: %s\n", strerror(errno));
         if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
                 fprintf(stderr, "vss-cow: PR_SET_IO_FLUSHER: %s\n", strerror(errno));
+        /* the program may lie on what it serves: without a server nobody would answer the page-in of what starts one */
+        if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+                fprintf(stderr, "vss-cow: memory is not locked: %s\n", strerror(errno));
 }
 
 static void holder_name(Holder *h, const uint8_t uuid[16]) {
