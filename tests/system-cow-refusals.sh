@@ -196,6 +196,43 @@ case_origins() {
         cow_stop
 }
 
+# One origin, two names: what one volume writes the other does not preserve. Nor does a store become an origin.
+case_same_origin() {
+        local node=$COW_DISK/node other name
+        begin
+        truncate -s 64M "$COW_DISK/o.img" "$COW_DISK/below.img" "$COW_DISK/gone.img" "$COW_DISK/free.img"
+        ln "$COW_DISK/o.img" "$COW_DISK/hard.img"
+        ln -s o.img "$COW_DISK/soft.img"
+        mount --bind "$COW_DISK" "$mnt"
+        cleanup_fn unmount "$mnt"
+        loop "$COW_DISK/below.img"
+        mknod "$node" b $((0x$(stat -c %t "$LOOP"))) $((0x$(stat -c %T "$LOOP")))
+        cow volume-create name=file origin="$COW_DISK/o.img" >/dev/null
+        cow volume-create name=disk origin="$LOOP" >/dev/null
+        cow volume-create name=gone origin="$COW_DISK/gone.img" >/dev/null
+        rm "$COW_DISK/gone.img"
+        others() {
+                for other in "$COW_DISK/hard.img" "$COW_DISK/soft.img" "$mnt/o.img" "$mnt/hard.img"; do
+                        refused $EEXIST volume-create name=w origin="$other"
+                        grep -q "volume file" "$out" || die "it does not say whose origin it is"
+                done
+                refused $EEXIST volume-create name=w origin="$node"
+                grep -q "volume disk" "$out" || die "it does not say whose origin it is"
+        }
+        others
+        for name in file disk; do owned "$(cow volume-attach name=$name | json .device)" >/dev/null; done
+        others
+        for name in file disk; do cow volume-detach name=$name >/dev/null; done
+        ln "$COW_STORE" "$COW_DISK/store.link"
+        refused $EBUSY volume-create name=w origin="$COW_STORE"
+        refused $EBUSY volume-create name=w origin="$COW_DISK/store.link"
+        cow_format $((128 << 20)) "$COW_DISK/another"
+        refused $EBUSY volume-create name=w origin="$COW_DISK/another"
+        cow volume-create name=w origin="$COW_DISK/free.img" >/dev/null
+        expect_equal "disk file gone w" "$(cow volumes | jq -r '[.volumes[].name] | sort | join(" ")')" "the volumes"
+        cow_stop
+}
+
 case_swap_file() {
         begin
         dd if=/dev/zero of="$COW_DISK/swap.img" bs=1M count=16 status=none
@@ -480,7 +517,7 @@ fresh() { # every case has a disk and a directory of its own
                 real_$1
         }"
 }
-all=(format format_over btrfs fuse origins swap_file in_use messages hang_up holds full_disk full_store store_fails changed_origin)
+all=(format format_over btrfs fuse origins same_origin swap_file in_use messages hang_up holds full_disk full_store store_fails changed_origin)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do fresh "$name"; done
 cases "${all[@]}"

@@ -28,6 +28,7 @@ static void call_free(Call *c) {
         LIST_REMOVE(c, link);
         (void) json_object_put(c->request);
         (void) json_object_put(c->answer);
+        (void) close_fd(c->claimed);
         free(c->members);
         free(c);
 }
@@ -254,6 +255,7 @@ static void call_begin(Connection *k, json_object *request) {
         c->server = k->server;
         c->connection = k;
         c->request = request;
+        c->claimed = -EBADF;
         c->answer = json_object_new_object();
         LIST_INSERT_HEAD(&k->server->calls, c, link);
         k->call = c;

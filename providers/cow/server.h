@@ -8,6 +8,7 @@
 #include "providers/cow/fuse.h"
 #include "providers/cow/holder.h"
 #include "providers/cow/ring.h"
+#include <sys/stat.h>
 
 typedef struct Server Server;
 typedef struct Connection Connection;
@@ -37,6 +38,8 @@ struct Call {
         uint64_t token;
         Member *members;
         uint64_t before; /* a figure from the beginning */
+        int claimed;     /* an origin in its hand until it ends; -1: none */
+        struct stat origin;
 };
 
 struct Server {
