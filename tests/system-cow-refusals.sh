@@ -289,6 +289,64 @@ case_in_use() {
         cow_stop
 }
 
+# shown_as ID: the loop devices that show it
+shown_as() { grep -lx "/$1" /sys/block/loop*/loop/backing_file 2>/dev/null | cut -d/ -f4 | tr '\n' ' ' || :; }
+
+# in_use_by ID DEVICE COMMAND…: refused, and said by what
+in_use_by() {
+        local id=$1 device=$2
+        shift 2
+        refused $EBUSY "$@"
+        grep -q "$id.*$device " "$out" || die "it does not name $id and $device"
+}
+
+# What is shown and used by nobody is no reason to refuse; what is used is named.
+case_shown() {
+        local device id1 id2 copy round n=0
+        begin
+        device=$(cow_volume v $((64 << 20)))
+        mkfs.ext4 -q "$device"
+        id1=$(cow_set v)
+        id2=$(cow_set v)
+        expose "$id1" >/dev/null
+        copy=$(expose "$id2")
+        cow volume-detach name=v >/dev/null
+        expect_equal "" "$(shown_as "$id1")$(shown_as "$id2")" "devices of the snapshots"
+        cow volume-attach name=v >/dev/null
+        expose "$id1" >/dev/null
+        copy=$(expose "$id2")
+        mount -o ro "$copy" "$mnt"
+        cleanup_fn unmount "$mnt"
+        in_use_by "$id2" "$copy" volume-detach name=v
+        in_use_by "$id2" "$copy" stop
+        umount "$mnt"
+        exec 9<"$copy"
+        in_use_by "$id2" "$copy" volume-detach name=v
+        in_use_by "$id2" "$copy" stop
+        exec 9<&-
+        cow hide id="$id2" >/dev/null
+        note "shown by several at once"
+        for round in {1..8}; do cow expose id="$id2" >>"$VSS_TEST_DIR/answers" & done
+        wait
+        expect_equal "8 1" "$(wc -l <"$VSS_TEST_DIR/answers") $(jq -r .device "$VSS_TEST_DIR/answers" | sort -u | wc -l)" "answers and devices"
+        expect_equal "$(jq -r .device "$VSS_TEST_DIR/answers" | head -n 1)" "/dev/$(shown_as "$id2" | tr -d ' ')" "its device"
+        note "shown while its volume goes"
+        for round in {1..30}; do
+                cow volume-attach name=v >/dev/null
+                cow expose id="$id1" >/dev/null 2>&1 &
+                cow volume-detach name=v >/dev/null 2>&1 && n=$((n + 1))
+                wait $! || :
+                [ "$(cow volumes | json '.volumes[0].attached | tostring')" = true ] || [ -z "$(shown_as "$id1")" ] ||
+                        die "round $round: the snapshot of a volume that is not attached is shown as $(shown_as "$id1")"
+        done
+        note "$n of 30 were detached at once"
+        cow volume-attach name=v >/dev/null
+        expose "$id1" >/dev/null
+        expose "$id2" >/dev/null
+        cow_stop
+        expect_equal "" "$(shown_as "$id1")$(shown_as "$id2")" "devices of the snapshots"
+}
+
 # ---- strangers ---------------------------------------------------------------------------------------------------
 
 say() { printf %s "$1" | cow raw; }
@@ -517,7 +575,7 @@ fresh() { # every case has a disk and a directory of its own
                 real_$1
         }"
 }
-all=(format format_over btrfs fuse origins same_origin swap_file in_use messages hang_up holds full_disk full_store store_fails changed_origin)
+all=(format format_over btrfs fuse origins same_origin swap_file in_use shown messages hang_up holds full_disk full_store store_fails changed_origin)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do fresh "$name"; done
 cases "${all[@]}"

@@ -33,7 +33,25 @@ static void call_free(Call *c) {
         free(c);
 }
 
+/* Whoever waited looks whether it still has to, and then may wait anew. */
+static void calls_go_on(Server *s) {
+        Call *c;
+        LIST_FOREACH(c, &s->calls, link)
+                c->due = c->due || c->again;
+        for (;;) {
+                LIST_FOREACH(c, &s->calls, link)
+                        if (c->due)
+                                break;
+                if (!c)
+                        return;
+                void (*again)(Call *) = TAKE_PTR(c->again);
+                c->due = false;
+                again(c);
+        }
+}
+
 void call_end(Call *c, int result, const char *text) {
+        Server *s = c->server;
         Connection *k = c->connection;
         json_object *answer = c->answer;
         json_object_object_add(answer, "ok", json_object_new_boolean(result == 0));
@@ -47,6 +65,7 @@ void call_end(Call *c, int result, const char *text) {
                 answer_send(k, answer);
         }
         call_free(c);
+        calls_go_on(s);
 }
 
 static void step_came(Reply *r, int result) {

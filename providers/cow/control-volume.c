@@ -14,11 +14,14 @@ static const char *call_name(const Call *c) {
         return json_get_string(c->request, "name", "");
 }
 
-/* Another call that has to do with the volume (NULL: with any), which must not lose it on its way. */
-static bool others_have(const Call *c, const Volume *v) {
+static bool is_stop(const Call *c) {
+        return streq(json_get_string(c->request, "command", ""), "stop");
+}
+
+bool control_volume_is_taken(const Call *c, const Volume *v) {
         const Call *other;
         LIST_FOREACH(other, &c->server->calls, link)
-                if (other != c && (v ? other->volume == v : other->volume || other->disk))
+                if (other != c && (is_stop(other) || (v ? other->volume == v : other->volume || other->disk)))
                         return true;
         return false;
 }
@@ -30,7 +33,7 @@ static bool call_volume(Call *c) {
                 call_end(c, -ENOENT, "there is no such volume in this store");
                 return false;
         }
-        if (others_have(c, v)) {
+        if (control_volume_is_taken(c, v)) {
                 call_end(c, -EBUSY, "it is just being attached, detached or removed");
                 return false;
         }
@@ -358,25 +361,34 @@ static void detach_volume(Call *c);
 static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
         (void) close_fd(fd);
         if (p->result < 0) {
-                call_end(c, p->result,
-                         p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" : p->text);
+                char text[HOLDER_TEXT_MAX + NODE_NAME_MAX + 32];
+                (void) snprintf(text, sizeof(text), "its snapshot %s: %s", c->server->map.shared->nodes[c->node].name,
+                                p->text);
+                call_end(c, p->result, text);
                 return;
         }
         node_free(&c->server->map.shared->nodes[c->node]);
         detach_volume(c);
 }
 
-/* A copy that is shown reads from the volume's origin: one that nobody uses any more is taken down first. */
+/*
+ * A copy that is shown reads from the volume's origin: one that nobody uses any more is taken down first, and one that
+ * is just being shown or taken down is waited for. No other begins, since the volume is taken.
+ */
 static bool hide_copy(Call *c) {
         Server *s = c->server;
         VolumeInfo info;
         engine_volume_info(c->volume, &info);
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                if (n->kind != NODE_COPY || n->volume != info.number || !n->device[0])
+                bool asked = server_node_is_asked_for(s, i);
+                if (n->kind != NODE_COPY || n->volume != info.number || (!n->device[0] && !asked))
                         continue;
                 c->node = i;
-                server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);
+                if (asked)
+                        c->again = detach_volume;
+                else
+                        server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);
                 return true;
         }
         return false;
@@ -434,12 +446,12 @@ static void stop_next(Call *c, int result) {
 }
 
 void control_stop(Call *c) {
-        if (others_have(c, NULL))
+        if (control_volume_is_taken(c, NULL))
                 call_end(c, -EBUSY, "a volume is just being created, attached, detached or removed");
         else
                 stop_next(c, 0);
 }
 
 static void (*detach_next(Call *c))(Call *c, int result) {
-        return streq(json_get_string(c->request, "command", ""), "stop") ? stop_next : simply_ended;
+        return is_stop(c) ? stop_next : simply_ended;
 }

@@ -124,7 +124,7 @@ static void holder_readable(Server *s) {
                 _exit(1); /* it cannot be: it outlives us */
 }
 
-static bool node_is_asked_for(const Server *s, unsigned node) {
+bool server_node_is_asked_for(const Server *s, unsigned node) {
         const Call *c;
         LIST_FOREACH(c, &s->calls, link)
                 if (c->cookie && c->node == node)
@@ -140,7 +140,7 @@ void server_sweep_nodes(Server *s) {
                         continue;
                 if (n->device[0])
                         server_ask_holder(s, NULL, HOLDER_DROP_DEVICE, 0, i, NULL, NULL);
-                else if (!node_is_asked_for(s, i))
+                else if (!server_node_is_asked_for(s, i))
                         node_free(n);
         }
 }
