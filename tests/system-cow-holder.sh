@@ -26,6 +26,7 @@ else
         expect_equal "" "$(unlocked "$COW_HOLDER")" "what of the holder is not locked"
         expect_equal "" "$(unlocked "$(status_of .server_pid)")" "what of the server is not locked"
 fi
+expect_equal 1 "$(grep -c memfd:vss-cow "/proc/$(status_of .server_pid)/maps")" "how often the server maps what it shares"
 
 note "a second one is refused"
 second() {
