@@ -198,8 +198,9 @@ case_origins() {
 
 # One origin, two names: what one volume writes the other does not preserve. Nor does a store become an origin.
 case_same_origin() {
-        local node=$COW_DISK/node other name
+        local node=$COW_DISK/node other name pid
         begin
+        pid=$(status_of .server_pid)
         truncate -s 64M "$COW_DISK/o.img" "$COW_DISK/below.img" "$COW_DISK/gone.img" "$COW_DISK/free.img"
         ln "$COW_DISK/o.img" "$COW_DISK/hard.img"
         ln -s o.img "$COW_DISK/soft.img"
@@ -229,6 +230,7 @@ case_same_origin() {
         cow_format $((128 << 20)) "$COW_DISK/another"
         refused $EBUSY volume-create name=w origin="$COW_DISK/another"
         cow volume-create name=w origin="$COW_DISK/free.img" >/dev/null
+        expect_equal "$pid" "$(status_of .server_pid)" "the server's pid"
         expect_equal "disk file gone w" "$(cow volumes | jq -r '[.volumes[].name] | sort | join(" ")')" "the volumes"
         cow_stop
 }
@@ -302,8 +304,9 @@ in_use_by() {
 
 # What is shown and used by nobody is no reason to refuse; what is used is named.
 case_shown() {
-        local device id1 id2 copy round n=0
+        local device id1 id2 copy round pid n=0
         begin
+        pid=$(status_of .server_pid)
         device=$(cow_volume v $((64 << 20)))
         mkfs.ext4 -q "$device"
         id1=$(cow_set v)
@@ -340,6 +343,7 @@ case_shown() {
                         die "round $round: the snapshot of a volume that is not attached is shown as $(shown_as "$id1")"
         done
         note "$n of 30 were detached at once"
+        expect_equal "$pid" "$(status_of .server_pid)" "the server's pid"
         cow volume-attach name=v >/dev/null
         expose "$id1" >/dev/null
         expose "$id2" >/dev/null
