@@ -405,6 +405,7 @@ _Noreturn void server_main(const ServerStart *start) {
         LIST_INIT(&s.calls);
         for (unsigned i = 0; i < DISK_MAX; i++)
                 s.fds[i] = -EBADF;
+        shared_unmap(start->map); /* the holder's, inherited: locked with the rest it would be filled twice */
         hygiene();
         if (shared_map(start->shared, &s.map) < 0)
                 server_refuse(&s, 1, "no shared memory");
