@@ -235,6 +235,24 @@ case_same_origin() {
         cow_stop
 }
 
+# A store on the file system that its own volume would be: every write to it would have to be preserved in it.
+case_store_on_its_own_volume() {
+        local image=$COW_DISK/under.img dev kind
+        truncate -s 400M "$image"
+        mkfs.ext4 -q -F "$image"
+        dev=$(losetup --find --show "$image")
+        cleanup_fn losetup -d "$dev"
+        mount "$dev" "$mnt"
+        cleanup_fn unmount "$mnt"
+        cow_format $((160 << 20)) "$mnt/store"
+        cow_serve "$mnt/store"
+        for kind in "$image" "$dev"; do
+                refused $EBUSY volume-create name=own origin="$kind"
+        done
+        expect_equal "[]" "$(cow volumes | jq -c .volumes)" "volumes"
+        cow_stop
+}
+
 case_swap_file() {
         begin
         dd if=/dev/zero of="$COW_DISK/swap.img" bs=1M count=16 status=none
@@ -579,7 +597,7 @@ fresh() { # every case has a disk and a directory of its own
                 real_$1
         }"
 }
-all=(format format_over btrfs fuse origins same_origin swap_file in_use shown messages hang_up holds full_disk full_store store_fails changed_origin)
+all=(format format_over btrfs fuse origins same_origin store_on_its_own_volume swap_file in_use shown messages hang_up holds full_disk full_store store_fails changed_origin)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do fresh "$name"; done
 cases "${all[@]}"
