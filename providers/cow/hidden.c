@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "providers/cow/hidden.h"
+#include "protocol/base.h"
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+enum { NAME_SIZE = 32, OWNER_MAX = 64 };
+
+static int directory_open(const char *links, bool make) {
+        if (isempty(links))
+                return -ENOENT;
+        _cleanup_close_ int fd = open(links, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0)
+                return -errno;
+        if (make && mkdirat(fd, ".hidden", 0755) < 0 && errno != EEXIST)
+                return -errno;
+        int hidden = openat(fd, ".hidden", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        return hidden < 0 ? -errno : hidden;
+}
+
+/* udev looks at it again. */
+static void announce(const char *name) {
+        char path[64];
+        (void) snprintf(path, sizeof(path), "/sys/dev/block/%s/uevent", name);
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd >= 0)
+                (void) !write(fd, "change", strlen("change"));
+}
+
+static bool name_of(int origin, char ret[static NAME_SIZE]) {
+        struct stat st;
+        if (fstat(origin, &st) < 0 || !S_ISBLK(st.st_mode))
+                return false;
+        (void) snprintf(ret, NAME_SIZE, "%u:%u", major(st.st_rdev), minor(st.st_rdev));
+        return true;
+}
+
+void hidden_add(const char *links, int origin, const char *owner) {
+        char name[NAME_SIZE];
+        if (!name_of(origin, name))
+                return;
+        _cleanup_close_ int directory = directory_open(links, true);
+        _cleanup_close_ int fd = directory < 0 ? -EBADF :
+                                                 openat(directory, name,
+                                                        O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        if (fd >= 0 && write(fd, owner, strlen(owner)) > 0)
+                announce(name);
+}
+
+static bool is_of(int directory, const char *name, const char *owner) {
+        char text[OWNER_MAX];
+        _cleanup_close_ int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+        return n == (ssize_t) strlen(owner) && memcmp(text, owner, (size_t) n) == 0;
+}
+
+static void forget(int directory, const char *name, const char *owner) {
+        if (is_of(directory, name, owner) && unlinkat(directory, name, 0) == 0)
+                announce(name);
+}
+
+void hidden_remove(const char *links, int origin, const char *owner) {
+        char name[NAME_SIZE];
+        if (!name_of(origin, name))
+                return;
+        _cleanup_close_ int directory = directory_open(links, false);
+        if (directory >= 0)
+                forget(directory, name, owner);
+}
+
+void hidden_sweep(const char *links, const char *owner) {
+        int fd = directory_open(links, false);
+        DIR *d = fd < 0 ? NULL : fdopendir(fd);
+        const struct dirent *e;
+        while (d && (e = readdir(d)))
+                if (e->d_name[0] != '.')
+                        forget(fd, e->d_name, owner);
+        if (d)
+                (void) closedir(d);
+        else
+                (void) close_fd(fd);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * An origin that is a block device has the UUIDs and labels of what lies on the volume. While we have it, udev must not
+ * offer it under these (hazards A8): for each there is a file LINKS/.hidden/MAJOR:MINOR, which units/59-vss.rules looks
+ * for, and the device is announced once more so that its old links go. Nothing here can fail: without udev there is
+ * nobody to hide it from, and nobody can mount it while it is open O_EXCL.
+ */
+#include <sys/types.h>
+
+/* Of a descriptor of the origin; others than block devices are ignored. owner: label of the store. */
+void hidden_add(const char *links, int origin, const char *owner);
+void hidden_remove(const char *links, int origin, const char *owner);
+/* What a holder of this store that died has left. */
+void hidden_sweep(const char *links, const char *owner);
