@@ -46,7 +46,7 @@ static bool is_attached(const Volume *v) {
 
 /* A disk number nobody has, or 0. Taken while a call is on its way to attach it. */
 static unsigned disk_free(const Server *s) {
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++) {
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++) {
                 const Call *c;
                 bool taken = s->fds[disk] >= 0 || s->map.shared->origins[disk].attached;
                 LIST_FOREACH(c, &s->calls, link)
@@ -281,7 +281,7 @@ static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
                          p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" : p->text);
                 return;
         }
-        node_free(&c->server->map.shared->nodes[c->node]);
+        (void) server_node_gone(c->server, &c->server->map.shared->nodes[c->node]);
         detach_volume(c);
 }
 
@@ -292,7 +292,7 @@ static bool hide_copy(Call *c) {
         engine_volume_info(c->volume, &info);
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                if (n->kind != NODE_COPY || n->volume != info.number || !n->device[0])
+                if ((n->kind != NODE_COPY && n->kind != NODE_OVERLAY) || n->volume != info.number || !n->device[0])
                         continue;
                 c->node = i;
                 server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);

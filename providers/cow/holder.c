@@ -8,6 +8,8 @@
  */
 #include "providers/cow/device.h"
 #include "providers/cow/origin.h"
+#include "providers/cow/overlay.h"
+#include "providers/cow/scratch.h"
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <poll.h>
@@ -47,7 +49,7 @@ typedef struct Job { /* a child at work */
 typedef struct Holder {
         const ServeOptions *options;
         SharedMap map;
-        int shared, fuse, mount, store, control, host, server_socket, kmsg;
+        int shared, overlays, fuse, mount, store, control, host, server_socket, kmsg;
         char label[24]; /* "vss-cow:STORE:" */
         char store_id[40];
         pid_t server;
@@ -66,7 +68,7 @@ static void label_of(const Holder *h, const Node *n, char ret[static LABEL_MAX])
 
 static int origin_of(const Holder *h, const Node *n) {
         const Shared *s = h->map.shared;
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++)
                 if (s->origins[disk].fd >= 0 && s->origins[disk].volume == n->volume)
                         return s->origins[disk].fd;
         return -1;
@@ -114,6 +116,14 @@ static int job_open(const HolderRequest *q, HolderReply *p, int *ret_fd) {
         return 0;
 }
 
+static int job_overlay(const Holder *h, const HolderRequest *q, HolderReply *p, int *ret_fd) {
+        int fd = scratch_open(q->path, q->bytes, h->map.shared, h->store, &p->bytes, p->text, sizeof(p->text));
+        if (fd < 0)
+                return fd;
+        *ret_fd = fd;
+        return 0;
+}
+
 static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
         HolderReply p = { .cookie = q->cookie };
         int fd = -1;
@@ -122,6 +132,8 @@ static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
                 (void) snprintf(p.text, sizeof(p.text), "the mount namespace cannot be entered: %s", strerror(errno));
         } else if (q->op == HOLDER_OPEN_ORIGIN)
                 p.result = job_open(q, &p, &fd);
+        else if (q->op == HOLDER_OPEN_OVERLAY)
+                p.result = job_overlay(h, q, &p, &fd);
         else if (q->op == HOLDER_MAKE_DEVICE)
                 p.result = job_make(h, &h->map.shared->nodes[q->node], &p);
         else
@@ -136,12 +148,15 @@ static void refuse(Holder *h, const HolderRequest *q, int result, const char *te
         (void) message_send(h->server_socket, &p, sizeof(p), -1);
 }
 
+static bool opens_file(const HolderRequest *q) {
+        return q->op == HOLDER_OPEN_ORIGIN || q->op == HOLDER_OPEN_OVERLAY;
+}
+
 static void job_start(Holder *h, const HolderRequest *q) {
         int pair[2];
         Job *j = h->jobs;
         for (const Job *k = h->jobs; k < h->jobs + JOBS_MAX; k++)
-                if (k->pid && k->request.op != HOLDER_OPEN_ORIGIN && q->op != HOLDER_OPEN_ORIGIN &&
-                    k->request.node == q->node) {
+                if (k->pid && !opens_file(&k->request) && !opens_file(q) && k->request.node == q->node) {
                         refuse(h, q, -EBUSY, "its device is just being made or taken away: try again");
                         return;
                 }
@@ -183,7 +198,7 @@ static void job_end(Holder *h, Job *j) {
                 (void) snprintf(p.text, sizeof(p.text), "the kernel did not answer within %d s",
                                 JOB_DEADLINE_MSEC / 1000);
         }
-        if (j->request.op == HOLDER_OPEN_ORIGIN && p.result == 0 && fd >= 0)
+        if (opens_file(&j->request) && p.result == 0 && fd >= 0)
                 origin_keep(h, &j->request,
                             fd); /* the server gets one of its own from this message, later ones inherit it */
         else
@@ -228,6 +243,7 @@ static int server_start(Holder *h) {
                         .control = h->control,
                         .holder = pair[1],
                         .shared = h->shared,
+                        .overlays = h->overlays,
                         .kmsg = h->kmsg,
                         .store_path = h->options->store,
                 };
@@ -456,8 +472,9 @@ static int holder_open(Holder *h) {
         h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
         h->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
         h->shared = shared_create();
+        h->overlays = overlays_memory();
         h->control = control_listen(o->directory);
-        if (h->host < 0 || h->fuse < 0 || h->shared < 0 || h->control < 0)
+        if (h->host < 0 || h->fuse < 0 || h->shared < 0 || h->overlays < 0 || h->control < 0)
                 return say(h->fuse < 0 ? "/dev/fuse" : o->directory, h->control < 0 ? h->control : -errno);
         r = shared_map(h->shared, &h->map);
         if (r < 0)

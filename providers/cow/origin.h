@@ -17,6 +17,8 @@ typedef struct OriginInfo {
 int origin_open(const char *path, OriginInfo *ret, char *text, size_t n);
 /* The same for a store: a regular file or block device on a file system that does what is asked of it (hazards D10). */
 int store_open(const char *path, char *text, size_t n);
+/* Why nothing of ours may lie on the file system of fd: "lies in memory"; NULL: it may. */
+const char *file_system_unfit(int fd);
 /* The uuid of the store; -EUCLEAN and text when there is none in it. Reads its superblocks only. */
 int store_identify(const char *path, uint8_t ret_uuid[16], char *text, size_t n);
 /*
