@@ -79,13 +79,13 @@ static int place_check(int fd, const char *directory, const Shared *s, int same,
         bool is_known = same >= 0 && fstat(same, &known) == 0 && known.st_dev == st.st_dev;
         if (unfit) {
                 (void) snprintf(text, n, "%s %s: no overlay can be kept there", directory, unfit);
-                return -EINVAL;
+                return -EOPNOTSUPP;
         }
         if (major(st.st_dev) == 0 ? !is_known : lies_on_served(s, st.st_dev, 0)) {
                 (void) snprintf(text, n, "%s %s: no overlay can be kept there", directory,
                                 major(st.st_dev) == 0 ? "does not say which devices it is on" :
                                                         "lies on a volume of this store");
-                return -EINVAL;
+                return -EOPNOTSUPP;
         }
         return 0;
 }
@@ -98,7 +98,7 @@ int scratch_open(const char *directory, uint64_t bytes, const Shared *shared, in
         _cleanup_close_ int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
         if (fd < 0) {
                 (void) snprintf(text, n, "no unnamed file can be made in %s: %s", directory, strerror(errno));
-                return errno == EOPNOTSUPP ? -EINVAL : -errno;
+                return -errno;
         }
         int r = place_check(fd, directory, shared, same, text, n);
         if (r < 0)
