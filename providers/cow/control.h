@@ -8,24 +8,46 @@
  * Request: {"command": WORD, …}. Answer: {"ok": true, …} or {"ok": false, "errno": N, "message": "…"}. Unknown keys,
  * missing keys and wrong types are EINVAL. ids are UUID text; sizes, times and numbers JSON integers >= 0.
  *
- *   status                                    uuid path segments segment_bytes total_bytes used_bytes free_bytes policy
- *                                             fault ("", "store-lost") pid server_pid preserved_blocks snapshots
- * volumes volumes                                   volumes: [{name uuid origin bytes attached device snapshots gated
- * fault}] volume-create name origin                 the origin is opened and locked but not attached; -EBUSY while it
- * is mounted or in use, -EEXIST, -EINVAL (not a regular file or block device, size not a multiple of 512), -EDEADLK
- * (the store lies on a served volume) volume-attach name                        device. Loop device of the volume; link
- * NAME in the device directory volume-detach name [force]                -EBUSY: mounted or open (message names by
- * what) volume-remove name force                  not attached; -EBUSY: has snapshots and force is false hold volumes:
- * [name] deadline_usec        token. deadline: CLOCK_MONOTONIC snapshot token set created_usec members: [{id volume
- * label persistent frozen pending}] release token                             held (bool: the gate was still closed)
- *   clear-mark set | abort set                commit the pending ones | delete the pending ones
- *   list set ("" all) from                    snapshots: [{id set volume created_usec label bytes persistent frozen
- * pending damaged unverified device}] next (-1: that was the last) delete id                                 -ENOENT,
- * -EBUSY (shown as a device that is in use) expose id                                 device (read-only loop device;
- * more than once gives the same) hide id                                   0 also when it was not shown; -EBUSY
- *   set-policy policy | collect | checkpoint  "drop-oldest" "drop-all" "fail-writes" | freed_bytes |
- *   stop [force]                              detaches every volume, writes the last checkpoint, ends both processes;
- *                                             -EBUSY if a volume is in use
+ * status: uuid path segments segment_bytes total_bytes used_bytes free_bytes policy fault ("", "store-lost") pid
+ * server_pid preserved_blocks snapshots
+ *
+ * volumes: volumes: [{name uuid origin bytes attached device snapshots gated fault}]
+ *
+ * volume-create name origin: the origin is opened and locked but not attached; -EBUSY while it is mounted or in use,
+ * -EEXIST, -EINVAL (not a regular file or block device, size not a multiple of 512), -EDEADLK (the store lies on a
+ * served volume)
+ *
+ * volume-attach name: device. Loop device of the volume; link NAME in the device directory
+ *
+ * volume-detach name [force]: -EBUSY: mounted or open (message names by what)
+ *
+ * volume-remove name force: not attached; -EBUSY: has snapshots and force is false
+ *
+ * hold volumes: [name] deadline_usec: token. deadline: CLOCK_MONOTONIC
+ *
+ * snapshot token set created_usec members: [{id volume label persistent frozen pending}]
+ *
+ * release token: held (bool: the gate was still closed)
+ *
+ * clear-mark set: commits the pending ones. abort set: deletes the pending ones
+ *
+ * list set ("" all) from: snapshots: [{id set volume created_usec label bytes persistent frozen pending damaged
+ * unverified device}] next (-1: that was the last)
+ *
+ * delete id: -ENOENT, -EBUSY (shown as a device that is in use)
+ *
+ * expose id: device (read-only loop device; more than once gives the same)
+ *
+ * expose id overlay [overlay_bytes]: device, of its own, that can be written to. What is written goes to an unlinked
+ * file in the directory overlay ("": the store's), of at most so many bytes, and goes with the device. -EMFILE,
+ * -ENOSPC, -EOPNOTSUPP (not in that directory)
+ *
+ * hide id [device]: every device of it, or only that; 0 also when it was not shown; -EBUSY. overlay_full (bool: more
+ * was written than there was room for)
+ *
+ * set-policy policy: "drop-oldest" "drop-all" "fail-writes". collect: freed_bytes. checkpoint
+ *
+ * stop [force]: detaches every volume, writes the last checkpoint, ends both processes; -EBUSY if a volume is in use
  */
 #include <json-c/json.h>
 #include <stdbool.h>
