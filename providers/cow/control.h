@@ -29,7 +29,12 @@
  *   delete id                    -ENOENT; -EBUSY: shown as a device that is in use
  *   expose id                    device: a read-only loop device; more than once gives the same. -ENODEV: its volume
  *                                is not attached
- *   hide id                      0 also when it was not shown; -EBUSY
+ *   expose id overlay [overlay_bytes]
+ *                                device, of its own, that can be written to. What is written goes to an unlinked file
+ *                                in the directory overlay ("": the store's), of at most so many bytes, and goes with
+ *                                the device. -EMFILE, -ENOSPC, -EOPNOTSUPP (not in that directory)
+ *   hide id [device]             every device of it, or only that; 0 also when it was not shown; -EBUSY. overlay_full
+ *                                (bool: more was written than there was room for)
  *   set-policy policy            "drop-oldest" "drop-all" "fail-writes"
  *   collect | checkpoint         freed_bytes | -
  *   stop [force]                 detaches every volume as above, writes the last checkpoint, ends both processes;
