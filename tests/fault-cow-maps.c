@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Free maps that are wrong, each in one way and with right checksums. Whoever takes such a map for good reads zeros
- * where there was data, so every way is found and named.
+ * where there was data, so every way is found and named, and the one snapshot it concerns.
  */
 #include "protocol/base.h"
 #include "providers/cow/walk.h"
@@ -237,11 +237,132 @@ START_TEST(test_every_bad_map_is_named) {
 }
 END_TEST
 
+/* --- whom it concerns --------------------------------------------------------------------------------------------- */
+
+START_TEST(test_a_page_concerns_the_snapshot_that_has_the_map) {
+        static const unsigned concerned[] = { 1u << 1, 1u << 1, 1u << 6, 0 };
+        for (unsigned i = 0; i < 2 * ELEMENTSOF(concerned); i++) {
+                unsigned k = i / 2;
+                Made m;
+                made_copy(&pristine, &m);
+                map_page(&m, k)->entries--;
+                if (i % 2) /* it can be read, and says something else than the manifest */
+                        fix_page(map_page(&m, k));
+                Verdict v = verdict_of(&m);
+                ck_assert_msg(v.damages > 0 && strncmp(v.first, "map: map ", 9) == 0, "page %u: %s", k, v.first);
+                ck_assert_msg(v.concerned == concerned[k], "page %u: %x", k, v.concerned);
+                made_done(&m);
+        }
+}
+END_TEST
+
+START_TEST(test_an_extent_concerns_the_snapshot_that_has_the_map) {
+        Made m;
+        made_copy(&pristine, &m);
+        map_page(&m, 0)->entry[RUN_PAGE_ENTRIES - 1].volblock |= VOLBLOCK(1, 0);
+        fix_page(map_page(&m, 0));
+        ck_assert_uint_eq(verdict_of(&m).concerned, 1u << 1);
+        made_done(&m);
+}
+END_TEST
+
+/* A damaged map does not hide what is wrong with the segment table. */
+START_TEST(test_a_page_of_a_map_says_nothing_of_segments) {
+        Made m;
+        ManifestView v;
+        made_copy(&pristine, &m);
+        manifest_view(head_of(&m), &v);
+        ((struct manifest_segment *) v.table)[3].live++; /* the one with the data of the runs */
+        fix_manifest(&m);
+        made_at(&m, m.map_page[0])[100] ^= 1;
+        ck_assert_uint_eq(verdict_of(&m).damages, 2);
+        made_done(&m);
+}
+END_TEST
+
+/* --- in the log --------------------------------------------------------------------------------------------------- */
+
+static struct set_member *logged_6(Made *m, struct record_head **ret) {
+        struct record_head *h = *ret = (struct record_head *) made_at(m, m->record[1]);
+        return (struct set_member *) member_after((const struct set_member *) (h + 1));
+}
+
+START_TEST(test_a_record_names_a_map_it_cannot_have) {
+        static const struct {
+                uint64_t map;
+                const char *why;
+        } cases[] = {
+                { 99, "its free map 99 is not there" },
+                { 2, "its free map 2 is not there" },
+                { 5, "its free map 5 is of another volume" },
+                { 3, "its free map 3 is of another volume" },
+        };
+        for (unsigned i = 0; i < ELEMENTSOF(cases); i++) {
+                struct record_head *h;
+                Made m;
+                made_copy(&pristine, &m);
+                logged_6(&m, &h)->map = cases[i].map;
+                fix_record(h);
+                Verdict v = verdict_of(&m);
+                ck_assert_uint_eq(v.damages, 1);
+                ck_assert_msg(strstr(v.first, "of record 101: ") && strstr(v.first, cases[i].why), "%s", v.first);
+                ck_assert_uint_eq(v.concerned, 1u << 6);
+                made_done(&m);
+        }
+}
+END_TEST
+
+/* Snapshot 5 is made one of the same volume, and comes first. */
+START_TEST(test_a_record_names_the_map_of_another_snapshot) {
+        struct record_head *h;
+        Made m;
+        made_copy(&pristine, &m);
+        (void) logged_6(&m, &h);
+        struct set_member *five = (struct set_member *) (h + 1);
+        five->volume = 1;
+        five->map = 4;
+        fix_record(h);
+        Verdict v = verdict_of(&m);
+        ck_assert_uint_eq(v.damages, 1);
+        ck_assert_msg(strstr(v.first, "its free map 4 belongs to another snapshot"), "%s", v.first);
+        ck_assert_uint_eq(v.concerned, 1u << 6);
+        made_at(&m, m.map_page[2])[100] ^= 1; /* that of 5 now, whatever 6 says */
+        ck_assert_uint_eq(verdict_of(&m).concerned, 1u << 5 | 1u << 6);
+        made_done(&m);
+}
+END_TEST
+
+/* The manifest may be newer than the replay position: then the map of what was deleted since is gone, and rightly so.
+ */
+START_TEST(test_a_deleted_snapshot_misses_no_map) {
+        struct record_head *h;
+        Made m;
+        made_copy(&pristine, &m);
+        struct set_member *six = logged_6(&m, &h);
+        struct record_head *deletes = (struct record_head *) made_at(&m, m.record[3]);
+        memcpy(deletes + 1, six->snapshot, sizeof(six->snapshot));
+        fix_record(deletes);
+        six->map = 99;
+        fix_record(h);
+        Verdict v = verdict_of(&m);
+        ck_assert_msg(v.damages == 0 && v.concerned == 0, "%s", v.first);
+        made_done(&m);
+}
+END_TEST
+
 int main(void) {
         Suite *s = suite_create("cow-maps");
         TCase *t = tcase_create("bad");
         made_example(&pristine);
         tcase_add_loop_test(t, test_every_bad_map_is_named, 0, ELEMENTSOF(bad));
+        suite_add_tcase(s, t);
+        t = tcase_create("check");
+        tcase_add_test(t, test_a_page_concerns_the_snapshot_that_has_the_map);
+        tcase_add_test(t, test_an_extent_concerns_the_snapshot_that_has_the_map);
+        tcase_add_test(t, test_a_page_of_a_map_says_nothing_of_segments);
+        tcase_add_test(t, test_a_record_names_a_map_it_cannot_have);
+        tcase_add_test(t, test_a_record_names_the_map_of_another_snapshot);
+        tcase_add_test(t, test_a_deleted_snapshot_misses_no_map);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
         srunner_run_all(r, CK_NORMAL);
