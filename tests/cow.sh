@@ -15,8 +15,8 @@ verify() { "$VSS_BUILD/tests/cow-verify" "$@"; }
 # seconds since the boot, as the kernel's log has them
 uptime_now() { cut -d' ' -f1 /proc/uptime; }
 
-# cow_format BYTES [STORE]
-cow_format() { "$VSS_COW" format --store="${2:-$COW_STORE}" --size="$1"; }
+# cow_format BYTES [STORE [OPTION…]]
+cow_format() { "$VSS_COW" format --store="${2:-$COW_STORE}" --size="$1" "${@:3}"; }
 
 # cow_serve [STORE]: COW_HOLDER is the holder's pid, COW_LABEL what the labels of its loop devices begin with
 cow_serve() {

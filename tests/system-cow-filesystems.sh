@@ -4,7 +4,7 @@
 # away again: what is left in the origin is a plain image. And sizes that are no multiple of a block.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/cow.sh"
-requires mkfs.ext4 mkfs.xfs mkfs.btrfs xfs_repair fsfreeze fstrim fio
+requires mkfs.ext4 mkfs.xfs mkfs.btrfs xfs_repair fsfreeze fstrim fio blkdiscard
 watchdog 400
 
 mnt=$VSS_TEST_DIR/mnt copy=$VSS_TEST_DIR/copy
@@ -130,6 +130,49 @@ case_ext4() { file_system ext4; }
 case_xfs() { file_system xfs; }
 case_btrfs() { file_system btrfs; }
 
+blocks_of() { stat -c %b "$1"; } # of 512 bytes
+
+# hole DEVICE FILE COMMAND…: makes 48 of 64 MiB zeros; they read as such, and the file below gives their space back
+hole() {
+        local device=$1 file=$2
+        shift 2
+        dd if=/dev/urandom of="$device" bs=1M count=64 oflag=direct status=none
+        "$@" --offset $((8 << 20)) --length $((48 << 20)) "$device"
+        sync "$file"
+        note "$*: $(blocks_of "$file") blocks left of $((64 << 11))"
+        [ "$(blocks_of "$file")" -le $((17 << 11)) ] || die "the origin keeps $(blocks_of "$file") blocks, not those of 16 MiB"
+        expect_equal "$(head -c $((48 << 20)) /dev/zero | sha256sum)" \
+                "$(dd if="$device" bs=1M iflag=direct skip=8 count=48 status=none | sha256sum)" "what reads as zeros"
+}
+
+# What is discarded, or made zeros, takes no space in a sparse origin; snapshots keep it.
+case_sparse() {
+        local device id was loop file=$COW_DISK/sparse.img
+        device=$(cow_volume sparse $((64 << 20)))
+        blkdiscard "$device"
+        blkdiscard --zeroout "$device"
+        expect_equal 0 "$(blocks_of "$file")" "blocks of an origin nobody wrote to"
+        hole "$device" "$file" blkdiscard
+        hole "$device" "$file" blkdiscard --zeroout
+        dd if=/dev/urandom of="$device" bs=1M count=64 oflag=direct status=none
+        id=$(cow_set sparse)
+        was=$(content "$device")
+        hole "$device" "$file" blkdiscard
+        hole "$device" "$file" blkdiscard --zeroout
+        expect_equal "$was" "$(content "$(expose "$id")")" "the snapshot"
+        cow hide id="$id" >/dev/null
+        cow volume-detach name=sparse >/dev/null
+        note "the origin is a block device"
+        truncate -s 64M "$COW_DISK/below.img"
+        loop=$(losetup --find --show "$COW_DISK/below.img")
+        cleanup_fn losetup -d "$loop"
+        cow volume-create name=below origin="$loop" >/dev/null
+        device=$(owned "$(cow volume-attach name=below | json .device)")
+        hole "$device" "$COW_DISK/below.img" blkdiscard
+        hole "$device" "$COW_DISK/below.img" blkdiscard --zeroout
+        cow volume-detach name=below >/dev/null
+}
+
 # Every size a disk may have, and direct I/O of one sector.
 case_sizes() {
         local bytes device id was
@@ -172,7 +215,7 @@ case_sectors() {
         cow volume-detach name=sectors >/dev/null
 }
 
-all=(ext4 xfs btrfs sizes sectors)
+all=(ext4 xfs btrfs sparse sizes sectors)
 [ $# -eq 0 ] || all=("$@")
 cases "${all[@]}"
 cow_stop

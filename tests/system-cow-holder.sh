@@ -18,6 +18,16 @@ files=$(cow_volume files $((128 << 20)))
 verify fill "$raw" $blocks
 mkfs.ext4 -q "$files"
 
+note "what the holder and its server run is in memory, and stays there"
+unlocked() { awk '/^[0-9a-f]+-/ { mode = $2; name = $6 } /^VmFlags/ && !/ lo / && mode ~ /x/ && name ~ /^\// { print name }' "/proc/$1/smaps"; }
+if ldd "$VSS_COW" | grep -q asan; then
+        note "not with a sanitizer, which turns mlockall into nothing"
+else
+        expect_equal "" "$(unlocked "$COW_HOLDER")" "what of the holder is not locked"
+        expect_equal "" "$(unlocked "$(status_of .server_pid)")" "what of the server is not locked"
+fi
+expect_equal 1 "$(grep -c memfd:vss-cow "/proc/$(status_of .server_pid)/maps")" "how often the server maps what it shares"
+
 note "a second one is refused"
 second() {
         local got=0

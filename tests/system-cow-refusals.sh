@@ -4,7 +4,7 @@
 # must survive: strangers on its socket, a store without space, a store that fails, an origin that changed meanwhile.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/cow.sh"
-requires mkfs.ext4 mkfs.btrfs mkswap swapon nbdkit nbdfuse
+requires blkid blkdiscard mkfs.ext4 mkfs.btrfs mkswap swapon nbdkit nbdfuse
 watchdog 300
 
 EBUSY=16 EEXIST=17 EINVAL=22 ENOENT=2 ESTALE=116
@@ -30,7 +30,7 @@ ended() {
         local got=0
         "$@" >"$out" 2>&1 || got=$?
         [ $got -eq "$want" ] || die "$* ended with $got, expected $want: $(cat "$out")"
-        grep -v -e 'OOM killer' -e PR_SET_IO_FLUSHER "$out" >"$out.line" || :
+        grep -v -e 'OOM killer' -e PR_SET_IO_FLUSHER -e 'not locked' "$out" >"$out.line" || :
         expect_equal 1 "$(wc -l <"$out.line")" "lines of the refusal of $*"
         note "$(cut -c1-150 "$out.line")"
 }
@@ -54,7 +54,7 @@ begin() {
 case_format() {
         local before
         echo precious >"$COW_DISK/foreign"
-        ended 10 "$VSS_COW" format --store="$COW_DISK/foreign" --size=$((256 << 20))
+        ended 3 "$VSS_COW" format --store="$COW_DISK/foreign" --size=$((256 << 20))
         expect_equal precious "$(cat "$COW_DISK/foreign")" "the foreign file"
         ended 2 "$VSS_COW" format --store="$COW_DISK/x" --size=1000
         ended 2 "$VSS_COW" format --store="$COW_DISK/x" --size=12M
@@ -71,9 +71,62 @@ case_format() {
         expect_equal "$before" "$(sha256sum <"$COW_STORE")" "the store"
         cow_serve
         ended 8 "$VSS_COW" format --store="$COW_STORE" --size=$((256 << 20))
+        ended 8 "$VSS_COW" format --store="$COW_STORE" --size=$((256 << 20)) --force
         ended 8 "$VSS_COW" serve --store="$COW_STORE" --directory="$COW_DIR"
         ended 8 "$VSS_COW" serve --store="$COW_STORE" --directory="$VSS_TEST_DIR/other"
         cow status >/dev/null
+}
+
+# formats_not WHAT STORE: not without --force, and says that it holds WHAT; nothing was changed
+formats_not() {
+        local before
+        before=$(sha256sum <"$2")
+        ended 3 "$VSS_COW" format --store="$2" --size=$((128 << 20))
+        grep -q "$1.*--force" "$out" || die "it does not say that there is $1"
+        expect_equal "$before" "$(sha256sum <"$2")" "what was there"
+}
+
+# What holds anything is only formatted with --force, and nothing of it is left then.
+case_format_over() {
+        local uuid file=$COW_DISK/file
+        begin
+        uuid=$(status_of .uuid)
+        cow_volume v $((64 << 20)) >/dev/null
+        cow_set v >/dev/null
+        cow_stop
+        formats_not "a store ($uuid)" "$COW_STORE"
+        cow_serve
+        expect_equal "1 $uuid" "$(status_of .snapshots) $(status_of .uuid)" "the store"
+        cow_stop
+        cow_format $((128 << 20)) "$COW_STORE" --force
+        cow_serve
+        expect_equal "0 $((128 << 20))" "$(status_of .snapshots) $(status_of .total_bytes)" "the new store"
+        [ "$(status_of .uuid)" != "$uuid" ] || die "the new store has the id of the old one"
+        cow_stop
+        cp --sparse=always "$COW_STORE" "$file"
+        printf '\377' | dd of="$file" bs=1 seek=8 count=1 conv=notrunc status=none
+        printf '\377' | dd of="$file" bs=1 seek=4104 count=1 conv=notrunc status=none
+        formats_not "not empty" "$file"
+        truncate -s 0 "$file"
+        truncate -s 128M "$file"
+        mkfs.btrfs -q "$file" >/dev/null
+        formats_not btrfs "$file"
+        loop "$file"
+        formats_not btrfs "$LOOP"
+        ended 8 "$VSS_COW" format --store="$file" --size=$((128 << 20)) --force
+        mount "$LOOP" "$mnt"
+        cleanup_fn unmount "$mnt"
+        ended 8 "$VSS_COW" format --store="$LOOP" --size=$((128 << 20)) --force
+        umount "$mnt"
+        cow_format $((128 << 20)) "$LOOP" --force
+        expect_equal "" "$(blkid -p -o value -s TYPE "$LOOP" || :)" "what blkid finds"
+        "$VSS_COW" check "$LOOP" >&2 || die "the store is not clean"
+        blkdiscard -f -z "$LOOP"
+        note "what lies at the end of a device whose beginning is blank"
+        printf 'Promise Technology, Inc.' | dd of="$LOOP" bs=512 seek=$(((128 << 11) - 63)) conv=notrunc,fsync status=none
+        formats_not promise_fasttrack_raid_member "$LOOP"
+        blkdiscard -f -z "$LOOP"
+        cow_format $((128 << 20)) "$LOOP"
 }
 
 case_btrfs() {
@@ -143,6 +196,63 @@ case_origins() {
         cow_stop
 }
 
+# One origin, two names: what one volume writes the other does not preserve. Nor does a store become an origin.
+case_same_origin() {
+        local node=$COW_DISK/node other name pid
+        begin
+        pid=$(status_of .server_pid)
+        truncate -s 64M "$COW_DISK/o.img" "$COW_DISK/below.img" "$COW_DISK/gone.img" "$COW_DISK/free.img"
+        ln "$COW_DISK/o.img" "$COW_DISK/hard.img"
+        ln -s o.img "$COW_DISK/soft.img"
+        mount --bind "$COW_DISK" "$mnt"
+        cleanup_fn unmount "$mnt"
+        loop "$COW_DISK/below.img"
+        mknod "$node" b $((0x$(stat -c %t "$LOOP"))) $((0x$(stat -c %T "$LOOP")))
+        cow volume-create name=file origin="$COW_DISK/o.img" >/dev/null
+        cow volume-create name=disk origin="$LOOP" >/dev/null
+        cow volume-create name=gone origin="$COW_DISK/gone.img" >/dev/null
+        rm "$COW_DISK/gone.img"
+        others() {
+                for other in "$COW_DISK/hard.img" "$COW_DISK/soft.img" "$mnt/o.img" "$mnt/hard.img"; do
+                        refused $EEXIST volume-create name=w origin="$other"
+                        grep -q "volume file" "$out" || die "it does not say whose origin it is"
+                done
+                refused $EEXIST volume-create name=w origin="$node"
+                grep -q "volume disk" "$out" || die "it does not say whose origin it is"
+        }
+        others
+        for name in file disk; do owned "$(cow volume-attach name=$name | json .device)" >/dev/null; done
+        others
+        for name in file disk; do cow volume-detach name=$name >/dev/null; done
+        ln "$COW_STORE" "$COW_DISK/store.link"
+        refused $EBUSY volume-create name=w origin="$COW_STORE"
+        refused $EBUSY volume-create name=w origin="$COW_DISK/store.link"
+        cow_format $((128 << 20)) "$COW_DISK/another"
+        refused $EBUSY volume-create name=w origin="$COW_DISK/another"
+        cow volume-create name=w origin="$COW_DISK/free.img" >/dev/null
+        expect_equal "$pid" "$(status_of .server_pid)" "the server's pid"
+        expect_equal "disk file gone w" "$(cow volumes | jq -r '[.volumes[].name] | sort | join(" ")')" "the volumes"
+        cow_stop
+}
+
+# A store on the file system that its own volume would be: every write to it would have to be preserved in it.
+case_store_on_its_own_volume() {
+        local image=$COW_DISK/under.img dev kind
+        truncate -s 400M "$image"
+        mkfs.ext4 -q -F "$image"
+        dev=$(losetup --find --show "$image")
+        cleanup_fn losetup -d "$dev"
+        mount "$dev" "$mnt"
+        cleanup_fn unmount "$mnt"
+        cow_format $((160 << 20)) "$mnt/store"
+        cow_serve "$mnt/store"
+        for kind in "$image" "$dev"; do
+                refused $EBUSY volume-create name=own origin="$kind"
+        done
+        expect_equal "[]" "$(cow volumes | jq -c .volumes)" "volumes"
+        cow_stop
+}
+
 case_swap_file() {
         begin
         dd if=/dev/zero of="$COW_DISK/swap.img" bs=1M count=16 status=none
@@ -197,6 +307,66 @@ case_in_use() {
         cow volume-detach name=v >/dev/null
         cow volume-remove name=v force=false >/dev/null
         cow_stop
+}
+
+# shown_as ID: the loop devices that show it
+shown_as() { grep -lx "/$1" /sys/block/loop*/loop/backing_file 2>/dev/null | cut -d/ -f4 | tr '\n' ' ' || :; }
+
+# in_use_by ID DEVICE COMMAND…: refused, and said by what
+in_use_by() {
+        local id=$1 device=$2
+        shift 2
+        refused $EBUSY "$@"
+        grep -q "$id.*$device " "$out" || die "it does not name $id and $device"
+}
+
+# What is shown and used by nobody is no reason to refuse; what is used is named.
+case_shown() {
+        local device id1 id2 copy round pid n=0
+        begin
+        pid=$(status_of .server_pid)
+        device=$(cow_volume v $((64 << 20)))
+        mkfs.ext4 -q "$device"
+        id1=$(cow_set v)
+        id2=$(cow_set v)
+        expose "$id1" >/dev/null
+        copy=$(expose "$id2")
+        cow volume-detach name=v >/dev/null
+        expect_equal "" "$(shown_as "$id1")$(shown_as "$id2")" "devices of the snapshots"
+        cow volume-attach name=v >/dev/null
+        expose "$id1" >/dev/null
+        copy=$(expose "$id2")
+        mount -o ro "$copy" "$mnt"
+        cleanup_fn unmount "$mnt"
+        in_use_by "$id2" "$copy" volume-detach name=v
+        in_use_by "$id2" "$copy" stop
+        umount "$mnt"
+        exec 9<"$copy"
+        in_use_by "$id2" "$copy" volume-detach name=v
+        in_use_by "$id2" "$copy" stop
+        exec 9<&-
+        cow hide id="$id2" >/dev/null
+        note "shown by several at once"
+        for round in {1..8}; do cow expose id="$id2" >>"$VSS_TEST_DIR/answers" & done
+        wait
+        expect_equal "8 1" "$(wc -l <"$VSS_TEST_DIR/answers") $(jq -r .device "$VSS_TEST_DIR/answers" | sort -u | wc -l)" "answers and devices"
+        expect_equal "$(jq -r .device "$VSS_TEST_DIR/answers" | head -n 1)" "/dev/$(shown_as "$id2" | tr -d ' ')" "its device"
+        note "shown while its volume goes"
+        for round in {1..30}; do
+                cow volume-attach name=v >/dev/null
+                cow expose id="$id1" >/dev/null 2>&1 &
+                cow volume-detach name=v >/dev/null 2>&1 && n=$((n + 1))
+                wait $! || :
+                [ "$(cow volumes | json '.volumes[0].attached | tostring')" = true ] || [ -z "$(shown_as "$id1")" ] ||
+                        die "round $round: the snapshot of a volume that is not attached is shown as $(shown_as "$id1")"
+        done
+        note "$n of 30 were detached at once"
+        expect_equal "$pid" "$(status_of .server_pid)" "the server's pid"
+        cow volume-attach name=v >/dev/null
+        expose "$id1" >/dev/null
+        expose "$id2" >/dev/null
+        cow_stop
+        expect_equal "" "$(shown_as "$id1")$(shown_as "$id2")" "devices of the snapshots"
 }
 
 # ---- strangers ---------------------------------------------------------------------------------------------------
@@ -427,7 +597,7 @@ fresh() { # every case has a disk and a directory of its own
                 real_$1
         }"
 }
-all=(format btrfs fuse origins swap_file in_use messages hang_up holds full_disk full_store store_fails changed_origin)
+all=(format format_over btrfs fuse origins same_origin store_on_its_own_volume swap_file in_use shown messages hang_up holds full_disk full_store store_fails changed_origin)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do fresh "$name"; done
 cases "${all[@]}"

@@ -116,6 +116,24 @@ case_an_origin_in_use_is_refused_with_the_commands_to_run() {
         expect_equal "$(field held .device)" "$(findmnt -no SOURCE "$mnt")" "what is mounted now"
         # while it is a volume nobody else takes it
         says 8 'origin of volume held' vssctl volume create other --origin="$area/held.img" --store="$store"
+        # by whatever name, and for whatever store; nor is a store an origin, or an origin a store
+        ln "$area/held.img" "$area/held.link"
+        says 8 'origin of volume held' vssctl volume create other --origin="$area/held.link" --store="$area/second"
+        [ ! -e "$area/second" ] || die "a store for a volume that was refused"
+        image other 64M
+        ln "$store" "$area/store.link"
+        says 8 'is a store' vssctl volume create other --origin="$area/store.link" --store="$area/second"
+        [ ! -e "$area/second" ] || die "a store for a volume that was refused"
+        "$VSS_BUILD/providers/cow/vss-cow" format --store="$area/second" --size=$((128 << 20))
+        cp --sparse=always "$area/second" "$area/third.img"
+        truncate -s 0 "$area/second"
+        truncate -s 128M "$area/second"
+        vssctl volume create third --origin="$area/second" --store="$store" >/dev/null
+        cleanup_fn drop_volume third
+        dd if="$area/third.img" of="$(field third .device)" bs=1M conv=fsync status=none
+        says 8 'origin of volume third' vssctl volume create other --origin="$area/other.img" --store="$area/second"
+        vssctl volume detach third >/dev/null
+        says 8 'origin of volume third' vssctl volume create other --origin="$area/other.img" --store="$area/second"
         image loose 64M
         dev=$(losetup --find --show "$area/loose.img")
         cleanup_fn losetup -d "$dev"

@@ -5,8 +5,10 @@
 #include <check.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/mount.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 enum { BLOCK = 4096, MANY = 3000 };
 
@@ -187,22 +189,60 @@ START_TEST(test_zero) {
 }
 END_TEST
 
-/* Where there is no call for it (a tmpfs has none for ranges of zeros) zeros are written; the rest is advice. */
-START_TEST(test_zero_without_the_call) {
+/* The file is fd's from now on; 64 blocks of it are filled, 33 made zeros, and those around them are as they were. */
+static void expect_zeroing(int file) {
         size_t length = (size_t) 64 * BLOCK;
         uint8_t *p = pages(length);
-        _cleanup_close_ int memory = memfd_create("zeros", MFD_CLOEXEC);
-        if (fallocate(memory, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, BLOCK) == 0 || errno != EOPNOTSUPP)
-                return;
-        ck_assert_int_eq(ftruncate(memory, (off_t) length), 0);
-        ck_assert_int_eq(ring_set_file(ring, DISK_STORE, memory), 0);
+        ck_assert_int_eq(ftruncate(file, (off_t) length), 0);
+        ck_assert_int_eq(ring_set_file(ring, DISK_STORE, file), 0);
         memset(p, 0x77, length);
         ck_assert_int_eq(transfer(IO_WRITE, 0, length, p), (int) length);
         ck_assert_int_eq(transfer(IO_ZERO, 512, (size_t) 33 * BLOCK, NULL), 0);
         expect_zeros(512, (size_t) 33 * BLOCK);
-        ck_assert_int_eq(transfer(IO_READ, 0, 512, p), 512);
+        ck_assert_int_eq(transfer(IO_READ, 0, length, p), (int) length);
         ck_assert_uint_eq(p[511], 0x77);
+        ck_assert_uint_eq(p[512 + 33 * BLOCK], 0x77);
         (void) munmap(p, length);
+}
+
+static long blocks_of(int file) {
+        struct stat st;
+        ck_assert_int_eq(fstat(file, &st), 0);
+        return st.st_blocks;
+}
+
+/* Zeros take no space: neither where there was data, nor where there was none. */
+START_TEST(test_zero_is_a_hole) {
+        _cleanup_close_ int memory = memfd_create("zeros", MFD_CLOEXEC); /* a tmpfs, which has no other call for it */
+        ck_assert_int_eq(ftruncate(fd, 1 << 20), 0);
+        ck_assert_int_eq(transfer(IO_ZERO, 0, 1 << 20, NULL), 0);
+        ck_assert_int_eq(blocks_of(fd), 0);
+        expect_zeroing(fd);
+        ck_assert_int_le(blocks_of(fd), (64 - 32) * BLOCK / 512);
+        expect_zeroing(memory);
+        ck_assert_int_le(blocks_of(memory), (64 - 32) * BLOCK / 512);
+}
+END_TEST
+
+/* A file of a file system that has neither call, or -1. It is mounted nowhere. */
+static int file_without_calls(void) {
+        _cleanup_close_ int context = (int) syscall(SYS_fsopen, "ramfs", FSOPEN_CLOEXEC);
+        if (context < 0 || syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+                return -1;
+        _cleanup_close_ int mount = (int) syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
+        return mount < 0 ? -1 : openat(mount, "zeros", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+}
+
+/* Where there is no call for it zeros are written; the rest is advice. */
+START_TEST(test_zero_without_the_call) {
+        _cleanup_close_ int file = file_without_calls();
+        if (file < 0)
+                return;
+        ck_assert_int_lt(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, BLOCK), 0);
+        ck_assert_int_eq(errno, EOPNOTSUPP);
+        expect_zeroing(file);
+        ck_assert_int_eq(transfer(IO_DISCARD, 0, (size_t) 64 * BLOCK, NULL), 0);
+        ck_assert_int_eq(transfer(IO_ALLOCATE, 0, (size_t) 64 * BLOCK, NULL), 0);
 }
 END_TEST
 
@@ -251,6 +291,7 @@ int main(void) {
         tcase_add_test(t, test_order_free);
         tcase_add_test(t, test_registered_memory);
         tcase_add_test(t, test_zero);
+        tcase_add_test(t, test_zero_is_a_hole);
         tcase_add_test(t, test_zero_without_the_call);
         tcase_add_test(t, test_errors);
         suite_add_tcase(s, t);

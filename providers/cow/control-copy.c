@@ -220,6 +220,19 @@ void control_list(Call *c) {
         call_end(c, 0, NULL);
 }
 
+/*
+ * Devices come and go one after the other: while another call is at work with this one, or takes the volume away or
+ * brings it, the call waits, and begins again when that has ended. False: nobody is.
+ */
+static bool waits(Call *c, const Volume *v, const Node *n, void (*begin)(Call *)) {
+        const Server *s = c->server;
+        if (!(v && control_volume_is_taken(c, v)) &&
+            !(n && server_node_is_asked_for(s, (unsigned) (n - s->map.shared->nodes))))
+                return false;
+        c->again = begin;
+        return true;
+}
+
 static void delete_now(Call *c) {
         uint8_t id[16];
         (void) call_uuid(c, "id", id);
@@ -247,6 +260,8 @@ void control_delete(Call *c) {
                 delete_now(c);
                 return;
         }
+        if (waits(c, engine_volume_by_number(c->server->engine, n->volume), n, control_delete))
+                return;
         c->node = (unsigned) (n - c->server->map.shared->nodes);
         server_ask_holder(c->server, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, delete_hidden);
 }
@@ -256,10 +271,10 @@ void control_delete(Call *c) {
 static void exposed(Call *c, const HolderReply *p, int fd) {
         Node *n = &c->server->map.shared->nodes[c->node];
         (void) close_fd(fd);
-        if (p->result < 0)
-                node_free(n);
-        else
+        if (p->result == 0)
                 json_add_string(c->answer, "device", n->device);
+        else if (!n->device[0] && !server_node_is_asked_for(c->server, c->node)) /* nobody else has it, or soon will */
+                node_free(n);
         call_end(c, p->result, p->text);
 }
 
@@ -274,6 +289,8 @@ void control_expose(Call *c) {
         }
         engine_volume_info(info.volume, &volume);
         Node *n = node_of_copy(s, id), *of = server_node_of(s, info.volume);
+        if (waits(c, info.volume, n, control_expose))
+                return;
         if (!volume.attached || !of) {
                 call_end(c, -ENODEV, "its volume is not attached: attach it first");
                 return;
@@ -308,6 +325,8 @@ void control_hide(Call *c) {
                 call_end(c, 0, NULL);
                 return;
         }
+        if (waits(c, engine_volume_by_number(c->server->engine, n->volume), n, control_hide))
+                return;
         c->node = (unsigned) (n - c->server->map.shared->nodes);
         server_ask_holder(c->server, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, hidden);
 }

@@ -29,12 +29,31 @@ static void call_free(Call *c) {
         (void) json_object_put(c->request);
         (void) json_object_put(c->answer);
         (void) close_fd(c->fd);
+        (void) close_fd(c->claimed);
         free(c->members);
         free(c->extents);
         free(c);
 }
 
+/* Whoever waited looks whether it still has to, and then may wait anew. */
+static void calls_go_on(Server *s) {
+        Call *c;
+        LIST_FOREACH(c, &s->calls, link)
+                c->due = c->due || c->again;
+        for (;;) {
+                LIST_FOREACH(c, &s->calls, link)
+                        if (c->due)
+                                break;
+                if (!c)
+                        return;
+                void (*again)(Call *) = TAKE_PTR(c->again);
+                c->due = false;
+                again(c);
+        }
+}
+
 void call_end(Call *c, int result, const char *text) {
+        Server *s = c->server;
         Connection *k = c->connection;
         json_object *answer = c->answer;
         json_object_object_add(answer, "ok", json_object_new_boolean(result == 0));
@@ -48,6 +67,7 @@ void call_end(Call *c, int result, const char *text) {
                 answer_send(k, answer);
         }
         call_free(c);
+        calls_go_on(s);
 }
 
 static void step_came(Reply *r, int result) {
@@ -260,6 +280,7 @@ static void call_begin(Connection *k, json_object *request, int fd) {
         c->connection = k;
         c->request = request;
         c->fd = fd;
+        c->claimed = -EBADF;
         c->answer = json_object_new_object();
         LIST_INSERT_HEAD(&k->server->calls, c, link);
         k->call = c;

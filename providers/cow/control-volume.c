@@ -14,11 +14,14 @@ static const char *call_name(const Call *c) {
         return json_get_string(c->request, "name", "");
 }
 
-/* Another call that has to do with the volume (NULL: with any), which must not lose it on its way. */
-static bool others_have(const Call *c, const Volume *v) {
+static bool is_stop(const Call *c) {
+        return streq(json_get_string(c->request, "command", ""), "stop");
+}
+
+bool control_volume_is_taken(const Call *c, const Volume *v) {
         const Call *other;
         LIST_FOREACH(other, &c->server->calls, link)
-                if (other != c && (v ? other->volume == v : other->volume || other->disk))
+                if (other != c && (is_stop(other) || (v ? other->volume == v : other->volume || other->disk)))
                         return true;
         return false;
 }
@@ -30,7 +33,7 @@ static bool call_volume(Call *c) {
                 call_end(c, -ENOENT, "there is no such volume in this store");
                 return false;
         }
-        if (others_have(c, v)) {
+        if (control_volume_is_taken(c, v)) {
                 call_end(c, -EBUSY, "it is just being attached, detached or removed");
                 return false;
         }
@@ -63,29 +66,110 @@ static void simply_ended(Call *c, int result) {
 
 /* --- create ------------------------------------------------------------------------------------------------------- */
 
-static void create_opened(Call *c, const HolderReply *p, int fd) {
+static void create_claimed(Call *c) {
         uint8_t uuid[16];
-        int r = p->result;
-        int claimed = r < 0 ? r : file_claim(fd, 0);
-        (void) close_fd(fd);
-        server_let_go(c->server, c->disk);
-        if (claimed < 0) {
-                call_end(c, claimed == -EWOULDBLOCK ? -EBUSY : claimed,
-                         r < 0 ? p->text : "the origin is in use by another vss-cow");
-                return;
-        }
-        (void) close_fd(claimed);
         if (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid)) {
                 call_end(c, -EIO, "no random numbers");
                 return;
         }
         uuid[6] = (uuid[6] & 0x0f) | 0x40;
         uuid[8] = (uuid[8] & 0x3f) | 0x80;
-        engine_volume_create(c->server->engine, uuid, call_name(c), json_get_string(c->request, "origin", ""), p->bytes,
-                             call_step(c, simply_ended));
+        engine_volume_create(c->server->engine, uuid, call_name(c), json_get_string(c->request, "origin", ""),
+                             (uint64_t) c->origin.st_size, call_step(c, simply_ended));
 }
 
 /* One origin, two histories: what one of them writes the other does not preserve. */
+static void create_taken(Call *c, const VolumeInfo *by) {
+        char text[HOLDER_TEXT_MAX];
+        (void) snprintf(text, sizeof(text), "it is the origin of volume %s already, there called %.200s", by->name,
+                        by->origin);
+        call_end(c, -EEXIST, text);
+}
+
+static void create_compare(Call *c);
+
+/* A path that leads nowhere does not lead to our origin. */
+static void create_compared(Call *c, const HolderReply *p, int fd) {
+        _cleanup_close_ int found = fd;
+        const Volume *v = engine_volume_by_number(c->server->engine, (unsigned) c->before - 1);
+        VolumeInfo info;
+        struct stat st;
+        if (v)
+                engine_volume_info(v, &info);
+        if (v && p->result < 0 && p->result != -ENOENT && p->result != -ENOTDIR)
+                call_end(c, p->result, p->text);
+        else if (v && found >= 0 && fstat(found, &st) == 0 && file_is_same(&st, &c->origin))
+                create_taken(c, &info);
+        else
+                create_compare(c);
+}
+
+/*
+ * With the origins of volumes that are not attached, in the order of their numbers: before is where to go on. Meanwhile
+ * nobody else can attach ours or make another volume of it, since it is claimed.
+ */
+static void create_compare(Call *c) {
+        Server *s = c->server;
+        VolumeInfo info, next = { .number = UINT32_MAX };
+        for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
+                engine_volume_info(v, &info);
+                if (!info.attached && info.number >= c->before && info.number < next.number)
+                        next = info;
+        }
+        c->before = (uint64_t) next.number + 1;
+        if (next.number == UINT32_MAX)
+                create_claimed(c);
+        else
+                server_ask_holder(s, c, HOLDER_FIND, 0, 0, next.origin, create_compared);
+}
+
+/* The attached volume that has this origin, or NULL. */
+static const Volume *attached_to(const Server *s, const struct stat *origin) {
+        struct stat st;
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+                if (s->map.shared->origins[disk].attached && s->fds[disk] >= 0 && fstat(s->fds[disk], &st) == 0 &&
+                    file_is_same(&st, origin))
+                        return engine_volume_by_number(s->engine, s->map.shared->origins[disk].volume);
+        return NULL;
+}
+
+static void create_opened(Call *c, const HolderReply *p, int fd) {
+        _cleanup_close_ int opened = fd;
+        int r = p->result < 0 ? p->result : opened < 0 ? -EIO : fstat(opened, &c->origin) < 0 ? -errno : 0;
+        server_let_go(c->server, c->disk);
+        if (r < 0) {
+                call_end(c, r, p->text);
+                return;
+        }
+        c->origin.st_size = (off_t) p->bytes;
+        if (p->is_store) {
+                call_end(c, -EBUSY, "it is a store: take another origin");
+                return;
+        }
+        c->claimed = file_claim(opened, 0);
+        if (c->claimed < 0)
+                call_end(c, c->claimed == -EWOULDBLOCK ? -EBUSY : c->claimed,
+                         c->claimed == -EWOULDBLOCK ? "the origin is in use by another vss-cow" : NULL);
+        else
+                create_compare(c);
+}
+
+/* Of an attached volume: said before anybody finds that it is in use. */
+static void create_found(Call *c, const HolderReply *p, int fd) {
+        _cleanup_close_ int found = fd;
+        const char *origin = json_get_string(c->request, "origin", "");
+        VolumeInfo info;
+        int r = p->result < 0 ? p->result : found < 0 ? -EIO : fstat(found, &c->origin) < 0 ? -errno : 0;
+        const Volume *v = r < 0 ? NULL : attached_to(c->server, &c->origin);
+        if (r < 0)
+                call_end(c, r, p->text);
+        else if (v) {
+                engine_volume_info(v, &info);
+                create_taken(c, &info);
+        } else
+                server_ask_holder(c->server, c, HOLDER_OPEN_ORIGIN, c->disk, 0, origin, create_opened);
+}
+
 static bool is_origin(const Server *s, const char *path) {
         VolumeInfo info;
         for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
@@ -108,7 +192,7 @@ void control_volume_create(Call *c) {
         else if (!c->disk)
                 call_end(c, -EMFILE, "too many volumes");
         else
-                server_ask_holder(c->server, c, HOLDER_OPEN_ORIGIN, c->disk, 0, origin, create_opened);
+                server_ask_holder(c->server, c, HOLDER_FIND, c->disk, 0, origin, create_found);
 }
 
 /* --- attach ------------------------------------------------------------------------------------------------------- */
@@ -277,25 +361,34 @@ static void detach_volume(Call *c);
 static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
         (void) close_fd(fd);
         if (p->result < 0) {
-                call_end(c, p->result,
-                         p->result == -EBUSY ? "a snapshot of it is mounted or open: unmount it first" : p->text);
+                char text[HOLDER_TEXT_MAX + NODE_NAME_MAX + 32];
+                (void) snprintf(text, sizeof(text), "its snapshot %s: %s", c->server->map.shared->nodes[c->node].name,
+                                p->text);
+                call_end(c, p->result, text);
                 return;
         }
         node_free(&c->server->map.shared->nodes[c->node]);
         detach_volume(c);
 }
 
-/* A copy that is shown reads from the volume's origin: one that nobody uses any more is taken down first. */
+/*
+ * A copy that is shown reads from the volume's origin: one that nobody uses any more is taken down first, and one that
+ * is just being shown or taken down is waited for. No other begins, since the volume is taken.
+ */
 static bool hide_copy(Call *c) {
         Server *s = c->server;
         VolumeInfo info;
         engine_volume_info(c->volume, &info);
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                if (n->kind != NODE_COPY || n->volume != info.number || !n->device[0])
+                bool asked = server_node_is_asked_for(s, i);
+                if (n->kind != NODE_COPY || n->volume != info.number || (!n->device[0] && !asked))
                         continue;
                 c->node = i;
-                server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);
+                if (asked)
+                        c->again = detach_volume;
+                else
+                        server_ask_holder(s, c, HOLDER_DROP_DEVICE, 0, i, NULL, detach_copy_hidden);
                 return true;
         }
         return false;
@@ -353,12 +446,12 @@ static void stop_next(Call *c, int result) {
 }
 
 void control_stop(Call *c) {
-        if (others_have(c, NULL))
+        if (control_volume_is_taken(c, NULL))
                 call_end(c, -EBUSY, "a volume is just being created, attached, detached or removed");
         else
                 stop_next(c, 0);
 }
 
 static void (*detach_next(Call *c))(Call *c, int result) {
-        return streq(json_get_string(c->request, "command", ""), "stop") ? stop_next : simply_ended;
+        return is_stop(c) ? stop_next : simply_ended;
 }

@@ -2,51 +2,47 @@
 #pragma once
 /*
  * How the provider talks to vss-cow: one SOCK_SEQPACKET connection to DIRECTORY/control (0600, root only), one JSON
- * object per message in each direction, one request at a time per connection. A hold belongs to its connection: when
- * that ends, or at its deadline, the gate opens by itself and the hold's token is worth nothing any more.
+ * object per message in each direction, one request at a time per connection, which may carry one descriptor. A hold
+ * belongs to its connection: when that ends, or at its deadline, the gate opens by itself and the hold's token is worth
+ * nothing any more.
  *
- * Request: {"command": WORD, …}, free-map with a descriptor. Answer: {"ok": true, …} or {"ok": false, "errno": N,
- * "message": "…"}. Unknown keys, missing keys and wrong types are EINVAL. ids are UUID text; sizes, times and numbers
- * JSON integers >= 0.
+ * Request: {"command": WORD, …}. Answer: {"ok": true, …} or {"ok": false, "errno": N, "message": "…"}. Unknown keys,
+ * missing keys and wrong types are EINVAL. ids are UUID text; sizes, times and numbers JSON integers >= 0.
  *
- *   status                              uuid path segments segment_bytes total_bytes used_bytes free_bytes policy
- *                                       fault ("", "store-lost") pid server_pid preserved_blocks snapshots volumes
- *                                       memory_bytes replayed_records
- *   volumes                             volumes: [{name uuid origin bytes attached device snapshots gated fault}]
- *
- *   volume-create name origin           the origin is opened and locked but not attached; -EBUSY while it is mounted
- *                                       or in use, -EEXIST, -EINVAL (not a regular file or block device, size not a
- *                                       multiple of 512), -EDEADLK (the store lies on a served volume)
- *   volume-attach name                  device: loop device of the volume; link NAME in the device directory
- *   volume-detach name [force]          -EBUSY: mounted or open (message names by what)
- *   volume-remove name [force]          not attached; -EBUSY: has snapshots and force is false
- *
- *   track name                          from here on what is written is remembered, for a map of what is free. It
- *                                       belongs to this connection, as a hold does; who asks last has it. -ENOENT: not
- *                                       attached, -EOPNOTSUPP: larger than 16 TiB
- *   free-map name                       comes with a sealed memory file: {uint32_t block, count} in ascending order,
- *                                       what the file system has free at a moment after track. Answered when the map
- *                                       is durable. -ESTALE: this connection does not track the volume, -EINVAL,
- *                                       -E2BIG (too scattered), -ENOSPC; after these three it does not any more
- *
- *   hold volumes: [name] deadline_usec  token. deadline: CLOCK_MONOTONIC
- *   snapshot token set created_usec     … members: [{id volume label [persistent frozen pending skip_free]}]. pending
- *                                       unless it is false; skip_free: with the map this connection has made, if any
- *   release token                       held (bool: the gate was still closed)
- *   clear-mark set                      commits the pending ones
- *   abort set                           deletes the pending ones
- *
- *   list set ("" all) from              snapshots: [{id set volume created_usec label bytes persistent frozen pending
- *                                       damaged unverified skips_free device}] next (-1: that was the last)
- *   delete id                           -ENOENT, -EBUSY (shown as a device that is in use)
- *   expose id                           device (read-only loop device; more than once gives the same)
- *   hide id                             0 also when it was not shown; -EBUSY
- *
- *   set-policy policy                   "drop-oldest" "drop-all" "fail-writes"
- *   collect                             freed_bytes
- *   checkpoint
- *   stop [force]                        detaches every volume, writes the last checkpoint, ends both processes; -EBUSY
- *                                       if a volume is in use
+ *   status                       uuid path segments segment_bytes total_bytes used_bytes free_bytes policy
+ *                                fault ("", "store-lost") pid server_pid preserved_blocks snapshots volumes
+ *                                memory_bytes replayed_records
+ *   volumes                      volumes: [{name uuid origin bytes attached device snapshots gated fault}]
+ *   volume-create name origin    the origin is opened and locked but not attached. -EBUSY: mounted, in use, or a
+ *                                store; -EEXIST: the name is taken, or the origin is that of a volume, by whatever
+ *                                path; -EINVAL: no regular file or block device, or a size that is no multiple of 512
+ *   volume-attach name           device: a loop device; link NAME in the device directory
+ *   volume-detach name [force]   its snapshots' devices that nobody uses go with it. -EBUSY: it, or one of these, is
+ *                                mounted or open; the message names the device
+ *   volume-remove name force     not attached. -EBUSY: it has snapshots and force is false
+ *   track name                   from here on what is written is remembered, for a map of what is free. It belongs to
+ *                                this connection, as a hold does; who asks last has it. -ENOENT: not attached;
+ *                                -EOPNOTSUPP: larger than 16 TiB
+ *   free-map name                (with a sealed memory file: {uint32_t block, count} in ascending order, what the file
+ *                                system has free at a moment after track.) Answered when the map is durable. -ESTALE:
+ *                                this connection does not track the volume; -EINVAL, -E2BIG: too scattered, -ENOSPC:
+ *                                it does not any more
+ *   hold volumes: [name] deadline_usec
+ *                                token. deadline: CLOCK_MONOTONIC
+ *   snapshot token set created_usec members: [{id volume label persistent frozen pending skip_free}]
+ *                                skip_free: with the map that this connection has made, if it has
+ *   release token                held (bool: the gate was still closed)
+ *   clear-mark set | abort set   commit the pending ones | delete the pending ones
+ *   list set ("" all) from       snapshots: [{id set volume created_usec label bytes persistent frozen pending damaged
+ *                                unverified skips_free device}] next (-1: that was the last)
+ *   delete id                    -ENOENT; -EBUSY: shown as a device that is in use
+ *   expose id                    device: a read-only loop device; more than once gives the same. -ENODEV: its volume
+ *                                is not attached
+ *   hide id                      0 also when it was not shown; -EBUSY
+ *   set-policy policy            "drop-oldest" "drop-all" "fail-writes"
+ *   collect | checkpoint         freed_bytes | -
+ *   stop [force]                 detaches every volume as above, writes the last checkpoint, ends both processes;
+ *                                -EBUSY: a volume or a snapshot of one is in use, or just comes or goes
  */
 #include <json-c/json.h>
 #include <stdbool.h>

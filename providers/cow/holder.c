@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -105,13 +106,26 @@ static int job_make(Holder *h, Node *n, HolderReply *p) {
 
 static int job_open(const HolderRequest *q, HolderReply *p, int *ret_fd) {
         OriginInfo info;
+        char why[HOLDER_TEXT_MAX];
+        uint8_t uuid[16];
         int fd = origin_open(q->path, &info, p->text, sizeof(p->text));
         if (fd < 0)
                 return fd;
+        int r = store_identify(q->path, uuid, why, sizeof(why));
+        p->is_store = r == 0 || r == -EPROTONOSUPPORT;
         p->bytes = info.bytes;
         p->block_size = info.block_size;
         *ret_fd = fd;
         return 0;
+}
+
+static int job_find(const HolderRequest *q, HolderReply *p, int *ret_fd) {
+        *ret_fd = open(q->path, O_PATH | O_CLOEXEC);
+        if (*ret_fd >= 0)
+                return 0;
+        int r = -errno;
+        (void) snprintf(p->text, sizeof(p->text), "%.300s: %s", q->path, strerror(-r));
+        return r;
 }
 
 static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
@@ -122,6 +136,8 @@ static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
                 (void) snprintf(p.text, sizeof(p.text), "the mount namespace cannot be entered: %s", strerror(errno));
         } else if (q->op == HOLDER_OPEN_ORIGIN)
                 p.result = job_open(q, &p, &fd);
+        else if (q->op == HOLDER_FIND)
+                p.result = job_find(q, &p, &fd);
         else if (q->op == HOLDER_MAKE_DEVICE)
                 p.result = job_make(h, &h->map.shared->nodes[q->node], &p);
         else
@@ -136,12 +152,15 @@ static void refuse(Holder *h, const HolderRequest *q, int result, const char *te
         (void) message_send(h->server_socket, &p, sizeof(p), -1);
 }
 
+static bool is_about_device(const HolderRequest *q) {
+        return q->op == HOLDER_MAKE_DEVICE || q->op == HOLDER_DROP_DEVICE;
+}
+
 static void job_start(Holder *h, const HolderRequest *q) {
         int pair[2];
         Job *j = h->jobs;
         for (const Job *k = h->jobs; k < h->jobs + JOBS_MAX; k++)
-                if (k->pid && k->request.op != HOLDER_OPEN_ORIGIN && q->op != HOLDER_OPEN_ORIGIN &&
-                    k->request.node == q->node) {
+                if (k->pid && is_about_device(&k->request) && is_about_device(q) && k->request.node == q->node) {
                         refuse(h, q, -EBUSY, "its device is just being made or taken away: try again");
                         return;
                 }
@@ -183,14 +202,14 @@ static void job_end(Holder *h, Job *j) {
                 (void) snprintf(p.text, sizeof(p.text), "the kernel did not answer within %d s",
                                 JOB_DEADLINE_MSEC / 1000);
         }
-        if (j->request.op == HOLDER_OPEN_ORIGIN && p.result == 0 && fd >= 0)
-                origin_keep(h, &j->request,
-                            fd); /* the server gets one of its own from this message, later ones inherit it */
-        else
-                fd = close_fd(fd);
+        bool kept = j->request.op == HOLDER_OPEN_ORIGIN && p.result == 0 && fd >= 0;
+        if (kept) /* the server gets one of its own from this message, later ones inherit it */
+                origin_keep(h, &j->request, fd);
         if (j->request.op == HOLDER_DROP_DEVICE && p.result == 0)
                 h->map.shared->nodes[j->request.node].device[0] = '\0';
         (void) message_send(h->server_socket, &p, sizeof(p), fd);
+        if (!kept)
+                (void) close_fd(fd);
         (void) kill(j->pid, SIGKILL);
         (void) close_fd(j->socket);
         j->pid = 0; /* reaped with the others */
@@ -393,6 +412,9 @@ static void hygiene(void) {
                 fprintf(stderr, "vss-cow: not protected against the OOM killer: %s\n", strerror(errno));
         if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
                 fprintf(stderr, "vss-cow: PR_SET_IO_FLUSHER: %s\n", strerror(errno));
+        /* the program may lie on what it serves: without a server nobody would answer the page-in of what starts one */
+        if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+                fprintf(stderr, "vss-cow: memory is not locked: %s\n", strerror(errno));
 }
 
 static void holder_name(Holder *h, const uint8_t uuid[16]) {

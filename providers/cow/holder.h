@@ -7,8 +7,10 @@
 #include "providers/cow/shared.h"
 
 typedef enum HolderOp {
-        HOLDER_OPEN_ORIGIN,  /* path -> an O_PATH descriptor that the holder keeps for disk; bytes, block_size */
+        HOLDER_OPEN_ORIGIN,  /* path -> an O_PATH descriptor that the holder keeps for disk; bytes, block_size, is_store
+                              */
         HOLDER_CLOSE_ORIGIN, /* of disk */
+        HOLDER_FIND,         /* path -> an O_PATH descriptor, which the holder does not keep */
         HOLDER_MAKE_DEVICE,  /* node: a loop device of its file; the holder writes its path into the node. link: if not
                                 "" */
         HOLDER_DROP_DEVICE,  /* node: -EBUSY: in use */
@@ -32,6 +34,7 @@ typedef struct HolderReply {
         int32_t result;
         uint32_t block_size; /* what direct I/O to the origin needs */
         uint64_t bytes;
+        uint64_t is_store;          /* not 0: what is in it begins as a store does */
         char text[HOLDER_TEXT_MAX]; /* with an error: what, why, what to do */
 } HolderReply;
 

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 
@@ -65,7 +64,7 @@ static bool is_swap(const struct stat *st) {
         return found;
 }
 
-static int regular_check(const char *path, const struct stat *st, char *text, size_t n) {
+int file_check_unused(const char *path, const struct stat *st, char *text, size_t n) {
         if (is_swap(st))
                 return fail(text, n, -EBUSY, "%s is used for swap: run \"swapoff %s\" first", path, path);
         int loop = loop_with_file(st);
@@ -112,7 +111,7 @@ int origin_open(const char *path, OriginInfo *ret, char *text, size_t n) {
         *ret = (OriginInfo) {};
         if (fd < 0 || fstat(fd, &st) < 0)
                 return fail(text, n, -errno, "%s: %s", path, strerror(errno));
-        int r = S_ISREG(st.st_mode) ? regular_check(path, &st, text, n) :
+        int r = S_ISREG(st.st_mode) ? file_check_unused(path, &st, text, n) :
                 S_ISBLK(st.st_mode) ? block_check(path, text, n) :
                                       fail(text, n, -EINVAL, "%s is neither a regular file nor a block device", path);
         if (r < 0)

@@ -3,6 +3,7 @@
 /* Origins and stores as files: may they be what they are to be, and have they been changed behind our back? */
 #include "protocol/base.h"
 #include "providers/cow/engine.h"
+#include <sys/stat.h>
 
 typedef struct OriginInfo {
         uint64_t bytes;
@@ -17,6 +18,14 @@ typedef struct OriginInfo {
 int origin_open(const char *path, OriginInfo *ret, char *text, size_t n);
 /* The same for a store: a regular file or block device on a file system that does what is asked of it (hazards D10). */
 int store_open(const char *path, char *text, size_t n);
+/* A regular file that nobody uses without a lock: -EBUSY and text when it is swap, or behind a loop device. */
+int file_check_unused(const char *path, const struct stat *st, char *text, size_t n);
+/* Hard links, bind mounts and device nodes are names of one thing: whose content is the same because it is the same. */
+static inline bool file_is_same(const struct stat *a, const struct stat *b) {
+        if (S_ISBLK(a->st_mode) || S_ISBLK(b->st_mode))
+                return S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode) && a->st_rdev == b->st_rdev;
+        return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
 /* The uuid of the store; -EUCLEAN and text when there is none in it. Reads its superblocks only. */
 int store_identify(const char *path, uint8_t ret_uuid[16], char *text, size_t n);
 /*

@@ -3,6 +3,7 @@
  * Volumes and storage areas. A name means one volume over all stores, so whoever looks for one asks them all; only to
  * find a device nothing is started, because what nobody serves has no device.
  */
+#include "providers/cow/origin.h"
 #include "providers/cow/provider.h"
 #include <ctype.h>
 #include <stdio.h>
@@ -61,6 +62,7 @@ static void read_volume(const CowStore *s, json_object *o, struct vss_engine_vol
 
 typedef struct FindCall {
         const char *name, *origin; /* what is looked for */
+        struct stat file;          /* that it is */
         dev_t rdev;
         CowStore store;
         struct vss_engine_volume volume;
@@ -172,15 +174,23 @@ int cow_volume_remove(void *state, struct vss_call *c, const char *name) {
         return r;
 }
 
+/* One origin has one history, and is nobody's store, by whatever name: hard link, bind mount or device node. */
+static int match_origin(struct vss_call *c, CowStore *s, json_object *volume, void *userdata) {
+        const FindCall *k = userdata;
+        const char *origin = json_get_string(volume, "origin", ""), *name = json_get_string(volume, "name", "");
+        struct stat st;
+        if (streq(origin, k->origin) || (stat(origin, &st) >= 0 && file_is_same(&st, &k->file)))
+                return cow_fail(c, -EBUSY, "%s is the origin of volume %s already", k->origin, name);
+        return 0;
+}
+
 static int match_taken(struct vss_call *c, CowStore *s, json_object *volume, void *userdata) {
         const FindCall *k = userdata;
         const char *name = json_get_string(volume, "name", "");
         if (streq(name, k->name))
                 return cow_fail(c, -EEXIST, "there is a volume %s already, over %s", name,
                                 json_get_string(volume, "origin", "?"));
-        if (streq(json_get_string(volume, "origin", ""), k->origin))
-                return cow_fail(c, -EBUSY, "%s is the origin of volume %s already", k->origin, name);
-        return 0;
+        return match_origin(c, s, volume, userdata);
 }
 
 static int check_options(struct vss_call *c, const char *name, const struct vss_volume_options *o) {
@@ -211,6 +221,16 @@ static int create_in(struct vss_call *c, CowStore *s, const char *name, const ch
         return r;
 }
 
+/* By any volume of any store. */
+static int refuse_taken(struct vss_call *c, VolumeFunction match, const char *name, const char *path) {
+        FindCall k = { .name = name, .origin = path };
+        if (stat(path, &k.file) < 0)
+                return cow_fail(c, -errno, "%s: %s", path, strerror(errno));
+        int r = each_volume(c, COW_START | COW_TOLERATE, match, &k);
+        c->message[0] = r < 0 ? c->message[0] : '\0';
+        return r;
+}
+
 /* Nobody has put anything into it yet. */
 static void unmake_store(CowStore *s) {
         struct vss_call quiet = { .struct_size = sizeof(quiet), .set = "", .deadline_usec = UINT64_MAX };
@@ -223,7 +243,6 @@ static void unmake_store(CowStore *s) {
 int cow_volume_create(void *state, struct vss_call *c, const char *name, const char *origin,
                       const struct vss_volume_options *o) {
         char canonical[1024];
-        FindCall k = { .name = name, .origin = canonical };
         CowStore s = COW_STORE_NULL;
         uint64_t origin_bytes = 0, store_bytes = 0;
         bool make = false;
@@ -231,10 +250,11 @@ int cow_volume_create(void *state, struct vss_call *c, const char *name, const c
         if (r >= 0)
                 r = cow_origin_check(c, name, origin, o, canonical, sizeof(canonical), &origin_bytes);
         if (r >= 0)
-                r = each_volume(c, COW_START | COW_TOLERATE, match_taken, &k);
-        c->message[0] = r < 0 ? c->message[0] : '\0';
+                r = refuse_taken(c, match_taken, name, canonical);
         if (r >= 0)
                 r = cow_store_choose(c, o, origin_bytes, &s, &store_bytes, &make);
+        if (r >= 0 && !make)
+                r = refuse_taken(c, match_origin, name, s.path);
         if (r < 0 || c->flags & VSS_CALL_READ_ONLY)
                 return r;
         if (make)

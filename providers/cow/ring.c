@@ -21,6 +21,7 @@
 enum {
         RING_ENTRIES = 512, /* more than requests, records and reads of a full engine; the rest waits */
         REAP_MAX = 256,     /* at once, so that new requests get their turn */
+        HOLE_REFUSED = 1,   /* disk_data of an IO_ZERO */
 };
 
 struct Ring {
@@ -35,7 +36,7 @@ struct Ring {
         unsigned in_flight;
 };
 
-/* disk_data of an Io: how much of it is done. */
+/* disk_data of an Io that moves data: how much of it is done. */
 static uint64_t done_bytes(const Io *io) {
         return io->disk_data;
 }
@@ -64,17 +65,26 @@ static void prepare_transfer(const Ring *r, struct io_uring_sqe *s, const Io *io
                 s->rw_flags = RWF_DSYNC;
 }
 
-static void prepare_other(const Ring *r, struct io_uring_sqe *s, const Io *io) {
+/*
+ * Zeros are a hole first. A loop device asks for holes for discards too, and a sparse origin that got its blocks back
+ * as reserved ones would be as large as its volume after the first trim. On a block device it is a zeroing that may
+ * give the space back; one that cannot refuses, and then the kernel writes the zeros itself.
+ */
+static int fallocate_mode(const Io *io) {
         static const int modes[IO_OP_MAX] = {
                 [IO_ALLOCATE] = FALLOC_FL_KEEP_SIZE,
                 [IO_DISCARD] = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                [IO_ZERO] = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                [IO_ZERO] = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
         };
+        return io->disk_data == HOLE_REFUSED ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE : modes[io->op];
+}
+
+static void prepare_other(const Ring *r, struct io_uring_sqe *s, const Io *io) {
         int fd = r->fds[io->disk];
         if (io->op == IO_FLUSH)
                 io_uring_prep_fsync(s, fd, IORING_FSYNC_DATASYNC);
         else
-                io_uring_prep_fallocate(s, fd, modes[io->op], (off_t) io->offset, (off_t) io->length);
+                io_uring_prep_fallocate(s, fd, fallocate_mode(io), (off_t) io->offset, (off_t) io->length);
 }
 
 static bool moves_data(const Io *io) {
@@ -111,8 +121,13 @@ static void push_waiting(Ring *r) {
 
 /* --- results ------------------------------------------------------------------------------------------------------ */
 
+static void again(Ring *r, Io *io) {
+        if (!push(r, io))
+                TAILQ_INSERT_TAIL(&r->waiting, io, link);
+}
+
 /* A file system or device without the call: discarding and reserving are advice; zeros are written. */
-static int unsupported(Ring *r, Io *io) {
+static int unsupported(const Ring *r, const Io *io) {
         static const uint8_t zeros[64 * 1024] __attribute__((aligned(4096)));
         if (io->op != IO_ZERO)
                 return 0;
@@ -126,11 +141,6 @@ static int unsupported(Ring *r, Io *io) {
         return 0;
 }
 
-static void again(Ring *r, Io *io) {
-        if (!push(r, io))
-                TAILQ_INSERT_TAIL(&r->waiting, io, link);
-}
-
 static void came(Ring *r, Io *io, int result) {
         r->in_flight--;
         if (result == -EINTR || result == -EAGAIN) {
@@ -139,6 +149,11 @@ static void came(Ring *r, Io *io, int result) {
         }
         if (moves_data(io) && result > 0 && done_bytes(io) + (uint64_t) result < io->length) {
                 io->disk_data += (uint64_t) result;
+                again(r, io);
+                return;
+        }
+        if (io->op == IO_ZERO && result == -EOPNOTSUPP && io->disk_data != HOLE_REFUSED) {
+                io->disk_data = HOLE_REFUSED;
                 again(r, io);
                 return;
         }

@@ -124,7 +124,7 @@ static void holder_readable(Server *s) {
                 _exit(1); /* it cannot be: it outlives us */
 }
 
-static bool node_is_asked_for(const Server *s, unsigned node) {
+bool server_node_is_asked_for(const Server *s, unsigned node) {
         const Call *c;
         LIST_FOREACH(c, &s->calls, link)
                 if (c->cookie && c->node == node)
@@ -140,7 +140,7 @@ void server_sweep_nodes(Server *s) {
                         continue;
                 if (n->device[0])
                         server_ask_holder(s, NULL, HOLDER_DROP_DEVICE, 0, i, NULL, NULL);
-                else if (!node_is_asked_for(s, i))
+                else if (!server_node_is_asked_for(s, i))
                         node_free(n);
         }
 }
@@ -405,6 +405,7 @@ _Noreturn void server_main(const ServerStart *start) {
         LIST_INIT(&s.calls);
         for (unsigned i = 0; i < DISK_MAX; i++)
                 s.fds[i] = -EBADF;
+        shared_unmap(start->map); /* the holder's, inherited: locked with the rest it would be filled twice */
         hygiene();
         if (shared_map(start->shared, &s.map) < 0)
                 server_refuse(&s, 1, "no shared memory");

@@ -8,6 +8,7 @@
 #include "providers/cow/fuse.h"
 #include "providers/cow/holder.h"
 #include "providers/cow/ring.h"
+#include <sys/stat.h>
 
 typedef struct Server Server;
 typedef struct Connection Connection;
@@ -32,6 +33,8 @@ struct Call {
         uint64_t cookie; /* of the holder's answer it waits for, 0: none */
         void (*next)(Call *c, int result);
         void (*next_holder)(Call *c, const HolderReply *p, int fd); /* takes fd */
+        void (*again)(Call *c); /* it waits for another call to end, and then goes on here */
+        bool due;               /* one has ended */
         Volume *volume;
         unsigned disk, node;
         uint64_t token;
@@ -39,6 +42,8 @@ struct Call {
         uint64_t before; /* a figure from the beginning */
         int fd;          /* that came with the request, -EBADF: none */
         FreeExtent *extents;
+        int claimed; /* an origin in its hand until it ends; -1: none */
+        struct stat origin;
 };
 
 typedef struct Tracker {        /* who asked that writes to a volume are tracked */
@@ -73,7 +78,8 @@ void server_let_go(Server *s, unsigned disk);
 Node *server_node_of(Server *s, const Volume *v);
 void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned node, const char *path,
                        void (*next)(Call *c, const HolderReply *p, int fd));
-unsigned server_disk_of(const Server *s, unsigned volume); /* of an attached volume, by number; 0: none */
+unsigned server_disk_of(const Server *s, unsigned volume);     /* of an attached volume, by number; 0: none */
+bool server_node_is_asked_for(const Server *s, unsigned node); /* a call waits for what the holder does with it */
 /* Takes the stamps that are due; when the next one is, or USEC_INFINITY. */
 uint64_t server_take_stamps(Server *s);
 /* Copies that are shown and no longer exist are taken down. */
@@ -95,6 +101,8 @@ void call_end(Call *c, int result, const char *message);
 Reply *call_step(Call *c, void (*next)(Call *c, int result));
 
 /* control-volume.c */
+/* Another call attaches, detaches or removes the volume (NULL: any), or ends all. */
+bool control_volume_is_taken(const Call *c, const Volume *v);
 void control_volume_create(Call *c);
 void control_volume_attach(Call *c);
 void control_volume_detach(Call *c);

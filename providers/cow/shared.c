@@ -32,6 +32,10 @@ int shared_map(int fd, SharedMap *ret) {
         return 0;
 }
 
+void shared_unmap(SharedMap map) {
+        (void) munmap(map.shared, map.length);
+}
+
 Node *node_by_id(Shared *s, uint64_t id) {
         Node *n = id < 2 ? NULL : &s->nodes[(id - 2) % 4096 % NODES];
         return n && n->kind != NODE_UNUSED && node_id(s, n) == id ? n : NULL;

@@ -72,6 +72,7 @@ int shared_create(void);
 /* Maps it, and touches every page for writing: a fatal signal in a read to a page not yet mapped here would end the
  * request with EIO. */
 int shared_map(int fd, SharedMap *ret);
+void shared_unmap(SharedMap map);
 
 static inline uint8_t *slot_payload(const SharedMap *m, unsigned i) {
         return m->areas + (size_t) i * SLOT_BYTES + SLOT_HEAD;
