@@ -5,10 +5,12 @@
  * have ended.
  *
  *   freeze      the memtable becomes the frozen one, a new one takes over; the replay position is where the first
- * record lies that is not in it run         the frozen entries, without the dead, go to new pages reserve     the log
- * gets new segments; a finished merge is taken in manifest    everything as it will be, to new pages; then one flush
- * covers run, merge and manifest superblock  both copies of the new number, durable; from here on the new manifest
- * counts install     the new list of runs replaces the old one, the frozen memtable is empty, segments are free
+ *               record lies that is not in it
+ *   run         the frozen entries, without the dead, go to new pages
+ *   reserve     the log gets new segments; a finished merge and written free maps are taken in
+ *   manifest    one flush for run, merge and maps; then everything as it will be, to new pages, durable
+ *   superblock  both copies of the new number, durable; from here on the new manifest counts
+ *   install     the new list of runs replaces the old one, the frozen memtable is empty, segments are free
  */
 #include "providers/cow/freemap.h"
 
