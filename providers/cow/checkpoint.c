@@ -106,7 +106,10 @@ static void freeze(Engine *e) {
         Checkpoint *c = &e->checkpoint;
         const Record *first = ORDER(REPLAY_FROM_FIRST_OPEN) ? TAILQ_FIRST(&e->queue) : NULL;
         bool placed = first && first->state >= RECORD_WRITING;
+        Copy *copy;
 
+        TAILQ_FOREACH(copy, &e->copies, link) /* their records lie before it */
+                copy->replayed = true;
         c->replay_sequence = first ? first->sequence : e->next_sequence;
         c->replay_segment = placed ? first->segment : e->list[e->list_at];
         c->replay_block = placed ? first->block : e->log_block;
@@ -311,7 +314,7 @@ static void step_take_in(Engine *e) {
                 merge_settle(e);
         settle_frozen(e);
         TAILQ_FOREACH(copy, &e->copies, link)
-                if (copy->dropping && !copy->dropped) {
+                if (copy->dropping && copy->replayed && !copy->dropped) {
                         copy->dropped = true;
                         freemap_forget(copy->map);
                 }
