@@ -6,6 +6,8 @@
  *       Values that are JSON are taken as such.
  *   cow-client DIR set VOLUME…
  *       Hold, snapshot, release on one connection; prints the set's id, then one id per line.
+ *   cow-client DIR gate VOLUME…
+ *       The same of volumes whose file systems are not frozen.
  *   cow-client DIR script
  *       Requests from stdin, a line each, on one connection. @token is what the last hold gave, @in(MS) a deadline;
  *       "sleep MS" waits; "close" ends the connection.
@@ -73,7 +75,7 @@ static void uuid_make(char ret[static 37]) {
 
 /* --- a set -------------------------------------------------------------------------------------------------------- */
 
-static json_object *members_new(char **volumes, unsigned n, char ids[][37]) {
+static json_object *members_new(char **volumes, unsigned n, bool frozen, char ids[][37]) {
         json_object *list = json_object_new_array();
         for (unsigned i = 0; i < n; i++) {
                 json_object *m = json_object_new_object();
@@ -82,7 +84,7 @@ static json_object *members_new(char **volumes, unsigned n, char ids[][37]) {
                 json_object_object_add(m, "volume", json_object_new_string(volumes[i]));
                 json_object_object_add(m, "label", json_object_new_string(volumes[i]));
                 json_object_object_add(m, "persistent", json_object_new_boolean(true));
-                json_object_object_add(m, "frozen", json_object_new_boolean(true));
+                json_object_object_add(m, "frozen", json_object_new_boolean(frozen));
                 json_object_object_add(m, "pending", json_object_new_boolean(false));
                 (void) json_object_array_add(list, m);
         }
@@ -114,7 +116,7 @@ static int release(int fd, const char *token) {
         return r < 0 ? r : good ? 0 : -ESTALE;
 }
 
-static int set(int fd, char **volumes, unsigned n) {
+static int set(int fd, char **volumes, unsigned n, bool frozen) {
         char ids[STORE_VOLUMES_MAX][37], set_id[37];
         char token[TOKEN_MAX];
         if (n > STORE_VOLUMES_MAX)
@@ -127,7 +129,7 @@ static int set(int fd, char **volumes, unsigned n) {
         json_object_object_add(request, "token", json_object_new_string(token));
         json_object_object_add(request, "set", json_object_new_string(set_id));
         json_object_object_add(request, "created_usec", json_object_new_int64((int64_t) time(NULL) * 1000000));
-        json_object_object_add(request, "members", members_new(volumes, n, ids));
+        json_object_object_add(request, "members", members_new(volumes, n, frozen, ids));
         r = call(fd, request, NULL);
         int x = release(fd, token);
         if (r < 0 || x < 0)
@@ -341,8 +343,8 @@ int main(int argc, char **argv) {
                 fprintf(stderr, "refused %d %s\n", -fd, strerror(-fd));
                 return -fd;
         }
-        if (streq(word, "set"))
-                return -set(fd, argv + 3, (unsigned) argc - 3);
+        if (streq(word, "set") || streq(word, "gate"))
+                return -set(fd, argv + 3, (unsigned) argc - 3, streq(word, "set"));
         if (streq(word, "script"))
                 return script(fd);
         if (streq(word, "raw"))

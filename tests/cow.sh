@@ -54,6 +54,10 @@ cow_volume() {
 
 # cow_set VOLUME…: the ids of the snapshots, in order
 cow_set() { cow set "$@" | tail -n +2; }
+# cow_gate VOLUME…: the same without anything frozen
+cow_gate() { cow gate "$@" | tail -n +2; }
+# overlay ID [OPTION…]: the device that shows it with an overlay
+overlay() { owned "$(cow expose id="$1" overlay= "${@:2}" | json .device)"; }
 expose() { owned "$(cow expose id="$1" | json .device)"; }
 # content DEVICE: what is on the device, not in the page cache
 content() { dd if="$1" bs=1M iflag=direct status=none | sha256sum | cut -d' ' -f1; }

@@ -209,6 +209,28 @@ static void flip(uint64_t block, unsigned at, unsigned bit) {
         damaged_open(d, what);
 }
 
+static bool is_zeros(unsigned snapshot, uint64_t block) {
+        static const uint8_t zeros[BLOCK_SIZE];
+        return memcmp(right.bytes[snapshot] + block * BLOCK_SIZE, zeros, BLOCK_SIZE) == 0;
+}
+
+/* What is learnt must be right itself: of a free map, what was not struck, and in its own snapshot alone. */
+START_TEST(test_what_was_free_is_zeros) {
+        static const struct {
+                unsigned snapshot;
+                uint64_t block;
+                bool zeros;
+        } known[] = { { 1, 99, false },  { 1, 100, false }, { 1, 101, true },  { 1, 102, false }, { 1, 104, true },
+                      { 1, 106, true },  { 1, 107, false }, { 1, 152, false }, { 1, 160, true },  { 1, 848, true },
+                      { 1, 850, true },  { 1, 851, false }, { 2, 101, false }, { 2, 848, false }, { 6, 500, true },
+                      { 6, 501, false }, { 6, 502, false }, { 6, 503, true },  { 6, 505, false }, { 6, 606, true },
+                      { 6, 607, false }, { 5, 900, false }, { 5, 1022, false } };
+        for (unsigned i = 0; i < ELEMENTSOF(known); i++)
+                ck_assert_msg(is_zeros(known[i].snapshot, known[i].block) == known[i].zeros, "snapshot %u, block %lu",
+                              known[i].snapshot, known[i].block);
+}
+END_TEST
+
 START_TEST(test_bits_of_superblocks_and_manifest) {
         for (unsigned n = 0; n < SUPER_COPIES; n++)
                 for (unsigned at = 0; at < 104; at++)
@@ -219,10 +241,16 @@ START_TEST(test_bits_of_superblocks_and_manifest) {
 }
 END_TEST
 
+/* Those of runs and of free maps, one after the other. */
+static uint64_t page_of(const Made *m, unsigned n) {
+        n %= ELEMENTSOF(m->run_page) + ELEMENTSOF(m->map_page);
+        return n < ELEMENTSOF(m->run_page) ? m->run_page[n] : m->map_page[n - ELEMENTSOF(m->run_page)];
+}
+
 START_TEST(test_bits_of_pages_data_and_log) {
         SimRandom random = { 11 };
-        for (unsigned i = 0; i < 400; i++) {
-                uint64_t block = i % 3 == 0 ? pristine.run_page[i / 3 % 3] : 0;
+        for (unsigned i = 0; i < 800; i++) {
+                uint64_t block = i % 3 == 0 ? page_of(&pristine, i / 3) : 0;
                 uint64_t log = pristine.record[0] +
                                sim_below(&random, (uint32_t) (pristine.log_end - pristine.record[0]));
                 uint64_t data = pristine.run_data + sim_below(&random, 20);
@@ -341,15 +369,15 @@ START_TEST(test_numbers_that_lie) {
                 for (unsigned n = sim_below(&random, 2) + 1; n > 0; n--)
                         made_at(&m, m.manifest_block)[sim_below(&random, m.manifest_bytes)] =
                                 values[sim_below(&random, ELEMENTSOF(values))];
-                struct run_page *p = (struct run_page *) made_at(&m, m.run_page[sim_below(&random, 3)]);
+                unsigned page = sim_below(&random, 7);
+                struct run_page *p = (struct run_page *) made_at(&m, page_of(&m, page));
                 if (i % 2)
                         ((uint8_t *) p)[20 + sim_below(&random, 100)] = values[sim_below(&random, ELEMENTSOF(values))];
                 fix_page(p);
                 fix_manifest(&m);
                 SimDisk *d = copy();
                 store_poke(d, m.manifest_block, made_at(&m, m.manifest_block));
-                for (unsigned k = 0; k < ELEMENTSOF(m.run_page); k++)
-                        store_poke(d, m.run_page[k], made_at(&m, m.run_page[k]));
+                store_poke(d, page_of(&m, page), (const uint8_t *) p);
                 for (unsigned k = 0; k < SUPER_COPIES; k++)
                         store_poke(d, made_super(k), made_at(&m, made_super(k)));
                 made_done(&m);
@@ -364,6 +392,7 @@ int main(void) {
         made_example(&pristine);
         tcase_set_timeout(t, 280);
         tcase_add_unchecked_fixture(t, world_make, world_drop);
+        tcase_add_test(t, test_what_was_free_is_zeros);
         tcase_add_test(t, test_copies_of_the_superblock_gone);
         tcase_add_test(t, test_bits_of_superblocks_and_manifest);
         tcase_add_test(t, test_bits_of_pages_data_and_log);

@@ -5,37 +5,14 @@
  * places, or at random with fixed seeds. fault-cow-engine.c does it to the engine.
  */
 #include "protocol/base.h"
-#include "providers/cow/check.h"
 #include "tests/sim-random.h"
 #include "tests/store-maker.h"
 #include "tests/support.h"
 #include <check.h>
-#include <stdio.h>
 
 static Made pristine;
 
 /* --- check -------------------------------------------------------------------------------------------------------- */
-
-typedef struct Verdict {
-        uint64_t damages, notes;
-        unsigned concerned; /* one bit per snapshot, by the last byte of its id */
-        char first[320];
-} Verdict;
-
-static Verdict verdict_of(Made *m) {
-        Check c = { 0 };
-        Verdict v = { 0 };
-        ck_assert_int_eq(check_store(&c, &m->source), 0);
-        v.damages = c.damages;
-        v.notes = c.notes;
-        for (size_t i = 0; i < c.n_snapshots; i++)
-                if (c.snapshots[i].concerned && !c.snapshots[i].gone)
-                        v.concerned |= 1u << c.snapshots[i].id[15];
-        if (c.n_findings > 0)
-                (void) snprintf(v.first, sizeof(v.first), "%s: %s", c.findings[0].structure, c.findings[0].text);
-        check_done(&c);
-        return v;
-}
 
 START_TEST(test_a_whole_store_is_clean) {
         Verdict v = verdict_of(&pristine);
@@ -84,6 +61,9 @@ START_TEST(test_bits_of_pages_and_data) {
         for (unsigned k = 0; k < ELEMENTSOF(m.run_page); k++)
                 for (unsigned at = 0; at < BLOCK_SIZE; at += 3)
                         flip_must_show(&m, m.run_page[k] * BLOCK_SIZE + at, at % 8);
+        for (unsigned k = 0; k < ELEMENTSOF(m.map_page); k++)
+                for (unsigned at = 0; at < BLOCK_SIZE; at += 3)
+                        flip_must_show(&m, m.map_page[k] * BLOCK_SIZE + at, at % 8);
         for (unsigned at = 0; at < BLOCK_SIZE; at += 7)
                 flip_must_show(&m, m.run_data * BLOCK_SIZE + at, at % 8);
         made_done(&m);

@@ -4,8 +4,9 @@
  * in tests/corpus/cow-store. The first byte chooses the parser, the second whether checksums are put right first: no
  * mutation would get past them. What is taken must be walkable without another look, and what is not must say why.
  *
- *   s  superblock   m  manifest, behind 16 bytes of geometry   r  record, behind its number of blocks   p  page of a
- * run x  whole store: pieces that are laid over the example, for check
+ *   s  superblock                                    m  manifest, behind 16 bytes of geometry
+ *   r  record, behind its number of blocks           p  page of a run
+ *   f  page of a free map                            x  whole store: pieces that are laid over the example, for check
  */
 #include "protocol/base.h"
 #include "providers/cow/check.h"
@@ -88,6 +89,26 @@ static bool manifest_super(Input *in, const struct manifest_head *h, size_t byte
         return superblock_check(&s, ret, NULL, 0) == 0;
 }
 
+static void walk_strikes(const struct set_member *m) {
+        const struct strike *s = member_strikes(m);
+        MUST(m->strikes == 0 || m->map);
+        for (uint32_t i = 0; i < m->strikes; i++)
+                MUST(s[i].count > 0 && (i == 0 || s[i].block >= (uint64_t) s[i - 1].block + s[i - 1].count));
+}
+
+/* Each snapshot that names one finds it, in the order of the snapshots. */
+static void walk_maps(const ManifestView *v) {
+        const struct manifest_snapshot *s = v->snapshots;
+        const struct manifest_run *map = v->maps;
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < v->head->snapshots; i++, s = member_after(s))
+                if (s->map) {
+                        MUST(n++ < v->head->maps && map->number == s->map);
+                        MUST(VOLBLOCK_VOLUME(map->first) == s->volume && VOLBLOCK_VOLUME(map->last) == s->volume);
+                        map = run_after(map);
+                }
+}
+
 static void walk_manifest(const uint8_t *manifest, size_t bytes, const struct superblock *s) {
         ManifestView v;
         manifest_view(manifest, &v);
@@ -98,9 +119,11 @@ static void walk_manifest(const uint8_t *manifest, size_t bytes, const struct su
         for (uint32_t i = 0; i < v.head->snapshots; i++, snapshot = member_after(snapshot)) {
                 sink += sum(snapshot, sizeof(*snapshot) + snapshot->label_bytes);
                 MUST(manifest_volume_by_number(&v, snapshot->volume));
+                walk_strikes(snapshot);
         }
+        walk_maps(&v);
         const struct manifest_run *run = v.runs;
-        for (uint32_t i = 0; i < v.head->runs; i++, run = run_after(run))
+        for (uint32_t i = 0; i < v.head->runs + v.head->maps; i++, run = run_after(run))
                 for (uint32_t k = 0; k < run->extents; k++)
                         MUST(run_extents(run)[k].segment < s->segments &&
                              v.table[run_extents(run)[k].segment].kind == SEGMENT_META);
@@ -129,8 +152,10 @@ static void walk_record(const struct record_head *h, uint32_t blocks) {
         const struct set_member *m = (const struct set_member *) (h + 1);
         const struct descriptor *d = (const struct descriptor *) (h + 1);
         MUST(record_blocks(h) <= blocks);
-        for (uint32_t i = 0; h->type == RECORD_SNAPSHOT && i < h->count; i++, m = member_after(m))
+        for (uint32_t i = 0; h->type == RECORD_SNAPSHOT && i < h->count; i++, m = member_after(m)) {
                 sink += sum(m, sizeof(*m) + m->label_bytes);
+                walk_strikes(m);
+        }
         for (uint32_t i = 0; h->type == RECORD_PRESERVE && i < h->count; i++)
                 MUST(d[i].flags & ENTRY_NO_PAYLOAD || d[i].payload < h->payload_blocks);
         uint32_t at = 0;
@@ -168,6 +193,23 @@ static void fuzz_page(Input *in) {
                      (p.entry[i - 1].volblock == p.entry[i].volblock && p.entry[i - 1].epoch < p.entry[i].epoch));
 }
 
+static void fuzz_map_page(Input *in) {
+        char why[WHY_MAX] = "";
+        struct run_page p;
+        uint64_t end = 0;
+        take(in, &p, sizeof(p));
+        if (in->fix)
+                fix_page(&p);
+        int r = map_page_check(&p, p.run, p.page, why, sizeof(why));
+        must_say(r, why);
+        for (uint32_t i = 0; r == 0 && i < p.entries; i++) {
+                uint64_t count = ENTRY_WHERE_BLOCK(p.entry[i].where);
+                MUST(count > 0 && p.entry[i].volblock >= end);
+                MUST(VOLBLOCK_BLOCK(p.entry[i].volblock) + count <= UINT32_MAX + 1ULL);
+                end = p.entry[i].volblock + count;
+        }
+}
+
 /* Pieces: where (4 bytes), how long (1), what. */
 static void lay_over(Input *in, Made *m) {
         while (in->left > 5) {
@@ -194,6 +236,8 @@ static void fuzz_store(Input *in) {
         if (in->fix) {
                 for (unsigned k = 0; k < ELEMENTSOF(m.run_page); k++)
                         fix_page((struct run_page *) made_at(&m, m.run_page[k]));
+                for (unsigned k = 0; k < ELEMENTSOF(m.map_page); k++)
+                        fix_page((struct run_page *) made_at(&m, m.map_page[k]));
                 for (unsigned k = 0; k < ELEMENTSOF(m.record); k++) {
                         struct record_head *h = (struct record_head *) made_at(&m, m.record[k]);
                         if (h->body_bytes < 5 * BLOCK_SIZE)
@@ -222,6 +266,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 break;
         case 'p':
                 fuzz_page(&in);
+                break;
+        case 'f':
+                fuzz_map_page(&in);
                 break;
         case 'x':
                 fuzz_store(&in);
@@ -264,6 +311,8 @@ static void seeds(const char *directory) {
         seed(directory, "superblock", 's', "", 0, made_at(&m, 0), 104);
         seed(directory, "manifest", 'm', geometry, sizeof(geometry), made_at(&m, m.manifest_block), m.manifest_bytes);
         seed(directory, "page", 'p', "", 0, made_at(&m, m.run_page[2]), 40 + 5 * sizeof(struct run_entry));
+        seed(directory, "map-page", 'f', "", 0, made_at(&m, m.map_page[0]), BLOCK_SIZE);
+        seed(directory, "map-page-short", 'f', "", 0, made_at(&m, m.map_page[2]), 40 + 2 * sizeof(struct run_entry));
         seed(directory, "store", 'x', pieces, sizeof(pieces), "", 0);
         for (unsigned k = 0; k < ELEMENTSOF(m.record); k++) {
                 const struct record_head *h = (const struct record_head *) made_at(&m, m.record[k]);

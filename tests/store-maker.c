@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/store-maker.h"
+#include "providers/cow/check.h"
 #include "providers/cow/crc32c.h"
 #include "tests/support.h"
+#include <stdio.h>
 
 enum {
         META = 1, /* segments */
@@ -10,6 +12,7 @@ enum {
         RUN_1_ENTRIES = RUN_PAGE_ENTRIES + 30,
         RUN_1_PAYLOAD = 20,
         RUN_2_ENTRIES = 5,
+        MAP_EXTENTS = RUN_PAGE_ENTRIES + 20,
         VOLUME_BLOCKS = 1024,
         LABEL = 9,
 };
@@ -65,9 +68,10 @@ static struct run_entry made_entry(Made *m, uint64_t volblock, uint32_t epoch, b
         return e;
 }
 
-static void add_entry(Made *m, unsigned page, uint64_t run, uint32_t number, const struct run_entry *e) {
-        struct run_page *p = (struct run_page *) made_at(m, m->run_page[page]);
-        p->magic = RUN_PAGE_MAGIC;
+static void add_entry(Made *m, uint64_t block, uint32_t magic, uint64_t run, uint32_t number,
+                      const struct run_entry *e) {
+        struct run_page *p = (struct run_page *) made_at(m, block);
+        p->magic = magic;
         p->run = run;
         p->page = number;
         p->entry[p->entries++] = *e;
@@ -84,12 +88,37 @@ static void make_runs(Made *m) {
         for (unsigned i = 0; i < RUN_1_ENTRIES; i++) {
                 uint64_t volblock = i < 150 ? VOLBLOCK(0, 10 + i / 2) : VOLBLOCK(1, i);
                 struct run_entry e = made_entry(m, volblock, i < 150 ? 1 + i % 2 : 2, i % 10 == 0 || i == 1, &data);
-                add_entry(m, i / RUN_PAGE_ENTRIES, 1, i / RUN_PAGE_ENTRIES, &e);
+                add_entry(m, m->run_page[i / RUN_PAGE_ENTRIES], RUN_PAGE_MAGIC, 1, i / RUN_PAGE_ENTRIES, &e);
         }
         for (unsigned i = 0; i < RUN_2_ENTRIES; i++) {
                 struct run_entry e = made_entry(m, VOLBLOCK(1, 500 + i), 3, i % 2, &data);
-                add_entry(m, 2, 2, 0, &e);
+                add_entry(m, m->run_page[2], RUN_PAGE_MAGIC, 2, 0, &e);
         }
+}
+
+/* --- free maps ---------------------------------------------------------------------------------------------------- */
+
+static void add_free(Made *m, unsigned page, uint64_t map, uint32_t number, uint64_t volblock, uint32_t count) {
+        struct run_entry e = { .volblock = volblock, .where = ENTRY_WHERE(count, ENTRY_FREE) };
+        add_entry(m, m->map_page[page], MAP_PAGE_MAGIC, map, number, &e);
+}
+
+/*
+ * Map 3 is that of snapshot 1, in two pages: first what run 1 has of that epoch, so all of it was struck. Map 4 is that
+ * of snapshot 6, which is in the log: run 2 and the first record have these blocks for those before it. Nobody has 5.
+ */
+static void make_maps(Made *m) {
+        m->map_page[0] = META * MADE_SEGMENT_BLOCKS + 6;
+        m->map_page[1] = (META + 1) * MADE_SEGMENT_BLOCKS + 1;
+        m->map_page[2] = META * MADE_SEGMENT_BLOCKS + 7;
+        m->map_page[3] = META * MADE_SEGMENT_BLOCKS + 8;
+        add_free(m, 0, 3, 0, VOLBLOCK(0, 10), 75);
+        for (unsigned i = 1; i < MAP_EXTENTS; i++)
+                add_free(m, i / RUN_PAGE_ENTRIES, 3, i / RUN_PAGE_ENTRIES, VOLBLOCK(0, 96 + 4 * i), i % 3 + 1);
+        add_free(m, 2, 4, 0, VOLBLOCK(1, 500), 5);
+        add_free(m, 2, 4, 0, VOLBLOCK(1, 600), 8);
+        add_free(m, 3, 5, 0, VOLBLOCK(0, 900), 10);
+        add_free(m, 3, 5, 0, VOLBLOCK(0, 1000), 24); /* to the end */
 }
 
 static uint32_t live_in(const Made *m, uint32_t segment) {
@@ -121,16 +150,28 @@ static uint8_t *put_volume(uint8_t *at, uint32_t number, const char *name, const
         return (uint8_t *) volume_after(v);
 }
 
-static uint8_t *put_member(uint8_t *at, uint8_t n, uint32_t volume, uint32_t epoch, uint32_t flags) {
+typedef struct MadeMap {
+        uint64_t number;
+        uint16_t n;
+        struct strike strikes[3];
+} MadeMap;
+
+static const MadeMap no_map;
+
+static uint8_t *put_member(uint8_t *at, uint8_t n, uint32_t volume, uint32_t epoch, uint32_t flags,
+                           const MadeMap *map) {
         struct set_member *s = (struct set_member *) at;
         *s = (struct set_member) { .volume = volume,
                                    .epoch = epoch,
                                    .created_usec = 1700000000000000ULL + n,
                                    .flags = flags,
-                                   .label_bytes = LABEL };
+                                   .label_bytes = LABEL,
+                                   .strikes = map->n,
+                                   .map = map->number };
         fill_id(s->snapshot, 3, n);
         fill_id(s->set, 4, (uint8_t) epoch);
         memcpy(s + 1, "/srv/data", LABEL);
+        memcpy((uint8_t *) (s + 1) + pad8(LABEL), map->strikes, map->n * sizeof(struct strike));
         return (uint8_t *) member_after(s);
 }
 
@@ -163,6 +204,26 @@ static uint8_t *put_runs(uint8_t *at) {
         return put_run(at, &run, &second);
 }
 
+static uint8_t *put_maps(uint8_t *at) {
+        struct run_extent of_3[] = { { META, 6, 1, 0 }, { META + 1, 1, 1, 0 } };
+        struct run_extent of_4 = { META, 7, 1, 0 }, of_5 = { META, 8, 1, 0 };
+        struct manifest_run map = { .number = 3,
+                                    .entries = MAP_EXTENTS,
+                                    .first = VOLBLOCK(0, 10),
+                                    .last = VOLBLOCK(0, 96 + 4 * (MAP_EXTENTS - 1) + (MAP_EXTENTS - 1) % 3),
+                                    .pages = 2,
+                                    .extents = 2 };
+        at = put_run(at, &map, of_3);
+        map = (struct manifest_run) {
+                .number = 4, .entries = 2, .first = VOLBLOCK(1, 500), .last = VOLBLOCK(1, 607), .pages = 1, .extents = 1
+        };
+        at = put_run(at, &map, &of_4);
+        map.number = 5;
+        map.first = VOLBLOCK(0, 900);
+        map.last = VOLBLOCK(0, VOLUME_BLOCKS - 1);
+        return put_run(at, &map, &of_5);
+}
+
 static uint8_t *put_table(const Made *m, uint8_t *at) {
         struct manifest_segment *t = (struct manifest_segment *) at;
         for (uint32_t i = 0; i < MADE_SEGMENTS; i++) {
@@ -170,15 +231,17 @@ static uint8_t *put_table(const Made *m, uint8_t *at) {
                 if (i == 0 || i == MADE_MIDDLE || i == MADE_SEGMENTS - 1)
                         t[i].kind = SEGMENT_SUPER;
                 else if (i == META || i == META + 1)
-                        t[i] = (struct manifest_segment) { .kind = SEGMENT_META, .live = 1 };
+                        t[i] = (struct manifest_segment) { .kind = SEGMENT_META };
                 else if (i >= DATA && i < LOG + 3)
                         t[i] = (struct manifest_segment) { .kind = SEGMENT_LOG, .live = (uint16_t) live_in(m, i) };
         }
-        t[META].live = 3; /* the manifest's one page, and one of each run */
+        t[META].live = 6; /* the manifest's one page, and one of each run and map */
+        t[META + 1].live = 2;
         return at + MADE_SEGMENTS * sizeof(*t);
 }
 
 static void make_manifest(Made *m) {
+        static const MadeMap map = { 3, 3, { { 10, 75 }, { 100, 1 }, { 150, 10 } } };
         m->manifest_block = META * MADE_SEGMENT_BLOCKS + 1;
         struct manifest_head *h = (struct manifest_head *) made_at(m, m->manifest_block);
         *h = (struct manifest_head) {
@@ -186,26 +249,27 @@ static void make_manifest(Made *m) {
                 .version = STORE_VERSION,
                 .generation = 7,
                 .next_sequence = 100,
-                .next_run = 3,
+                .next_run = 6,
                 .epoch = 3,
                 .next_volume = 2,
                 .replay_block = 3,
                 .meta_segment = META,
-                .meta_block = 6,
+                .meta_block = 9,
                 .volumes = 2,
                 .snapshots = 4,
                 .runs = 2,
+                .maps = 3,
                 .reserved = 3,
                 .segments = MADE_SEGMENTS,
         };
         memcpy(h->store, m->uuid, sizeof(h->store));
         uint8_t *at = put_volume((uint8_t *) (h + 1), 0, "root", "/dev/vg/root", 2);
         at = put_volume(at, 1, "srv-data.1", "/srv/data.img", 3);
-        at = put_member(at, 1, 0, 1, SNAPSHOT_PERSISTENT | SNAPSHOT_FROZEN);
-        at = put_member(at, 2, 0, 2, 0);
-        at = put_member(at, 3, 1, 2, 0);
-        at = put_member(at, 4, 1, 3, SNAPSHOT_PENDING);
-        at = put_runs(at);
+        at = put_member(at, 1, 0, 1, SNAPSHOT_PERSISTENT | SNAPSHOT_FROZEN, &map);
+        at = put_member(at, 2, 0, 2, 0, &no_map);
+        at = put_member(at, 3, 1, 2, 0, &no_map);
+        at = put_member(at, 4, 1, 3, SNAPSHOT_PENDING, &no_map);
+        at = put_maps(put_runs(at));
         for (uint32_t i = 0; i < 4; i++, at += sizeof(uint32_t))
                 *(uint32_t *) at = i < 3 ? LOG + i : 0;
         at = put_table(m, at);
@@ -279,10 +343,11 @@ static void put_preserve(Made *m, unsigned i, uint64_t block, uint32_t volume, u
 /* Five records; the fifth does not fit behind the others and begins the next segment. */
 static void make_log(Made *m) {
         uint64_t block = (uint64_t) LOG * MADE_SEGMENT_BLOCKS + 3;
-        uint8_t members[2 * (sizeof(struct set_member) + 16)] = { 0 };
+        uint8_t members[2 * (sizeof(struct set_member) + 16) + 2 * sizeof(struct strike)] = { 0 };
+        static const MadeMap map = { 4, 2, { { 501, 2 }, { 607, 1 } } };
         struct id_member ids[1];
         put_preserve(m, 0, block, 1, 600, 8);
-        (void) put_member(put_member(members, 5, 0, 4, SNAPSHOT_PENDING), 6, 1, 4, SNAPSHOT_PENDING);
+        (void) put_member(put_member(members, 5, 0, 4, SNAPSHOT_PENDING, &no_map), 6, 1, 4, SNAPSHOT_PENDING, &map);
         (void) put_record(m, 1, m->log_end, RECORD_SNAPSHOT, 2, members, sizeof(members));
         fill_id(ids[0].snapshot, 3, 4);
         (void) put_record(m, 2, m->log_end, RECORD_COMMIT, 1, ids, sizeof(ids));
@@ -308,6 +373,7 @@ void made_example(Made *ret) {
         memset(ret->bytes, 0, size);
         fill_id(ret->uuid, 1, 0);
         make_runs(ret);
+        make_maps(ret);
         make_manifest(ret);
         make_supers(ret);
         make_log(ret);
@@ -324,4 +390,20 @@ Made *made_copy(const Made *m, Made *ret) {
 
 void made_done(Made *m) {
         free(TAKE_PTR(m->bytes));
+}
+
+Verdict verdict_of(Made *m) {
+        Check c = { 0 };
+        Verdict v = { 0 };
+        if (check_store(&c, &m->source) < 0)
+                test_die("no memory to check a store");
+        v.damages = c.damages;
+        v.notes = c.notes;
+        for (size_t i = 0; i < c.n_snapshots; i++)
+                if (c.snapshots[i].concerned && !c.snapshots[i].gone)
+                        v.concerned |= 1u << c.snapshots[i].id[15];
+        if (c.n_findings > 0)
+                (void) snprintf(v.first, sizeof(v.first), "%s: %s", c.findings[0].structure, c.findings[0].text);
+        check_done(&c);
+        return v;
 }

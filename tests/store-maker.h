@@ -2,8 +2,8 @@
 #pragma once
 /*
  * A small valid store, made straight from format.h and not by the engine: two volumes, snapshots, runs of several
- * pages in several pieces, and a log with every kind of record. Both sides of the format are then held against
- * something neither of them wrote.
+ * pages in several pieces, free maps that a snapshot of the manifest has, one of the log, or nobody, and a log with
+ * every kind of record. Both sides of the format are then held against something neither of them wrote.
  */
 #include "providers/cow/image.h"
 
@@ -17,6 +17,7 @@ typedef struct Made {
         uint64_t manifest_block;
         uint32_t manifest_bytes;
         uint64_t run_page[3]; /* blocks: two pages of run 1, one of run 2 */
+        uint64_t map_page[4]; /* two of map 3, which is that of snapshot 1; of 4, that of 6 in the log; of 5 */
         uint64_t run_data;    /* a block that run 1 points to */
         uint64_t record[5];   /* blocks of the records in the log */
         uint64_t log_end;     /* block behind them */
@@ -25,6 +26,14 @@ typedef struct Made {
 void made_example(Made *ret);
 void made_done(Made *m);
 Made *made_copy(const Made *m, Made *ret);
+/* What check says about it. */
+typedef struct Verdict {
+        uint64_t damages, notes;
+        unsigned concerned; /* one bit per snapshot, by the last byte of its id */
+        char first[320];    /* finding */
+} Verdict;
+
+Verdict verdict_of(Made *m);
 static inline uint8_t *made_at(const Made *m, uint64_t block) {
         return m->bytes + block * BLOCK_SIZE;
 }

@@ -150,6 +150,12 @@ char *cow_expose(CowServer *s, const CowId *id) {
         return take_string(call(s, id_request("expose", id), NULL), "device");
 }
 
+char *cow_overlay(CowServer *s, const CowId *id) {
+        json_object *request = id_request("expose", id);
+        json_add_string(request, "overlay", "");
+        return take_string(call(s, request, NULL), "device");
+}
+
 /* Whoever watches devices may have it open for a moment after it was unmounted. */
 void cow_delete(CowServer *s, const CowId *id) {
         int r = -EBUSY;

@@ -34,7 +34,9 @@ uint64_t now_nsec(void);
 void cow_set(CowServer *s, const char *const *volumes, unsigned n, CowId *ret_ids, CowTimes *ret_times);
 /* Device of the snapshot; the caller frees. */
 char *cow_expose(CowServer *s, const CowId *id);
-/* Takes its device down, if it has one, and deletes it. */
+/* The same with an overlay: what a replay of its log writes goes there. */
+char *cow_overlay(CowServer *s, const CowId *id);
+/* Takes its devices down it has any, and deletes it. */
 void cow_delete(CowServer *s, const CowId *id);
 /* A command without arguments but these, as JSON members: "\"name\": \"a\"" or "". The number behind key, or 0. */
 uint64_t cow_call(CowServer *s, const char *command, const char *members, const char *key);

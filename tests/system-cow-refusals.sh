@@ -246,11 +246,8 @@ case_store_on_its_own_volume() {
         cleanup_fn unmount "$mnt"
         cow_format $((160 << 20)) "$mnt/store"
         cow_serve "$mnt/store"
-        for kind in "$image" "$dev"; do
-                refused $EBUSY volume-create name=own origin="$kind"
-        done
+        for kind in "$image" "$dev"; do refused $EBUSY volume-create name=own origin="$kind"; done
         expect_equal "[]" "$(cow volumes | jq -c .volumes)" "volumes"
-        cow_stop
 }
 
 case_swap_file() {

@@ -310,6 +310,56 @@ case_one_set_over_several_volumes() {
         expect_equal "0 0" "$(field ext .snapshots) $(field xfs .snapshots)" "copies in the store"
 }
 
+# elsewhere TYPE DEVICE: a file system mounted where the service does not see it, so that it cannot freeze it, with a file
+# that is on disk; until its end is asked for in FIFO
+elsewhere() {
+        local at=$VSS_TEST_DIR/elsewhere
+        FIFO=$VSS_TEST_DIR/fifo.$1
+        mkdir -p "$at"
+        mkfifo "$FIFO"
+        rm -f "$VSS_TEST_DIR/there"
+        unshare -m bash -c 'mount "$1" "$2" && echo synced >"$2/file" && sync "$2/file" && touch "$3" && read -r _ <"$4"' \
+                - "$2" "$at" "$VSS_TEST_DIR/there" "$FIFO" &
+        wait_until 10 [ -e "$VSS_TEST_DIR/there" ] || die "no $1 elsewhere"
+}
+
+case_a_copy_that_was_not_frozen_has_its_log_replayed() {
+        local type id one=$VSS_TEST_DIR/one two=$VSS_TEST_DIR/two
+        mkdir -p "$one" "$two"
+        volume ext4 64M
+        volume xfs 300M
+        volume btrfs 128M
+        shown() { losetup -nlO BACK-FILE | grep -c "/$1+" || :; }
+        for type in ext4 xfs btrfs; do
+                if [ $type = btrfs ] && [ ! -e /sys/fs/btrfs/features/temp_fsid ]; then continue; fi
+                "mkfs.$type" -q "${!type}" >/dev/null 2>&1
+                elsewhere $type "${!type}"
+                create $type
+                id=$(copies_of)
+                expect_equal crash "$(set_field .consistency)" "the level of a set that froze nothing"
+                vssctl mount "$id" "$one" >/dev/null
+                vssctl mount "$id" "$two" >/dev/null
+                cleanup_fn unmount_all "$one"
+                cleanup_fn unmount_all "$two"
+                expect_equal "synced synced" "$(cat "$one/file") $(cat "$two/file")" "the file in the copy of $type"
+                if : 2>/dev/null >"$one/new"; then die "the copy of $type can be written to"; fi
+                expect_equal 2 "$(shown "$id")" "devices with overlays"
+                says 8 . vssctl delete "$id"
+                expect_equal crash "$(vssctl --json show "$id" | json .consistency)" "the level of a copy whose log was replayed"
+                vssctl umount "$one" >/dev/null
+                expect_equal synced "$(cat "$two/file")" "the file in the other mount of $type"
+                umount "$two" # by somebody who does not ask the service
+                gone() { [ "$(shown "$id")" = 0 ]; }
+                wait_until 5 gone || die "$(shown "$id") devices are left after the last mount"
+                vssctl mount "$id" "$one" >/dev/null
+                expect_equal synced "$(cat "$one/file")" "the file, mounted once more"
+                vssctl umount "$id" >/dev/null
+                expect_exit 0 vssctl delete "$id" >/dev/null
+                echo >"$FIFO"
+                wait $!
+        done
+}
+
 case_one_set_over_the_engine_and_a_btrfs() {
         local a id
         new_fs tree btrfs 128M
@@ -407,4 +457,4 @@ case_a_holder_that_is_killed_costs_the_devices_only() {
 cases a_store_is_made_joined_or_refused an_origin_in_use_is_refused_with_the_commands_to_run \
         names_sizes_and_front_ends_are_checked a_dry_run_changes_nothing lists_show_what_there_is attached_and_detached \
         removed_with_the_origin_as_it_is one_set_over_several_volumes one_set_over_the_engine_and_a_btrfs \
-        a_holder_that_is_killed_costs_the_devices_only copies_outlive_every_process
+        a_copy_that_was_not_frozen_has_its_log_replayed a_holder_that_is_killed_costs_the_devices_only copies_outlive_every_process

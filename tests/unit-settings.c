@@ -63,6 +63,7 @@ START_TEST(defaults_without_any_file) {
         ck_assert_uint_eq(settings.session_max_usec, 7 * 86400 * USEC_PER_SEC);
         ck_assert_uint_eq(settings.window_max_usec, 60 * USEC_PER_SEC);
         ck_assert_uint_eq(settings.writers_max, LIMIT_WRITERS);
+        ck_assert_uint_eq(settings.skip_free, 1);
 }
 END_TEST
 
@@ -85,6 +86,24 @@ START_TEST(values_spaces_and_comments_are_read) {
         ck_assert_uint_eq(settings.session_max_usec, 86400 * USEC_PER_SEC);
         ck_assert_uint_eq(settings.writers_max, 7);
         ck_assert_uint_eq(settings.window_max_usec, 5 * USEC_PER_SEC);
+}
+END_TEST
+
+START_TEST(a_switch_is_yes_or_no) {
+        put("vssd.conf", "[Copies]\nskip_free=no\n");
+        ck_assert_int_eq(settings_load(&settings, &failure), 0);
+        ck_assert_uint_eq(settings.skip_free, 0);
+        put("vssd.conf.d/10-a.conf", "[Copies]\n skip_free = yes \n");
+        ck_assert_int_eq(settings_load(&settings, &failure), 0);
+        ck_assert_uint_eq(settings.skip_free, 1);
+        put("vssd.conf.d/20-b.conf", "[Copies]\nskip_free=no\n");
+        ck_assert_int_eq(settings_load(&settings, &failure), 0);
+        ck_assert_uint_eq(settings.skip_free, 0);
+        put("vssd.conf", "");
+        put("vssd.conf.d/10-a.conf", "");
+        put("vssd.conf.d/20-b.conf", "");
+        ck_assert_int_eq(settings_load(&settings, &failure), 0);
+        ck_assert_uint_eq(settings.skip_free, 1); /* nothing says so any more */
 }
 END_TEST
 
@@ -147,6 +166,14 @@ static const struct {
         { "[Timeouts]\nfreeze=5\nhold=6\n", "longer than freeze=5" },
         { "[Limits]\nwriters_max=0\n", "out of range; it may be from 1 to 1024" },
         { "[Limits]\nwriters_max=1.5\n", "not a number" },
+        { "[Copies]\nskip_free=\n", "vssd.conf:2: skip_free= is neither yes nor no" },
+        { "[Copies]\n\nskip_free=true\n", "vssd.conf:3: skip_free=true is neither yes nor no" },
+        { "[Copies]\nskip_free=1\n", ":2: skip_free=1 is neither yes nor no" },
+        { "[Copies]\nskip_free=0\n", "neither yes nor no" },
+        { "[Copies]\nskip_free=Yes\n", "neither yes nor no" },
+        { "[Copies]\nskip_free=NO\n", "neither yes nor no" },
+        { "[Copies]\nskip_free=yes no\n", "skip_free=yes no is neither yes nor no" },
+        { "[Copies]\nskip_free=no\nskip_free=on\n", ":3: skip_free=on is neither yes nor no" },
         { "hold=1\n", ":1: hold= stands before the first [SECTION]" },
         { "[Timeouts\nhold=1\n", ":1: a section must end" },
         { "[]\n", ":1: a section is named" },
@@ -242,6 +269,7 @@ int main(void) {
         tcase_add_test(tc, defaults_without_any_file);
         tcase_add_test(tc, missing_configuration_directory_means_defaults);
         tcase_add_test(tc, values_spaces_and_comments_are_read);
+        tcase_add_test(tc, a_switch_is_yes_or_no);
         tcase_add_test(tc, window_follows_freeze_unless_given);
         tcase_add_test(tc, drop_ins_win_in_name_order_and_other_names_do_not_count);
         tcase_add_test(tc, reload_forgets_what_the_file_no_longer_says);

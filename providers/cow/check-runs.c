@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Runs, page by page in order, and what their entries point to. Entries come in the order of the volume, so blocks of
- * the store are gathered, sorted and read in the order they lie there.
+ * the store are gathered, sorted and read in the order they lie there. Free maps are runs that point to nothing, and
+ * what is wrong with one concerns no snapshot but its own.
  */
 #include "providers/cow/check.h"
 #include "providers/cow/crc32c.h"
@@ -149,10 +150,12 @@ static void extent_entry_check(RunWalk *w, const struct run_entry *e) {
         uint32_t volume = VOLBLOCK_VOLUME(e->volblock);
         const struct manifest_volume *v = entry_volume(w, volume);
         if (volume != VOLBLOCK_VOLUME(w->run->first) || !v || (w->any && e->volblock <= w->last.volblock) ||
-            VOLBLOCK_BLOCK(e->volblock) + ENTRY_WHERE_BLOCK(e->where) > (v->bytes + BLOCK_SIZE - 1) / BLOCK_SIZE)
+            VOLBLOCK_BLOCK(e->volblock) + ENTRY_WHERE_BLOCK(e->where) > (v->bytes + BLOCK_SIZE - 1) / BLOCK_SIZE) {
                 check_say(w->check, true, "map", w->block,
                           "map %lu, page %u: block %lu of volume %u is none of its own", w->run->number, w->page,
                           (uint64_t) VOLBLOCK_BLOCK(e->volblock), volume);
+                check_concerns_map(w->check, w->run->number);
+        }
         w->last = *e;
         w->last.volblock = e->volblock + ENTRY_WHERE_BLOCK(e->where) - 1;
         w->any = true;
@@ -160,6 +163,10 @@ static void extent_entry_check(RunWalk *w, const struct run_entry *e) {
 }
 
 /* --- pages -------------------------------------------------------------------------------------------------------- */
+
+static const char *walk_word(const RunWalk *w) {
+        return w->map ? "map" : "run";
+}
 
 /* The last block that the entry says something about. */
 static uint64_t entry_last(const RunWalk *w, const struct run_entry *e) {
@@ -170,19 +177,32 @@ static void page_entries_check(RunWalk *w, const struct run_page *p) {
         const struct manifest_run *m = w->run;
         uint64_t expected = w->page + 1 < m->pages ? RUN_PAGE_ENTRIES :
                                                      m->entries - (uint64_t) w->page * RUN_PAGE_ENTRIES;
-        if (p->entries != expected)
-                check_say(w->check, true, "run", w->block, "run %lu, page %u: %u entries, %lu expected", m->number,
-                          w->page, p->entries, expected);
+        bool right = p->entries == expected;
+        if (!right)
+                check_say(w->check, true, walk_word(w), w->block, "%s %lu, page %u: %u entries, %lu expected",
+                          walk_word(w), m->number, w->page, p->entries, expected);
         if ((w->page == 0 && p->entry[0].volblock != m->first) ||
-            (w->page + 1 == m->pages && entry_last(w, &p->entry[p->entries - 1]) != m->last))
-                check_say(w->check, true, "run", w->block, "run %lu begins or ends with another block than it says",
-                          m->number);
+            (w->page + 1 == m->pages && entry_last(w, &p->entry[p->entries - 1]) != m->last)) {
+                check_say(w->check, true, walk_word(w), w->block,
+                          "%s %lu begins or ends with another block than it says", walk_word(w), m->number);
+                right = false;
+        }
+        if (!right && w->map)
+                check_concerns_map(w->check, m->number);
 }
 
 /* What it said about anything between the pages around it is lost. */
 static void page_hole(RunWalk *w, uint64_t upto) {
-        check_concerns_range(w->check, w->any ? w->last.volblock : w->run->first, upto,
-                             w->map ? UINT32_MAX : w->run->max_epoch);
+        if (w->map)
+                check_concerns_map(w->check, w->run->number);
+        else
+                check_concerns_range(w->check, w->any ? w->last.volblock : w->run->first, upto, w->run->max_epoch);
+}
+
+static void page_lost(RunWalk *w, const char *why) {
+        check_say(w->check, true, walk_word(w), w->block, "%s", why);
+        w->hole = true;
+        w->check->runs_unreadable = w->check->runs_unreadable || !w->map; /* maps point to no blocks */
 }
 
 static void page_check(RunWalk *w, const struct run_page *p) {
@@ -192,8 +212,7 @@ static void page_check(RunWalk *w, const struct run_page *p) {
         int r = w->map ? map_page_check(p, w->run->number, w->page, why, sizeof(why)) :
                          run_page_check(p, w->run->number, w->page, why, sizeof(why));
         if (r < 0) {
-                check_say(c, true, "run", w->block, "%s", why);
-                w->hole = c->runs_unreadable = true;
+                page_lost(w, why);
                 return;
         }
         if (w->hole)
@@ -208,10 +227,11 @@ static void page_check(RunWalk *w, const struct run_page *p) {
 }
 
 static void page_unreadable(RunWalk *w, int error) {
-        check_say(w->check, true, "run", w->block, "run %lu, page %u: cannot be read: %s", w->run->number, w->page,
-                  error == -ENODATA ? "it lies behind the end" : strerror(-error));
+        char why[WHY_MAX];
+        (void) snprintf(why, sizeof(why), "%s %lu, page %u: cannot be read: %s", walk_word(w), w->run->number, w->page,
+                        error == -ENODATA ? "it lies behind the end" : strerror(-error));
+        page_lost(w, why);
         w->check->pages++;
-        w->hole = w->check->runs_unreadable = true;
 }
 
 enum { PAGES_AT_ONCE = 64 };

@@ -42,6 +42,12 @@ void check_concerns_range(Check *c, uint64_t first_volblock, uint64_t last_volbl
         }
 }
 
+void check_concerns_map(Check *c, uint64_t number) {
+        for (size_t i = 0; i < c->n_snapshots; i++)
+                if (c->snapshots[i].map == number && !c->snapshots[i].map_missing)
+                        c->snapshots[i].concerned = true;
+}
+
 int check_snapshot_add(Check *c, const struct set_member *m) {
         if ((c->n_snapshots & (c->n_snapshots + 1)) == 0) { /* grows at 0, 1, 3, 7 … */
                 CheckSnapshot *grown = reallocarray(c->snapshots, 2 * (c->n_snapshots + 1), sizeof(*grown));
@@ -52,7 +58,7 @@ int check_snapshot_add(Check *c, const struct set_member *m) {
                 c->snapshots = grown;
         }
         CheckSnapshot *s = &c->snapshots[c->n_snapshots++];
-        *s = (CheckSnapshot) { .volume = m->volume, .epoch = m->epoch, .flags = m->flags };
+        *s = (CheckSnapshot) { .volume = m->volume, .epoch = m->epoch, .flags = m->flags, .map = m->map };
         memcpy(s->id, m->snapshot, sizeof(s->id));
         return 0;
 }

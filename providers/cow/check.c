@@ -127,11 +127,51 @@ static void log_preserve(Check *c, const LogRecord *r) {
         }
 }
 
+/* NULL: the snapshot can have it. */
+static const char *map_missing(const Check *c, const struct set_member *m) {
+        const struct manifest_run *map = c->image.view.maps;
+        uint32_t k = 0;
+        while (k < c->image.view.head->maps && map->number != m->map) {
+                map = run_after(map);
+                k++;
+        }
+        if (k == c->image.view.head->maps)
+                return "is not there";
+        if (VOLBLOCK_VOLUME(map->first) != m->volume)
+                return "is of another volume";
+        for (size_t i = 0; i < c->n_snapshots; i++)
+                if (c->snapshots[i].map == m->map)
+                        return "belongs to another snapshot";
+        return NULL;
+}
+
 static void log_snapshot(Check *c, const LogRecord *r) {
         const struct set_member *m = (const struct set_member *) (r->head + 1);
-        for (uint32_t i = 0; i < r->head->count; i++, m = member_after(m))
-                if (manifest_volume_by_number(&c->image.view, m->volume) && !check_snapshot_find(c, m->snapshot))
-                        (void) check_snapshot_add(c, m);
+        for (uint32_t i = 0; i < r->head->count; i++, m = member_after(m)) {
+                if (!manifest_volume_by_number(&c->image.view, m->volume) || check_snapshot_find(c, m->snapshot))
+                        continue;
+                const char *missing = m->map ? map_missing(c, m) : NULL;
+                if (check_snapshot_add(c, m) < 0)
+                        return;
+                c->snapshots[c->n_snapshots - 1].record = r->head->sequence;
+                c->snapshots[c->n_snapshots - 1].map_missing = missing;
+        }
+}
+
+/*
+ * Known only at the end of the log: a manifest may be newer than the replay position, and without the map of a snapshot
+ * that a later record deletes.
+ */
+static void check_maps_missing(Check *c) {
+        char id[UUID_TEXT];
+        for (size_t i = 0; i < c->n_snapshots; i++) {
+                CheckSnapshot *s = &c->snapshots[i];
+                if (!s->map_missing || s->gone)
+                        continue;
+                check_say(c, true, "map", UINT64_MAX, "snapshot %s of record %lu: its free map %lu %s",
+                          uuid_text(s->id, id), s->record, s->map, s->map_missing);
+                s->concerned = true;
+        }
 }
 
 static void log_ids(Check *c, const LogRecord *r) {
@@ -160,6 +200,7 @@ static int check_log(Check *c) {
         int r = image_log(&c->image, log_record, c, &c->log);
         if (r < 0)
                 return r;
+        check_maps_missing(c);
         if (e->unreadable > 0)
                 check_say(c, true, "log", UINT64_MAX, "%d of its segments cannot be read", e->unreadable);
         if (e->gone) {

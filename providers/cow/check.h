@@ -5,7 +5,7 @@
  * written. Memory: some MiB, 4 bytes a segment, and 32 MiB for each TiB of preserved blocks.
  *
  *   check.c        superblocks, manifest, log; the order of things
- *   check-runs.c   pages of runs and the blocks their entries point to
+ *   check-runs.c   pages of runs and free maps, and the blocks that entries of runs point to
  *   check-say.c    findings, and which snapshots they concern
  *   check-main.c   the command
  */
@@ -27,6 +27,9 @@ typedef struct Finding {
 typedef struct CheckSnapshot {
         uint8_t id[16];
         uint32_t volume, epoch, flags;
+        uint64_t map;            /* number, 0: none */
+        uint64_t record;         /* of the log that made it, 0: the manifest has it */
+        const char *map_missing; /* why it cannot have that map */
         bool concerned, gone;
 } CheckSnapshot;
 
@@ -62,6 +65,8 @@ void check_say(Check *c, bool damage, const char *structure, uint64_t block, con
 /* Snapshots of one volume with after < epoch <= upto cannot be trusted. */
 void check_concerns(Check *c, uint32_t volume, uint32_t after, uint32_t upto);
 void check_concerns_range(Check *c, uint64_t first_volblock, uint64_t last_volblock, uint32_t upto);
+/* Nor can the one that has this free map; what others read does not depend on it. */
+void check_concerns_map(Check *c, uint64_t number);
 int check_snapshot_add(Check *c, const struct set_member *m);
 CheckSnapshot *check_snapshot_find(Check *c, const uint8_t id[16]);
 void check_runs(Check *c);

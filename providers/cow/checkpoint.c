@@ -5,10 +5,12 @@
  * have ended.
  *
  *   freeze      the memtable becomes the frozen one, a new one takes over; the replay position is where the first
- * record lies that is not in it run         the frozen entries, without the dead, go to new pages reserve     the log
- * gets new segments; a finished merge is taken in manifest    everything as it will be, to new pages; then one flush
- * covers run, merge and manifest superblock  both copies of the new number, durable; from here on the new manifest
- * counts install     the new list of runs replaces the old one, the frozen memtable is empty, segments are free
+ *               record lies that is not in it
+ *   run         the frozen entries, without the dead, go to new pages
+ *   reserve     the log gets new segments; a finished merge and written free maps are taken in
+ *   manifest    one flush for run, merge and maps; then everything as it will be, to new pages, durable
+ *   superblock  both copies of the new number, durable; from here on the new manifest counts
+ *   install     the new list of runs replaces the old one, the frozen memtable is empty, segments are free
  */
 #include "providers/cow/freemap.h"
 
@@ -104,7 +106,10 @@ static void freeze(Engine *e) {
         Checkpoint *c = &e->checkpoint;
         const Record *first = ORDER(REPLAY_FROM_FIRST_OPEN) ? TAILQ_FIRST(&e->queue) : NULL;
         bool placed = first && first->state >= RECORD_WRITING;
+        Copy *copy;
 
+        TAILQ_FOREACH(copy, &e->copies, link) /* their records lie before it */
+                copy->replayed = true;
         c->replay_sequence = first ? first->sequence : e->next_sequence;
         c->replay_segment = placed ? first->segment : e->list[e->list_at];
         c->replay_block = placed ? first->block : e->log_block;
@@ -309,7 +314,7 @@ static void step_take_in(Engine *e) {
                 merge_settle(e);
         settle_frozen(e);
         TAILQ_FOREACH(copy, &e->copies, link)
-                if (copy->dropping && !copy->dropped) {
+                if (copy->dropping && copy->replayed && !copy->dropped) {
                         copy->dropped = true;
                         freemap_forget(copy->map);
                 }

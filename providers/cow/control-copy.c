@@ -27,7 +27,7 @@ static bool uuid_parse(const char *s, uint8_t ret[16]) {
         return n == 16;
 }
 
-static bool call_uuid(Call *c, const char *key, uint8_t ret[16]) {
+bool control_uuid(const Call *c, const char *key, uint8_t ret[16]) {
         return uuid_parse(json_get_string(c->request, key, ""), ret);
 }
 
@@ -121,7 +121,7 @@ void control_snapshot(Call *c) {
         size_t n = json_object_array_length(list);
         uint64_t token = call_token(c);
         uint8_t set[16];
-        bool good = call_uuid(c, "set", set) && n > 0;
+        bool good = control_uuid(c, "set", set) && n > 0;
         c->members = calloc(n + 1, sizeof(Member));
         for (size_t i = 0; good && c->members && i < n; i++)
                 good = member_fill(c, json_object_array_get_idx(list, i), &c->members[i]);
@@ -148,7 +148,7 @@ void control_release(Call *c) {
 
 void control_clear_mark(Call *c) {
         uint8_t set[16];
-        if (!call_uuid(c, "set", set))
+        if (!control_uuid(c, "set", set))
                 call_end(c, -EINVAL, "set is not a UUID");
         else
                 engine_commit_set(c->server->engine, set, call_step(c, simply_ended));
@@ -161,7 +161,7 @@ static void deleted(Call *c, int result) {
 
 void control_abort(Call *c) {
         uint8_t set[16];
-        if (!call_uuid(c, "set", set))
+        if (!control_uuid(c, "set", set))
                 call_end(c, -EINVAL, "set is not a UUID");
         else
                 engine_delete_set(c->server->engine, set, true, call_step(c, deleted));
@@ -169,18 +169,9 @@ void control_abort(Call *c) {
 
 /* --- one snapshot ------------------------------------------------------------------------------------------------- */
 
-static Node *node_of_copy(Server *s, const uint8_t id[16]) {
-        for (unsigned i = 0; i < NODES; i++) {
-                Node *n = &s->map.shared->nodes[i];
-                if (n->kind == NODE_COPY && memcmp(n->snapshot, id, 16) == 0)
-                        return n;
-        }
-        return NULL;
-}
-
 static json_object *copy_object(Server *s, const SnapshotInfo *i) {
         VolumeInfo v;
-        const Node *n = node_of_copy(s, i->id);
+        const Node *n = server_node_of_copy(s, i->id);
         json_object *o = json_object_new_object();
         engine_volume_info(i->volume, &v);
         json_object_object_add(o, "id", uuid_object(i->id));
@@ -220,113 +211,16 @@ void control_list(Call *c) {
         call_end(c, 0, NULL);
 }
 
-/*
- * Devices come and go one after the other: while another call is at work with this one, or takes the volume away or
- * brings it, the call waits, and begins again when that has ended. False: nobody is.
- */
-static bool waits(Call *c, const Volume *v, const Node *n, void (*begin)(Call *)) {
-        const Server *s = c->server;
-        if (!(v && control_volume_is_taken(c, v)) &&
-            !(n && server_node_is_asked_for(s, (unsigned) (n - s->map.shared->nodes))))
-                return false;
-        c->again = begin;
-        return true;
-}
-
-static void delete_now(Call *c) {
+static void delete_hidden(Call *c) {
         uint8_t id[16];
-        (void) call_uuid(c, "id", id);
+        (void) control_uuid(c, "id", id);
         engine_delete(c->server->engine, id, call_step(c, deleted));
-}
-
-static void delete_hidden(Call *c, const HolderReply *p, int fd) {
-        (void) close_fd(fd);
-        if (p->result < 0) {
-                call_end(c, p->result, p->text);
-                return;
-        }
-        node_free(&c->server->map.shared->nodes[c->node]);
-        delete_now(c);
 }
 
 void control_delete(Call *c) {
         uint8_t id[16];
-        if (!call_uuid(c, "id", id)) {
+        if (control_uuid(c, "id", id))
+                control_hide_all(c, delete_hidden);
+        else
                 call_end(c, -EINVAL, "id is not a UUID");
-                return;
-        }
-        Node *n = node_of_copy(c->server, id);
-        if (!n) {
-                delete_now(c);
-                return;
-        }
-        if (waits(c, engine_volume_by_number(c->server->engine, n->volume), n, control_delete))
-                return;
-        c->node = (unsigned) (n - c->server->map.shared->nodes);
-        server_ask_holder(c->server, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, delete_hidden);
-}
-
-/* --- showing it as a device --------------------------------------------------------------------------------------- */
-
-static void exposed(Call *c, const HolderReply *p, int fd) {
-        Node *n = &c->server->map.shared->nodes[c->node];
-        (void) close_fd(fd);
-        if (p->result == 0)
-                json_add_string(c->answer, "device", n->device);
-        else if (!n->device[0] && !server_node_is_asked_for(c->server, c->node)) /* nobody else has it, or soon will */
-                node_free(n);
-        call_end(c, p->result, p->text);
-}
-
-void control_expose(Call *c) {
-        Server *s = c->server;
-        SnapshotInfo info;
-        VolumeInfo volume;
-        uint8_t id[16];
-        if (!call_uuid(c, "id", id) || !engine_snapshot_info(s->engine, id, &info)) {
-                call_end(c, -ENOENT, "there is no such snapshot");
-                return;
-        }
-        engine_volume_info(info.volume, &volume);
-        Node *n = node_of_copy(s, id), *of = server_node_of(s, info.volume);
-        if (waits(c, info.volume, n, control_expose))
-                return;
-        if (!volume.attached || !of) {
-                call_end(c, -ENODEV, "its volume is not attached: attach it first");
-                return;
-        }
-        if (!n) {
-                n = node_new(s->map.shared, json_get_string(c->request, "id", ""));
-                if (!n) {
-                        call_end(c, -EMFILE, "too many snapshots are shown at once: unmount some");
-                        return;
-                }
-                n->volume = volume.number;
-                n->bytes = volume.bytes;
-                n->block_size = of->block_size;
-                memcpy(n->snapshot, id, 16);
-                __atomic_store_n(&n->kind, NODE_COPY, __ATOMIC_SEQ_CST);
-        }
-        c->node = (unsigned) (n - s->map.shared->nodes);
-        server_ask_holder(s, c, HOLDER_MAKE_DEVICE, 0, c->node, NULL, exposed);
-}
-
-static void hidden(Call *c, const HolderReply *p, int fd) {
-        (void) close_fd(fd);
-        if (p->result == 0)
-                node_free(&c->server->map.shared->nodes[c->node]);
-        call_end(c, p->result, p->text);
-}
-
-void control_hide(Call *c) {
-        uint8_t id[16];
-        const Node *n = call_uuid(c, "id", id) ? node_of_copy(c->server, id) : NULL;
-        if (!n) {
-                call_end(c, 0, NULL);
-                return;
-        }
-        if (waits(c, engine_volume_by_number(c->server->engine, n->volume), n, control_hide))
-                return;
-        c->node = (unsigned) (n - c->server->map.shared->nodes);
-        server_ask_holder(c->server, c, HOLDER_DROP_DEVICE, 0, c->node, NULL, hidden);
 }

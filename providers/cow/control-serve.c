@@ -200,8 +200,8 @@ static const Command commands[] = {
         { "abort", control_abort, "command:s set:s" },
         { "list", control_list, "command:s set:s from:u" },
         { "delete", control_delete, "command:s id:s" },
-        { "expose", control_expose, "command:s id:s" },
-        { "hide", control_hide, "command:s id:s" },
+        { "expose", control_expose, "command:s id:s overlay:s? overlay_bytes:u?" },
+        { "hide", control_hide, "command:s id:s device:s?" },
         { "set-policy", control_set_policy, "command:s policy:s" },
         { "collect", control_collect, "command:s" },
         { "checkpoint", control_checkpoint, "command:s" },
@@ -268,21 +268,29 @@ static const Command *command_find(const char *name) {
         return NULL;
 }
 
-static void call_begin(Connection *k, json_object *request, int fd) {
+Call *call_new(Server *s, json_object *request) {
         Call *c = calloc(1, sizeof(Call));
         if (!c) {
-                (void) close_fd(fd);
                 (void) json_object_put(request);
+                return NULL;
+        }
+        c->server = s;
+        c->request = request;
+        c->fd = c->claimed = -EBADF;
+        c->answer = json_object_new_object();
+        LIST_INSERT_HEAD(&s->calls, c, link);
+        return c;
+}
+
+static void call_begin(Connection *k, json_object *request, int fd) {
+        Call *c = call_new(k->server, request);
+        if (!c) {
+                (void) close_fd(fd);
                 connection_close(k);
                 return;
         }
-        c->server = k->server;
         c->connection = k;
-        c->request = request;
         c->fd = fd;
-        c->claimed = -EBADF;
-        c->answer = json_object_new_object();
-        LIST_INSERT_HEAD(&k->server->calls, c, link);
         k->call = c;
         const Command *command = command_find(json_get_string(request, "command", ""));
         if (!command)

@@ -49,7 +49,7 @@ static bool is_attached(const Volume *v) {
 
 /* A disk number nobody has, or 0. Taken while a call is on its way to attach it. */
 static unsigned disk_free(const Server *s) {
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++) {
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++) {
                 const Call *c;
                 bool taken = s->fds[disk] >= 0 || s->map.shared->origins[disk].attached;
                 LIST_FOREACH(c, &s->calls, link)
@@ -126,7 +126,7 @@ static void create_compare(Call *c) {
 /* The attached volume that has this origin, or NULL. */
 static const Volume *attached_to(const Server *s, const struct stat *origin) {
         struct stat st;
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++)
                 if (s->map.shared->origins[disk].attached && s->fds[disk] >= 0 && fstat(s->fds[disk], &st) == 0 &&
                     file_is_same(&st, origin))
                         return engine_volume_by_number(s->engine, s->map.shared->origins[disk].volume);
@@ -367,7 +367,7 @@ static void detach_copy_hidden(Call *c, const HolderReply *p, int fd) {
                 call_end(c, p->result, text);
                 return;
         }
-        node_free(&c->server->map.shared->nodes[c->node]);
+        (void) server_node_gone(c->server, &c->server->map.shared->nodes[c->node]);
         detach_volume(c);
 }
 
@@ -381,8 +381,8 @@ static bool hide_copy(Call *c) {
         engine_volume_info(c->volume, &info);
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                bool asked = server_node_is_asked_for(s, i);
-                if (n->kind != NODE_COPY || n->volume != info.number || (!n->device[0] && !asked))
+                bool asked = server_asks_for(s, n), copy = n->kind == NODE_COPY || n->kind == NODE_OVERLAY;
+                if (!copy || n->volume != info.number || (!n->device[0] && !asked))
                         continue;
                 c->node = i;
                 if (asked)

@@ -2,8 +2,9 @@
 #pragma once
 /*
  * How the provider talks to vss-cow: one SOCK_SEQPACKET connection to DIRECTORY/control (0600, root only), one JSON
- * object per message in each direction, one request at a time per connection. A hold belongs to its connection: when
- * that ends, or at its deadline, the gate opens by itself and the hold's token is worth nothing any more.
+ * object per message in each direction, one request at a time per connection, which may carry one descriptor. A hold
+ * belongs to its connection: when that ends, or at its deadline, the gate opens by itself and the hold's token is worth
+ * nothing any more.
  *
  * Request: {"command": WORD, …}. Answer: {"ok": true, …} or {"ok": false, "errno": N, "message": "…"}. Unknown keys,
  * missing keys and wrong types are EINVAL. ids are UUID text; sizes, times and numbers JSON integers >= 0.
@@ -19,17 +20,30 @@
  *   volume-detach name [force]   its snapshots' devices that nobody uses go with it. -EBUSY: it, or one of these, is
  *                                mounted or open; the message names the device
  *   volume-remove name force     not attached. -EBUSY: it has snapshots and force is false
+ *   track name                   from here on what is written is remembered, for a map of what is free. It belongs to
+ *                                this connection, as a hold does; who asks last has it. -ENOENT: not attached;
+ *                                -EOPNOTSUPP: larger than 16 TiB
+ *   free-map name                (with a sealed memory file: {uint32_t block, count} in ascending order, what the file
+ *                                system has free at a moment after track.) Answered when the map is durable. -ESTALE:
+ *                                this connection does not track the volume; -EINVAL, -E2BIG: too scattered, -ENOSPC:
+ *                                it does not any more
  *   hold volumes: [name] deadline_usec
  *                                token. deadline: CLOCK_MONOTONIC
- *   snapshot token set created_usec members: [{id volume label persistent frozen pending}]
+ *   snapshot token set created_usec members: [{id volume label persistent frozen pending skip_free}]
+ *                                skip_free: with the map that this connection has made, if it has
  *   release token                held (bool: the gate was still closed)
  *   clear-mark set | abort set   commit the pending ones | delete the pending ones
  *   list set ("" all) from       snapshots: [{id set volume created_usec label bytes persistent frozen pending damaged
- *                                unverified device}] next (-1: that was the last)
+ *                                unverified skips_free device}] next (-1: that was the last)
  *   delete id                    -ENOENT; -EBUSY: shown as a device that is in use
  *   expose id                    device: a read-only loop device; more than once gives the same. -ENODEV: its volume
  *                                is not attached
- *   hide id                      0 also when it was not shown; -EBUSY
+ *   expose id overlay [overlay_bytes]
+ *                                device, of its own, that can be written to. What is written goes to an unlinked file
+ *                                in the directory overlay ("": the store's), of at most so many bytes, and goes with
+ *                                the device. -EMFILE, -ENOSPC, -EOPNOTSUPP (not in that directory)
+ *   hide id [device]             every device of it, or only that; 0 also when it was not shown; -EBUSY. overlay_full
+ *                                (bool: more was written than there was room for)
  *   set-policy policy            "drop-oldest" "drop-all" "fail-writes"
  *   collect | checkpoint         freed_bytes | -
  *   stop [force]                 detaches every volume as above, writes the last checkpoint, ends both processes;

@@ -239,11 +239,13 @@ static void copyread_index(Op *op) {
 
 static void copyread_free(Scan *s, int result) {
         Op *op = s->owner;
-        if (result < 0) {
-                copyread_looked(s, result);
+        if (result == 0) {
+                copyread_index(op);
                 return;
         }
-        copyread_index(op);
+        if (!op->engine->lost && !op->copy->gone)
+                copy_damaged(op->engine, op->copy, "a page of what was free cannot be read");
+        copyread_end(op, -EIO);
 }
 
 void copyread_start(Op *op) {

@@ -135,9 +135,11 @@ typedef struct Copy { /* one snapshot */
         bool dying;    /* its deletion is on the way */
         bool dropping; /* … with the next checkpoint */
         bool dropped;  /* not in the manifest being written */
+        bool replayed; /* a replay from there on would not find its record: it may be dropped */
         bool gone;     /* readers keep the memory */
         char *label;
-        FreeMap *map; /* what is zeros in it, or NULL */
+        FreeMap *map;  /* what is zeros in it, or NULL */
+        bool map_gone; /* its record names one that is not there */
 } Copy;
 
 struct Hold {
@@ -153,7 +155,9 @@ struct Hold {
 };
 
 bool volume_preserves(const Volume *v);
-/* None of its copies can be trusted any more; made durable by the next checkpoint. */
+/* It cannot be trusted any more; made durable by the next checkpoint. */
+void copy_damaged(Engine *e, Copy *c, const char *why);
+/* None of its copies can. */
 void volume_damaged(Engine *e, Volume *v, const char *why);
 void volume_flush_failed(Volume *v, int error);
 /* NULL: it was removed. */

@@ -76,8 +76,11 @@ static bool label_is(int loop, const char *prefix, size_t n) {
         return ioctl(loop, LOOP_GET_STATUS64, &info) == 0 && strncmp((char *) info.lo_file_name, prefix, n) == 0;
 }
 
-/* Mounted, or part of another device. */
-static bool loop_is_used(const char *path) {
+/* Mounted, or part of another device. Not what somebody else has by now under the same number. */
+static bool loop_is_used(const char *path, const char *label) {
+        _cleanup_close_ int loop = open(path, O_RDONLY | O_CLOEXEC);
+        if (loop < 0 || !label_is(loop, label, strlen(label) + 1))
+                return false;
         _cleanup_close_ int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
         return fd < 0 && errno == EBUSY;
 }
@@ -102,7 +105,7 @@ static int loop_clear(const char *path, const char *label) {
 }
 
 int device_drop(const char *path, const char *label, char *text, size_t n) {
-        if (loop_is_used(path)) {
+        if (loop_is_used(path, label)) {
                 (void) snprintf(text, n, "%s is in use: unmount it first (findmnt -S %s)", path, path);
                 return -EBUSY;
         }

@@ -6,7 +6,8 @@
  *
  * Rules. submit() never fails and never calls done() itself; done() comes exactly once, later, from the owner's loop,
  * in any order. The Io and its buffer belong to the disk until then. Disk 0 is the store, disk 1 and up are the
- * origins. Buffers, offsets and lengths are multiples of 512; those of the store multiples of 4096.
+ * origins, and behind them are files that the engine knows nothing of (overlay.h). Buffers, offsets and lengths are
+ * multiples of 512; those of the store multiples of 4096.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -26,7 +27,7 @@ typedef enum IoOp {
         IO_OP_MAX,
 } IoOp;
 
-enum { DISK_STORE = 0, DISK_FIRST_ORIGIN = 1, DISK_MAX = 65 };
+enum { DISK_STORE = 0, DISK_FIRST_ORIGIN = 1, DISK_FIRST_OVERLAY = 65, DISK_MAX = 81 };
 
 struct Io {
         IoOp op;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Superblocks, manifest, volumes, snapshots, runs, log and segments, each as it lies in the store. */
+/* Superblocks, manifest, volumes, snapshots, runs, maps, log and segments, each as it lies in the store. */
 #include "providers/cow/dump.h"
 #include "providers/cow/parse.h"
 #include <stdio.h>
@@ -113,6 +113,7 @@ void dump_manifest(Dump *d, const Image *i) {
         add_number(o, "volumes", h->volumes);
         add_number(o, "snapshots", h->snapshots);
         add_number(o, "runs", h->runs);
+        add_number(o, "maps", h->maps);
         add_number(o, "segments", h->segments);
         add_text(o, "policy", policies[h->policy]);
         for (uint32_t k = 0; k < h->reserved; k++)
@@ -140,6 +141,20 @@ void dump_volumes(Dump *d, const Image *i) {
         dump_end(d, true);
 }
 
+static json_object *extent_object(uint64_t block, uint64_t count) {
+        json_object *o = json_object_new_object();
+        add_number(o, "block", block);
+        add_number(o, "count", count);
+        return o;
+}
+
+static json_object *strikes_list(const struct set_member *m) {
+        json_object *list = json_object_new_array();
+        for (uint32_t i = 0; i < m->strikes; i++)
+                json_object_array_add(list, extent_object(member_strikes(m)[i].block, member_strikes(m)[i].count));
+        return list;
+}
+
 static json_object *snapshot_object(const ManifestView *v, const struct set_member *m) {
         json_object *o = json_object_new_object();
         char name[VOLUME_NAME_MAX + 1];
@@ -151,6 +166,8 @@ static json_object *snapshot_object(const ManifestView *v, const struct set_memb
         add_number(o, "created_usec", m->created_usec);
         add_flags(o, m->flags, snapshot_words, ELEMENTSOF(snapshot_words));
         add_bytes(o, "label", (const char *) (m + 1), m->label_bytes);
+        add_number(o, "map", m->map);
+        json_object_object_add(o, "strikes", strikes_list(m));
         return o;
 }
 
@@ -162,10 +179,21 @@ void dump_snapshots(Dump *d, const Image *i) {
         dump_end(d, true);
 }
 
-/* --- runs --------------------------------------------------------------------------------------------------------- */
+/* --- runs and maps ------------------------------------------------------------------------------------------------ */
+
+static void add_pieces(json_object *o, const struct manifest_run *m, uint32_t segment_blocks) {
+        json_object *pieces = json_object_new_array();
+        for (uint32_t k = 0; k < m->extents; k++) {
+                json_object *x = json_object_new_object();
+                add_number(x, "block", (uint64_t) run_extents(m)[k].segment * segment_blocks + run_extents(m)[k].block);
+                add_number(x, "pages", run_extents(m)[k].pages);
+                json_object_array_add(pieces, x);
+        }
+        json_object_object_add(o, "pieces", pieces);
+}
 
 static json_object *run_object(const struct manifest_run *m, uint32_t segment_blocks) {
-        json_object *o = json_object_new_object(), *pieces = json_object_new_array();
+        json_object *o = json_object_new_object();
         add_number(o, "number", m->number);
         add_number(o, "level", m->level);
         add_number(o, "entries", m->entries);
@@ -174,13 +202,23 @@ static json_object *run_object(const struct manifest_run *m, uint32_t segment_bl
         add_volblock(o, "last", m->last);
         add_number(o, "min_epoch", m->min_epoch);
         add_number(o, "max_epoch", m->max_epoch);
-        for (uint32_t k = 0; k < m->extents; k++) {
-                json_object *x = json_object_new_object();
-                add_number(x, "block", (uint64_t) run_extents(m)[k].segment * segment_blocks + run_extents(m)[k].block);
-                add_number(x, "pages", run_extents(m)[k].pages);
-                json_object_array_add(pieces, x);
-        }
-        json_object_object_add(o, "pieces", pieces);
+        add_pieces(o, m, segment_blocks);
+        return o;
+}
+
+static json_object *map_object(const struct manifest_run *m, const struct manifest_snapshot *owner,
+                               uint32_t segment_blocks) {
+        json_object *o = json_object_new_object();
+        add_number(o, "number", m->number);
+        if (owner)
+                add_uuid(o, "snapshot", owner->snapshot);
+        else
+                json_object_object_add(o, "snapshot", NULL);
+        add_number(o, "entries", m->entries);
+        add_number(o, "pages", m->pages);
+        add_volblock(o, "first", m->first);
+        add_volblock(o, "last", m->last);
+        add_pieces(o, m, segment_blocks);
         return o;
 }
 
@@ -189,6 +227,23 @@ void dump_runs(Dump *d, const Image *i) {
         dump_begin(d, "runs", true);
         for (uint32_t k = 0; k < i->view.head->runs; k++, m = run_after(m))
                 dump_item(d, "run", run_object(m, i->super->segment_blocks));
+        dump_end(d, true);
+}
+
+/* Of the manifest; NULL: none of these. */
+static const struct manifest_snapshot *map_owner(const ManifestView *v, uint64_t number) {
+        const struct manifest_snapshot *s = v->snapshots;
+        for (uint32_t i = 0; i < v->head->snapshots; i++, s = member_after(s))
+                if (s->map == number)
+                        return s;
+        return NULL;
+}
+
+void dump_maps(Dump *d, const Image *i) {
+        const struct manifest_run *m = i->view.maps;
+        dump_begin(d, "maps", true);
+        for (uint32_t k = 0; k < i->view.head->maps; k++, m = run_after(m))
+                dump_item(d, "map", map_object(m, map_owner(&i->view, m->number), i->super->segment_blocks));
         dump_end(d, true);
 }
 
@@ -205,29 +260,42 @@ static void dump_entry(Dump *d, const struct run_entry *e) {
         dump_item(d, "entry", o);
 }
 
+static void dump_page(Dump *d, bool map, const struct run_page *p) {
+        for (uint32_t k = 0; k < p->entries; k++) {
+                const struct run_entry *e = &p->entry[k];
+                if (map)
+                        dump_item(d, "extent", extent_object(VOLBLOCK_BLOCK(e->volblock), ENTRY_WHERE_BLOCK(e->where)));
+                else
+                        dump_entry(d, e);
+        }
+}
+
 bool dump_run(Dump *d, const Image *i, uint64_t number) {
         const struct manifest_run *m = i->view.runs;
-        uint32_t k = 0, page = 0;
+        uint32_t k = 0, page = 0, n = i->view.head->runs + i->view.head->maps;
         char why[WHY_MAX];
-        while (k < i->view.head->runs && m->number != number) {
+        while (k < n && m->number != number) {
                 m = run_after(m);
                 k++;
         }
         _cleanup_free_ struct run_page *p = source_buffer(1);
-        if (k == i->view.head->runs || !p)
+        bool map = k >= i->view.head->runs;
+        if (k == n || !p)
                 return false;
-        dump_begin(d, "entries", true);
+        dump_begin(d, map ? "extents" : "entries", true);
         for (uint32_t x = 0; x < m->extents; x++)
-                for (uint32_t n = 0; n < run_extents(m)[x].pages; n++, page++) {
+                for (uint32_t at = 0; at < run_extents(m)[x].pages; at++, page++) {
                         const struct run_extent *piece = &run_extents(m)[x];
-                        uint64_t block = (uint64_t) piece->segment * i->super->segment_blocks + piece->block + n;
+                        uint64_t block = (uint64_t) piece->segment * i->super->segment_blocks + piece->block + at;
                         int r = source_read(i->source, block, 1, p);
                         (void) snprintf(why, sizeof(why), "page %u cannot be read", page);
-                        r = r < 0 ? r : run_page_check(p, number, page, why, sizeof(why));
+                        r = r < 0 ? r :
+                            map   ? map_page_check(p, number, page, why, sizeof(why)) :
+                                    run_page_check(p, number, page, why, sizeof(why));
                         if (r < 0)
                                 dump_bad(d, "page", block, why);
-                        for (uint32_t e = 0; r == 0 && e < p->entries; e++)
-                                dump_entry(d, &p->entry[e]);
+                        else
+                                dump_page(d, map, p);
                 }
         dump_end(d, true);
         return true;

@@ -54,10 +54,9 @@ void dump_bad(Dump *d, const char *word, uint64_t block, const char *why) {
 
 /* --- command ------------------------------------------------------------------------------------------------------ */
 
-static const char *const parts[] = {
-        "superblock", "manifest", "volumes", "snapshots", "runs", "log", "segments", "run"
-};
-enum { PART_RUN = 7, PART_ALL = 8 };
+enum { PART_SUPERBLOCK, PART_MANIFEST, PART_LOG = 6, PART_SEGMENTS, PART_RUN, PART_ALL };
+static const char *const parts[PART_ALL] = { "superblock", "manifest", "volumes",  "snapshots", "runs",
+                                             "maps",       "log",      "segments", "run" };
 
 typedef struct DumpWish {
         const char *path;
@@ -67,7 +66,7 @@ typedef struct DumpWish {
 } DumpWish;
 
 static void usage(FILE *f) {
-        fputs("vss-cow dump STORE [--json] [superblock|manifest|volumes|snapshots|runs|run N|log|segments]\n"
+        fputs("vss-cow dump STORE [--json] [superblock|manifest|volumes|snapshots|runs|maps|run N|log|segments]\n"
               "Shows what lies in a store that nobody is using; without a word, all but the entries of runs.\n",
               f);
 }
@@ -109,13 +108,14 @@ static bool wish_parse(int argc, char **argv, DumpWish *w) {
 
 static int dump_inside(Dump *d, const Image *i, const DumpWish *w) {
         typedef void (*PartFn)(Dump * d, const Image *i);
-        static const PartFn functions[] = { NULL, dump_manifest, dump_volumes, dump_snapshots, dump_runs };
-        for (unsigned part = 1; part < ELEMENTSOF(functions); part++)
+        static const PartFn functions[] = { NULL, dump_manifest, dump_volumes, dump_snapshots, dump_runs, dump_maps };
+        _Static_assert(ELEMENTSOF(functions) == PART_LOG, "parts");
+        for (unsigned part = PART_MANIFEST; part < ELEMENTSOF(functions); part++)
                 if (w->part == part || w->part == PART_ALL)
                         functions[part](d, i);
-        if ((w->part == 5 || w->part == PART_ALL) && dump_log(d, i) < 0)
+        if ((w->part == PART_LOG || w->part == PART_ALL) && dump_log(d, i) < 0)
                 return -ENOMEM;
-        if (w->part == 6 || w->part == PART_ALL)
+        if (w->part == PART_SEGMENTS || w->part == PART_ALL)
                 dump_segments(d, i);
         return w->part == PART_RUN && !dump_run(d, i, w->run) ? -ENOENT : 0;
 }
@@ -123,19 +123,19 @@ static int dump_inside(Dump *d, const Image *i, const DumpWish *w) {
 static int dump_image(const Image *i, const DumpWish *w) {
         Dump d = { .json = w->json, .first = true };
         int r = 0;
-        if (w->part == 0 || w->part == PART_ALL || !i->super)
+        if (w->part == PART_SUPERBLOCK || w->part == PART_ALL || !i->super)
                 dump_superblocks(&d, i);
-        if (w->part != 0 && i->manifest)
+        if (w->part != PART_SUPERBLOCK && i->manifest)
                 r = dump_inside(&d, i, w);
         if (d.json && (!d.first || w->part == PART_ALL))
                 fputs("\n}\n", stdout);
         if (r == -ENOENT)
-                fprintf(stderr, "vss-cow dump: there is no run %lu\n", w->run);
+                fprintf(stderr, "vss-cow dump: there is no run or map %lu\n", w->run);
         else if (r < 0)
                 fputs("vss-cow dump: out of memory\n", stderr);
         else if (i->why[0])
                 fprintf(stderr, "vss-cow dump: %s\n", i->why);
-        bool good = r == 0 && !d.damaged && (i->manifest || (w->part == 0 && i->super));
+        bool good = r == 0 && !d.damaged && (i->manifest || (w->part == PART_SUPERBLOCK && i->super));
         return fflush(stdout) == 0 && good ? TOOL_OK : TOOL_CANNOT;
 }
 

@@ -28,7 +28,8 @@ void dump_manifest(Dump *d, const Image *i);
 void dump_volumes(Dump *d, const Image *i);
 void dump_snapshots(Dump *d, const Image *i);
 void dump_runs(Dump *d, const Image *i);
+void dump_maps(Dump *d, const Image *i);
 void dump_segments(Dump *d, const Image *i);
 int dump_log(Dump *d, const Image *i);
-/* False: there is no such run. */
+/* Entries of a run, or extents of a map: they share their numbers. False: there is none of that number. */
 bool dump_run(Dump *d, const Image *i, uint64_t number);

@@ -152,6 +152,14 @@ static void answer_open(Front *f, unsigned i, const struct fuse_in_header *h, co
                 reply_struct(f, i, &out, sizeof(out));
 }
 
+/* Before it is answered: what it leads to must come about even if we die now. */
+static void answer_release(Front *f, unsigned i, const struct fuse_in_header *h) {
+        Node *n = node_by_id(f->map.shared, h->nodeid);
+        if (n && n->kind == NODE_OVERLAY)
+                f->options.released(f->options.userdata, n);
+        slot_done(f, i, 0);
+}
+
 static void answer_statfs(Front *f, unsigned i) {
         struct fuse_statfs_out out = {
                 .st = { .bsize = BLOCK_SIZE, .frsize = BLOCK_SIZE, .namelen = NODE_NAME_MAX - 1 }
@@ -166,7 +174,7 @@ static void data_done(Request *q, int result) {
         unsigned i = (unsigned) (q - f->requests);
         VolumeInfo info;
 
-        if ((q->op == REQUEST_WRITE || q->op == REQUEST_ZERO) && q->offset < f->options.head_bytes) {
+        if ((q->op == REQUEST_WRITE || q->op == REQUEST_ZERO) && !q->snapshot && q->offset < f->options.head_bytes) {
                 engine_volume_info(q->volume, &info);
                 f->options.head_written(f->options.userdata, info.number);
         }
@@ -203,18 +211,25 @@ static void data_begin(Front *f, unsigned i, RequestOp op, uint64_t offset, uint
                 slot_done(f, i, op == REQUEST_FLUSH ? 0 : -EROFS);
                 return;
         }
+        if (n->kind == NODE_OVERLAY && op == REQUEST_ZERO) { /* whoever needs zeros writes them then */
+                slot_done(f, i, -EOPNOTSUPP);
+                return;
+        }
         f->nodes[i] = h->nodeid;
         f->requests[i] = (Request) {
                 .op = op,
                 .volume = v,
-                .snapshot = n->kind == NODE_COPY ? n->snapshot : NULL,
+                .snapshot = n->kind == NODE_VOLUME ? NULL : n->snapshot,
                 .offset = offset,
                 .length = (uint32_t) length,
                 .buffer = slot_payload(&f->map, i),
                 .done = data_done,
                 .owner = f,
         };
-        engine_submit(f->engine, &f->requests[i]);
+        if (n->kind == NODE_OVERLAY)
+                overlay_submit(f->options.overlays, n->overlay, &f->requests[i]);
+        else
+                engine_submit(f->engine, &f->requests[i]);
 }
 
 /*
@@ -295,8 +310,10 @@ static void slot_handle(Front *f, unsigned i) {
                 answer_statfs(f, i);
                 break;
         case FUSE_FLUSH:
-        case FUSE_RELEASE:
                 slot_done(f, i, 0);
+                break;
+        case FUSE_RELEASE:
+                answer_release(f, i, h);
                 break;
         case FUSE_FORGET: /* these have no answer */
         case FUSE_BATCH_FORGET:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /* The kernel's side of a volume: requests of /dev/fuse, carried out by the engine. The mount is nobody's to see. */
+#include "providers/cow/overlay.h"
 #include "providers/cow/shared.h"
 
 typedef struct Front Front;
@@ -9,8 +10,10 @@ typedef struct FrontOptions {
         int fd; /* /dev/fuse, non-blocking */
         const SharedMap *map;
         Engine *engine;
+        Overlays *overlays;
         uint64_t head_bytes;                                   /* the first bytes of a volume, … */
         void (*head_written)(void *userdata, unsigned volume); /* … of which some were written */
+        void (*released)(void *userdata, Node *n);             /* nobody has the file of an overlay open any more */
         void *userdata;
 } FrontOptions;
 

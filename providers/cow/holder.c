@@ -8,6 +8,8 @@
  */
 #include "providers/cow/device.h"
 #include "providers/cow/origin.h"
+#include "providers/cow/overlay.h"
+#include "providers/cow/scratch.h"
 #include <fcntl.h>
 #include <linux/mount.h>
 #include <poll.h>
@@ -48,7 +50,7 @@ typedef struct Job { /* a child at work */
 typedef struct Holder {
         const ServeOptions *options;
         SharedMap map;
-        int shared, fuse, mount, store, control, host, server_socket, kmsg;
+        int shared, overlays, fuse, mount, store, control, host, server_socket, kmsg;
         char label[24]; /* "vss-cow:STORE:" */
         char store_id[40];
         pid_t server;
@@ -67,7 +69,7 @@ static void label_of(const Holder *h, const Node *n, char ret[static LABEL_MAX])
 
 static int origin_of(const Holder *h, const Node *n) {
         const Shared *s = h->map.shared;
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++)
                 if (s->origins[disk].fd >= 0 && s->origins[disk].volume == n->volume)
                         return s->origins[disk].fd;
         return -1;
@@ -128,6 +130,14 @@ static int job_find(const HolderRequest *q, HolderReply *p, int *ret_fd) {
         return r;
 }
 
+static int job_overlay(const Holder *h, const HolderRequest *q, HolderReply *p, int *ret_fd) {
+        int fd = scratch_open(q->path, q->bytes, h->map.shared, h->store, &p->bytes, p->text, sizeof(p->text));
+        if (fd < 0)
+                return fd;
+        *ret_fd = fd;
+        return 0;
+}
+
 static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
         HolderReply p = { .cookie = q->cookie };
         int fd = -1;
@@ -138,6 +148,8 @@ static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
                 p.result = job_open(q, &p, &fd);
         else if (q->op == HOLDER_FIND)
                 p.result = job_find(q, &p, &fd);
+        else if (q->op == HOLDER_OPEN_OVERLAY)
+                p.result = job_overlay(h, q, &p, &fd);
         else if (q->op == HOLDER_MAKE_DEVICE)
                 p.result = job_make(h, &h->map.shared->nodes[q->node], &p);
         else
@@ -150,6 +162,11 @@ static void refuse(Holder *h, const HolderRequest *q, int result, const char *te
         HolderReply p = { .cookie = q->cookie, .result = result };
         (void) snprintf(p.text, sizeof(p.text), "%s", text);
         (void) message_send(h->server_socket, &p, sizeof(p), -1);
+}
+
+/* … and the holder keeps it. */
+static bool opens_file(const HolderRequest *q) {
+        return q->op == HOLDER_OPEN_ORIGIN || q->op == HOLDER_OPEN_OVERLAY;
 }
 
 static bool is_about_device(const HolderRequest *q) {
@@ -202,7 +219,7 @@ static void job_end(Holder *h, Job *j) {
                 (void) snprintf(p.text, sizeof(p.text), "the kernel did not answer within %d s",
                                 JOB_DEADLINE_MSEC / 1000);
         }
-        bool kept = j->request.op == HOLDER_OPEN_ORIGIN && p.result == 0 && fd >= 0;
+        bool kept = opens_file(&j->request) && p.result == 0 && fd >= 0;
         if (kept) /* the server gets one of its own from this message, later ones inherit it */
                 origin_keep(h, &j->request, fd);
         if (j->request.op == HOLDER_DROP_DEVICE && p.result == 0)
@@ -247,6 +264,7 @@ static int server_start(Holder *h) {
                         .control = h->control,
                         .holder = pair[1],
                         .shared = h->shared,
+                        .overlays = h->overlays,
                         .kmsg = h->kmsg,
                         .store_path = h->options->store,
                 };
@@ -478,8 +496,9 @@ static int holder_open(Holder *h) {
         h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
         h->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
         h->shared = shared_create();
+        h->overlays = overlays_memory();
         h->control = control_listen(o->directory);
-        if (h->host < 0 || h->fuse < 0 || h->shared < 0 || h->control < 0)
+        if (h->host < 0 || h->fuse < 0 || h->shared < 0 || h->overlays < 0 || h->control < 0)
                 return say(h->fuse < 0 ? "/dev/fuse" : o->directory, h->control < 0 ? h->control : -errno);
         r = shared_map(h->shared, &h->map);
         if (r < 0)

@@ -9,7 +9,9 @@
 typedef enum HolderOp {
         HOLDER_OPEN_ORIGIN,  /* path -> an O_PATH descriptor that the holder keeps for disk; bytes, block_size, is_store
                               */
-        HOLDER_CLOSE_ORIGIN, /* of disk */
+        HOLDER_OPEN_OVERLAY, /* path, a directory -> the same of an unlinked file of that many bytes; bytes: how much
+                                of them it may use */
+        HOLDER_CLOSE_ORIGIN, /* of disk, or the overlay */
         HOLDER_FIND,         /* path -> an O_PATH descriptor, which the holder does not keep */
         HOLDER_MAKE_DEVICE,  /* node: a loop device of its file; the holder writes its path into the node. link: if not
                                 "" */
@@ -26,6 +28,7 @@ typedef struct HolderRequest {
         uint32_t node; /* index */
         uint32_t reserved;
         uint64_t cookie; /* comes back */
+        uint64_t bytes;
         char path[HOLDER_PATH_MAX];
 } HolderRequest;
 
@@ -60,6 +63,7 @@ typedef struct ServerStart {
         SharedMap map;
         int fuse, store, control, holder; /* store: O_PATH */
         int shared;                       /* the memfd */
+        int overlays;                     /* overlays_memory() */
         int kmsg;                         /* the kernel's log, the one that needs no disk; -1: none */
         const char *store_path;
 } ServerStart;

@@ -129,24 +129,22 @@ int origin_open(const char *path, OriginInfo *ret, char *text, size_t n) {
 
 /* What the file system of a store must do: keep what it acknowledged, in place, without asking another machine or us.
  */
-static int store_file_system_check(int path_fd, const char *path, char *text, size_t n) {
+const char *file_system_unfit(int fd) {
         struct statfs fs;
-        if (fstatfs(path_fd, &fs) < 0)
-                return fail(text, n, -errno, "%s: %s", path, strerror(errno));
+        if (fstatfs(fd, &fs) < 0)
+                return strerror(errno);
         switch ((unsigned) fs.f_type) {
         case TMPFS_MAGIC:
         case RAMFS_MAGIC:
-                return fail(text, n, -EINVAL,
-                            "%s lies in memory and would be gone after a restart: put the store on a disk", path);
+                return "lies in memory";
         case FUSE_SUPER_MAGIC:
         case NFS_MAGIC:
         case (unsigned) CIFS_MAGIC:
         case (unsigned) SMB2_MAGIC:
         case OVERLAYFS_SUPER_MAGIC:
-                return fail(text, n, -EINVAL,
-                            "%s lies on a network, FUSE or overlay file system: put the store on a local disk", path);
+                return "lies on a network, FUSE or overlay file system";
         default:
-                return 0;
+                return NULL;
         }
 }
 
@@ -172,11 +170,11 @@ int store_open(const char *path, char *text, size_t n) {
                 return fail(text, n, -EINVAL, "%s is neither a regular file nor a block device", path);
         if (S_ISBLK(st.st_mode))
                 return TAKE_FD(fd);
-        int r = store_file_system_check(fd, path, text, n);
-        if (r < 0)
-                return r;
+        const char *unfit = file_system_unfit(fd);
+        if (unfit)
+                return fail(text, n, -EINVAL, "%s %s: put the store on a local disk", path, unfit);
         _cleanup_close_ int readable = open(path, O_RDONLY | O_CLOEXEC);
-        r = readable < 0 ? -errno : btrfs_check(readable, path, text, n);
+        int r = readable < 0 ? -errno : btrfs_check(readable, path, text, n);
         return r < 0 ? r : TAKE_FD(fd);
 }
 

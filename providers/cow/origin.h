@@ -26,6 +26,8 @@ static inline bool file_is_same(const struct stat *a, const struct stat *b) {
                 return S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode) && a->st_rdev == b->st_rdev;
         return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
+/* Why nothing of ours may lie on the file system of fd: "lies in memory"; NULL: it may. */
+const char *file_system_unfit(int fd);
 /* The uuid of the store; -EUCLEAN and text when there is none in it. Reads its superblocks only. */
 int store_identify(const char *path, uint8_t ret_uuid[16], char *text, size_t n);
 /*

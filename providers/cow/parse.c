@@ -366,14 +366,16 @@ int record_check(const struct record_head *h, uint32_t blocks, char *why, size_t
 /* --- page of a run ------------------------------------------------------------------------------------------------ */
 
 static int page_check(const struct run_page *p, uint32_t magic, uint64_t run, uint32_t page, const Why *w) {
+        const char *what = magic == MAP_PAGE_MAGIC ? "map" : "run";
         if (p->magic != magic || p->run != run || p->page != page)
-                return bad(w, -EUCLEAN, "run %lu, page %u: something else lies there (magic %08x, run %lu, page %u)",
-                           run, page, p->magic, p->run, p->page);
+                return bad(w, -EUCLEAN, "%s %lu, page %u: something else lies there (magic %08x, run %lu, page %u)",
+                           what, run, page, p->magic, p->run, p->page);
         uint32_t crc = crc_without(p, BLOCK_SIZE, offsetof(struct run_page, crc));
         if (crc != p->crc)
-                return bad(w, -EUCLEAN, "run %lu, page %u: checksum is %08x, must be %08x", run, page, crc, p->crc);
+                return bad(w, -EUCLEAN, "%s %lu, page %u: checksum is %08x, must be %08x", what, run, page, crc,
+                           p->crc);
         if (p->entries == 0 || p->entries > RUN_PAGE_ENTRIES)
-                return bad(w, -EUCLEAN, "run %lu, page %u: %u entries", run, page, p->entries);
+                return bad(w, -EUCLEAN, "%s %lu, page %u: %u entries", what, run, page, p->entries);
         return 0;
 }
 

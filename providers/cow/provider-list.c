@@ -258,13 +258,39 @@ static json_object *request_for(const char *command, const char *id) {
         return q;
 }
 
-int cow_copy_expose(struct vss_call *c, CowStore *s, const char *snapshot, char *ret, size_t size) {
+/* Takes request. */
+static int ask_device(struct vss_call *c, CowStore *s, json_object *request, char *ret, size_t size) {
         _cleanup_(json_object_putp) json_object *answer = NULL;
-        int r = cow_ask(c, s, request_for("expose", snapshot), &answer);
+        int r = cow_ask(c, s, request, &answer);
         if (r < 0)
                 return r;
         int n = snprintf(ret, size, "%s", json_get_string(answer, "device", ""));
         return n <= 0 || (size_t) n >= size ? cow_fail(c, -EIO, "the store at %s gave no device", s->path) : 0;
+}
+
+int cow_copy_expose(struct vss_call *c, CowStore *s, const char *snapshot, char *ret, size_t size) {
+        return ask_device(c, s, request_for("expose", snapshot), ret, size);
+}
+
+/* Beside the store; a store that is a device has no beside, so then where our state lies. */
+int cow_copy_overlay(struct vss_call *c, CowStore *s, const char *snapshot, char *ret, size_t size) {
+        char directory[LIMIT_PATH_BYTES] = "";
+        struct stat st;
+        int r = stat(s->path, &st) < 0 || S_ISREG(st.st_mode) ? 0 : cow_state_path(c, "", directory, sizeof(directory));
+        if (r < 0)
+                return r;
+        json_object *q = request_for("expose", snapshot);
+        json_add_string(q, "overlay", directory);
+        return ask_device(c, s, q, ret, size);
+}
+
+int cow_copy_hide(struct vss_call *c, CowStore *s, const char *snapshot, const char *device, bool *ret_full) {
+        _cleanup_(json_object_putp) json_object *answer = NULL;
+        json_object *q = request_for("hide", snapshot);
+        json_add_string(q, "device", device);
+        int r = cow_ask(c, s, q, &answer);
+        *ret_full = r >= 0 && json_get_bool(answer, "overlay_full", false);
+        return r;
 }
 
 int cow_remove(void *state, struct vss_call *c, const char *snapshot) {

@@ -42,6 +42,8 @@ static int contract_errno(int r) {
         case -EDEADLK:
         case -EMEDIUMTYPE:
                 return -EOPNOTSUPP;
+        case -EMFILE: /* so many are shown at once */
+                return -EDQUOT;
         default:
                 return r;
         }

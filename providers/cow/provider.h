@@ -72,6 +72,10 @@ typedef struct CowCopy { /* one snapshot as its store says */
 int cow_copy_find(struct vss_call *c, const char *snapshot, CowStore *ret_store, CowCopy *ret);
 /* Shows it as a read-only block device. */
 int cow_copy_expose(struct vss_call *c, CowStore *s, const char *snapshot, char *ret, size_t size);
+/* Shows it once more, as a device of the caller's own that can be written to: what is written goes with the device. */
+int cow_copy_overlay(struct vss_call *c, CowStore *s, const char *snapshot, char *ret, size_t size);
+/* Takes that device down again. *ret_full: more was written to it than there is room for. */
+int cow_copy_hide(struct vss_call *c, CowStore *s, const char *snapshot, const char *device, bool *ret_full);
 int cow_abort(struct vss_call *c);
 int cow_clear_mark(void *state, struct vss_call *c);
 int cow_list(void *state, struct vss_call *c, vss_snapshot_fn found, void *userdata);

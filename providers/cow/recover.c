@@ -108,8 +108,7 @@ static int apply_map(Engine *e, Copy *c, const struct set_member *m) {
                 return 0;
         if (map && VOLBLOCK_VOLUME(map->run->first) == m->volume && !map->taken)
                 return freemap_give(map, c, member_strikes(m), m->strikes);
-        c->flags |= SNAPSHOT_DAMAGED;
-        event_say(e, ENGINE_SNAPSHOT_DAMAGED, c->id, "the map of what was free is gone");
+        c->map_gone = true; /* as it is when a later record deletes the snapshot */
         return 0;
 }
 
@@ -211,6 +210,13 @@ static bool pairs_are_there(const Opening *o) {
         return (o->valid[0] || o->valid[2]) && (o->valid[1] || o->valid[3]);
 }
 
+static void missing_maps_say(Engine *e) {
+        Copy *c;
+        TAILQ_FOREACH(c, &e->copies, link)
+                if (c->map_gone)
+                        copy_damaged(e, c, "the map of what was free is gone");
+}
+
 static void opening_apply(Opening *o) {
         Engine *e = o->e;
         size_t n = 0;
@@ -231,6 +237,7 @@ static void opening_apply(Opening *o) {
         }
         e->next_sequence = e->durable + 1;
         e->tail_used = e->list_at;
+        missing_maps_say(e);
         if (o->durable > e->durable)
                 all_damaged(e, "a record of the log is gone that had been durable");
         else if (o->newest_super > o->super.number || !pairs_are_there(o))

@@ -89,7 +89,9 @@ Node *server_node_of(Server *s, const Volume *v) {
 
 void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned node, const char *path,
                        void (*next)(Call *c, const HolderReply *p, int fd)) {
-        HolderRequest q = { .op = op, .disk = disk, .node = node, .cookie = ++s->next_cookie };
+        HolderRequest q = {
+                .op = op, .disk = disk, .node = node, .cookie = ++s->next_cookie, .bytes = c ? c->bytes : 0
+        };
         if (path)
                 (void) snprintf(q.path, sizeof(q.path), "%s", path);
         if (c) {
@@ -124,10 +126,10 @@ static void holder_readable(Server *s) {
                 _exit(1); /* it cannot be: it outlives us */
 }
 
-bool server_node_is_asked_for(const Server *s, unsigned node) {
+bool server_asks_for(const Server *s, const Node *n) {
         const Call *c;
         LIST_FOREACH(c, &s->calls, link)
-                if (c->cookie && c->node == node)
+                if (c->cookie && c->node == (unsigned) (n - s->map.shared->nodes))
                         return true;
         return false;
 }
@@ -136,11 +138,13 @@ void server_sweep_nodes(Server *s) {
         SnapshotInfo info;
         for (unsigned i = 0; i < NODES; i++) {
                 Node *n = &s->map.shared->nodes[i];
+                if (n->kind == NODE_OVERLAY)
+                        server_sweep_overlay(s, n);
                 if (n->kind != NODE_COPY || engine_snapshot_info(s->engine, n->snapshot, &info))
                         continue;
                 if (n->device[0])
                         server_ask_holder(s, NULL, HOLDER_DROP_DEVICE, 0, i, NULL, NULL);
-                else if (!server_node_is_asked_for(s, i))
+                else if (!server_asks_for(s, n))
                         node_free(n);
         }
 }
@@ -230,7 +234,7 @@ static void engine_begin(Server *s) {
 
 /* Volumes the predecessor had attached; if one of them cannot be had, its requests are answered with EIO. */
 static void origins_begin(Server *s) {
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++) {
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++) {
                 const Origin *o = &s->map.shared->origins[disk];
                 Volume *v = o->attached ? engine_volume_by_number(s->engine, o->volume) : NULL;
                 Waiting w;
@@ -288,7 +292,7 @@ static void timer_set(Server *s, uint64_t at_usec) {
 /* --- stamps ------------------------------------------------------------------------------------------------------- */
 
 unsigned server_disk_of(const Server *s, unsigned volume) {
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++)
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++)
                 if (s->map.shared->origins[disk].attached && s->map.shared->origins[disk].volume == volume)
                         return disk;
         return 0;
@@ -315,7 +319,7 @@ static void stamps_kept(Reply *r, int result) {
 uint64_t server_take_stamps(Server *s) {
         uint64_t now = now_usec(), next = USEC_INFINITY;
         bool taken = false;
-        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_MAX; disk++) {
+        for (unsigned disk = DISK_FIRST_ORIGIN; disk < DISK_FIRST_OVERLAY; disk++) {
                 uint8_t stamp[STAMP_BYTES];
                 uint64_t due = s->stamp_due_usec[disk];
                 if (!due || s->fds[disk] < 0)
@@ -413,10 +417,22 @@ _Noreturn void server_main(const ServerStart *start) {
         s.next_cookie = (uint64_t) s.map.shared->servers << 32;
         engine_begin(&s);
         origins_begin(&s);
-        const FrontOptions front = { start->fuse, &s.map, s.engine, STAMP_HEAD, head_written, &s };
+        if (server_overlays_begin(&s, now_usec() + CLAIM_SECONDS * USEC_PER_SEC) < 0)
+                server_refuse(&s, 1, "out of memory");
+        const FrontOptions front = {
+                .fd = start->fuse,
+                .map = &s.map,
+                .engine = s.engine,
+                .overlays = s.overlays,
+                .head_bytes = STAMP_HEAD,
+                .head_written = head_written,
+                .released = server_overlay_released,
+                .userdata = &s,
+        };
         if (events_begin(&s) < 0 || front_new(&front, &s.front) < 0)
                 server_refuse(&s, 1, "out of memory or descriptors");
         server_ready(&s);
+        server_sweep_nodes(&s);
         server_loop(&s);
         _exit(SERVER_STOPPED);
 }

@@ -7,6 +7,7 @@
 #include "providers/cow/control.h"
 #include "providers/cow/fuse.h"
 #include "providers/cow/holder.h"
+#include "providers/cow/overlay.h"
 #include "providers/cow/ring.h"
 #include <sys/stat.h>
 
@@ -44,6 +45,8 @@ struct Call {
         FreeExtent *extents;
         int claimed; /* an origin in its hand until it ends; -1: none */
         struct stat origin;
+        uint64_t bytes; /* of the file it asks the holder for */
+        void (*hidden)(Call *c);
 };
 
 typedef struct Tracker {        /* who asked that writes to a volume are tracked */
@@ -57,6 +60,7 @@ struct Server {
         Ring *ring;
         Engine *engine;
         Front *front;
+        Overlays *overlays;
         int epoll, timer;
         int fds[DISK_MAX]; /* claimed origins, and the store */
         uint64_t store_bytes;
@@ -78,8 +82,9 @@ void server_let_go(Server *s, unsigned disk);
 Node *server_node_of(Server *s, const Volume *v);
 void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned node, const char *path,
                        void (*next)(Call *c, const HolderReply *p, int fd));
-unsigned server_disk_of(const Server *s, unsigned volume);     /* of an attached volume, by number; 0: none */
-bool server_node_is_asked_for(const Server *s, unsigned node); /* a call waits for what the holder does with it */
+/* A call has asked the holder for something with this node, and has no answer yet. */
+bool server_asks_for(const Server *s, const Node *n);
+unsigned server_disk_of(const Server *s, unsigned volume); /* of an attached volume, by number; 0: none */
 /* Takes the stamps that are due; when the next one is, or USEC_INFINITY. */
 uint64_t server_take_stamps(Server *s);
 /* Copies that are shown and no longer exist are taken down. */
@@ -95,6 +100,8 @@ void connection_close(Connection *c);
 void control_bury(Server *s);
 /* Opens the gates of holds whose time is up; when the next one is, or USEC_INFINITY. */
 uint64_t control_expire(Server *s);
+/* One that nobody waits for has no connection. Takes request; NULL: no memory. */
+Call *call_new(Server *s, json_object *request);
 /* Answers and frees. message: with an error. */
 void call_end(Call *c, int result, const char *message);
 /* The next step of c is next(), with the engine's answer to what is started with &c->reply. */
@@ -107,8 +114,6 @@ void control_volume_create(Call *c);
 void control_volume_attach(Call *c);
 void control_volume_detach(Call *c);
 void control_volume_remove(Call *c);
-void control_expose(Call *c);
-void control_hide(Call *c);
 void control_stop(Call *c);
 
 /* control-free.c */
@@ -125,3 +130,23 @@ void control_clear_mark(Call *c);
 void control_abort(Call *c);
 void control_list(Call *c);
 void control_delete(Call *c);
+bool control_uuid(const Call *c, const char *key, uint8_t ret[16]);
+
+/* control-show.c */
+void control_expose(Call *c);
+void control_hide(Call *c);
+/* Takes down every device of the snapshot "id", or only "device", and goes on with next. An error ends the call. */
+void control_hide_all(Call *c, void (*next)(Call *c));
+/* The plain one; NULL: it is not shown. */
+Node *server_node_of_copy(Server *s, const uint8_t id[16]);
+/*
+ * The device of this copy is gone: so is its file, and its overlay with what was written to it. False: there are still
+ * requests for that.
+ */
+bool server_node_gone(Server *s, Node *n);
+/* Nobody has the file of an overlay open any more: its device went with the last mount of it. */
+void server_overlay_released(void *server, Node *n);
+/* The same for what a predecessor did not live to finish, and where the snapshot is gone. */
+void server_sweep_overlay(Server *s, Node *n);
+/* Takes up the overlays that a dead predecessor had. */
+int server_overlays_begin(Server *s, uint64_t deadline_usec);

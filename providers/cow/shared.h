@@ -32,20 +32,22 @@ typedef struct Slot {
         int32_t result; /* bytes of payload in the reply, or -errno */
 } Slot;
 
-typedef enum NodeKind { NODE_UNUSED, NODE_VOLUME, NODE_COPY } NodeKind;
+typedef enum NodeKind { NODE_UNUSED, NODE_VOLUME, NODE_COPY, NODE_OVERLAY } NodeKind;
 
 typedef struct Node {
-        uint32_t kind;       /* NodeKind; set last, cleared first */
-        uint32_t serial;     /* how often this place was used: part of the file's number */
-        uint32_t volume;     /* number */
-        uint32_t block_size; /* logical, of its device */
+        uint32_t kind;           /* NodeKind; set last, cleared first */
+        uint32_t serial;         /* how often this place was used: part of the file's number */
+        uint32_t volume;         /* number */
+        uint32_t block_size;     /* logical, of its device */
+        uint32_t overlay;        /* NODE_OVERLAY: its number; nobody else has it as long as the node is there */
+        uint32_t overlay_blocks; /* … and how many blocks it may have; 0: it is closed, its device is on its way out */
         uint64_t bytes;
         uint8_t snapshot[16];
-        char name[NODE_NAME_MAX];     /* the volume's name, or the id of the copy */
+        char name[NODE_NAME_MAX];     /* the volume's name, the id of the copy, or that, + and the overlay's number */
         char device[DEVICE_PATH_MAX]; /* "" until the holder has made one */
 } Node;
 
-typedef struct Origin {    /* of an attached volume, by disk number */
+typedef struct Origin {    /* of an attached volume, by disk number; and files of overlays */
         int32_t fd;        /* the holder's O_PATH descriptor, inherited by every server; -1: none */
         uint32_t volume;   /* number */
         uint32_t attached; /* a server has told the engine: the next one does so without being asked */

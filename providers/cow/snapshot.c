@@ -103,14 +103,19 @@ void copy_unref_reader(Copy *c) {
                 copy_free(c);
 }
 
+void copy_damaged(Engine *e, Copy *c, const char *why) {
+        if (c->flags & SNAPSHOT_DAMAGED)
+                return;
+        c->flags |= SNAPSHOT_DAMAGED;
+        event_say(e, ENGINE_SNAPSHOT_DAMAGED, c->id, "%s", why);
+        checkpoint_want(e, NULL);
+}
+
 void volume_damaged(Engine *e, Volume *v, const char *why) {
         Copy *c;
         TAILQ_FOREACH(c, &e->copies, link)
-                if (c->volume == v && !(c->flags & SNAPSHOT_DAMAGED)) {
-                        c->flags |= SNAPSHOT_DAMAGED;
-                        event_say(e, ENGINE_SNAPSHOT_DAMAGED, c->id, "%s", why);
-                }
-        checkpoint_want(e, NULL);
+                if (c->volume == v)
+                        copy_damaged(e, c, why);
 }
 
 static void copy_info(const Copy *c, SnapshotInfo *ret) {

@@ -165,7 +165,7 @@ static void attach_durable(Waiter *w, int result) {
 
 void engine_attach(Engine *e, Volume *v, unsigned disk, Reply *r) {
         Waiter *w;
-        if (v->attached || disk < DISK_FIRST_ORIGIN || disk >= DISK_MAX) {
+        if (v->attached || disk < DISK_FIRST_ORIGIN || disk >= DISK_FIRST_OVERLAY) {
                 reply_done(r, -EBUSY, "%s is attached already", v->name);
                 return;
         }
