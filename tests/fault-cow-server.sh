@@ -206,7 +206,35 @@ case_detach_without_flush() {
 
 # ---- all together ------------------------------------------------------------------------------------------------
 
-all=(format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot detach_without_flush)
+# Hazards A8: what units/59-vss.rules goes by.
+hidden() { ls -A "$COW_LINKS/.hidden" 2>/dev/null || :; }
+case_hidden_from_udev() {
+        local dev number shown
+        small_format 16
+        truncate -s 16M "$COW_DISK/disk.img"
+        dev=$(losetup --find --show "$COW_DISK/disk.img")
+        cleanup_fn losetup -d "$dev"
+        number=$(cat "/sys/block/${dev#/dev/}/dev")
+        cow_serve
+        cow volume-create name=v origin="$dev" >/dev/null
+        wait_until 5 eval '[ -z "$(hidden)" ]' || die "hidden before it is attached: $(hidden)"
+        owned "$(cow volume-attach name=v | json .device)" >/dev/null
+        expect_equal "$number" "$(hidden)" "what is hidden while it is attached"
+        shown=$(expose "$(cow_set v)")
+        grep -Eqx '/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' "/sys/block/${shown#/dev/}/loop/backing_file" ||
+                die "the rule does not know a snapshot by $(cat "/sys/block/${shown#/dev/}/loop/backing_file")"
+        cow volume-detach name=v >/dev/null
+        wait_until 5 eval '[ -z "$(hidden)" ]' || die "hidden when it is detached: $(hidden)"
+        owned "$(cow volume-attach name=v | json .device)" >/dev/null
+        kill -KILL "$COW_HOLDER"
+        wait_until 5 eval '! kill -0 $COW_HOLDER 2>/dev/null'
+        expect_equal "$number" "$(hidden)" "what a holder leaves that is killed"
+        cow_serve
+        expect_equal "" "$(hidden)" "what is hidden when the next one has begun"
+        cow_stop
+}
+
+all=(format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot detach_without_flush hidden_from_udev)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do
         # each has a disk and a directory of its own

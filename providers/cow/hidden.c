@@ -9,23 +9,22 @@
 
 enum { NAME_SIZE = 32, OWNER_MAX = 64 };
 
-static int directory_open(const char *links, bool make) {
-        if (isempty(links))
-                return -ENOENT;
+void hidden_begin(Hidden *h, const char *links) {
+        *h = (Hidden) { .directory = -EBADF, .devices = -EBADF };
+        if (isempty(links) || (mkdir(links, 0755) < 0 && errno != EEXIST))
+                return;
         _cleanup_close_ int fd = open(links, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0)
-                return -errno;
-        if (make && mkdirat(fd, ".hidden", 0755) < 0 && errno != EEXIST)
-                return -errno;
-        int hidden = openat(fd, ".hidden", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        return hidden < 0 ? -errno : hidden;
+        if (fd < 0 || (mkdirat(fd, ".hidden", 0755) < 0 && errno != EEXIST))
+                return;
+        h->directory = openat(fd, ".hidden", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        h->devices = open("/sys/dev/block", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 /* udev looks at it again. */
-static void announce(const char *name) {
+static void announce(const Hidden *h, const char *name) {
         char path[64];
-        (void) snprintf(path, sizeof(path), "/sys/dev/block/%s/uevent", name);
-        _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+        (void) snprintf(path, sizeof(path), "%s/uevent", name);
+        _cleanup_close_ int fd = openat(h->devices, path, O_WRONLY | O_CLOEXEC);
         if (fd >= 0)
                 (void) !write(fd, "change", strlen("change"));
 }
@@ -38,16 +37,14 @@ static bool name_of(int origin, char ret[static NAME_SIZE]) {
         return true;
 }
 
-void hidden_add(const char *links, int origin, const char *owner) {
+void hidden_add(const Hidden *h, int origin, const char *owner) {
         char name[NAME_SIZE];
         if (!name_of(origin, name))
                 return;
-        _cleanup_close_ int directory = directory_open(links, true);
-        _cleanup_close_ int fd = directory < 0 ? -EBADF :
-                                                 openat(directory, name,
-                                                        O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+        _cleanup_close_ int fd = openat(h->directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                                        0644);
         if (fd >= 0 && write(fd, owner, strlen(owner)) > 0)
-                announce(name);
+                announce(h, name);
 }
 
 static bool is_of(int directory, const char *name, const char *owner) {
@@ -57,27 +54,24 @@ static bool is_of(int directory, const char *name, const char *owner) {
         return n == (ssize_t) strlen(owner) && memcmp(text, owner, (size_t) n) == 0;
 }
 
-static void forget(int directory, const char *name, const char *owner) {
-        if (is_of(directory, name, owner) && unlinkat(directory, name, 0) == 0)
-                announce(name);
+static void forget(const Hidden *h, const char *name, const char *owner) {
+        if (is_of(h->directory, name, owner) && unlinkat(h->directory, name, 0) == 0)
+                announce(h, name);
 }
 
-void hidden_remove(const char *links, int origin, const char *owner) {
+void hidden_remove(const Hidden *h, int origin, const char *owner) {
         char name[NAME_SIZE];
-        if (!name_of(origin, name))
-                return;
-        _cleanup_close_ int directory = directory_open(links, false);
-        if (directory >= 0)
-                forget(directory, name, owner);
+        if (name_of(origin, name))
+                forget(h, name, owner);
 }
 
-void hidden_sweep(const char *links, const char *owner) {
-        int fd = directory_open(links, false);
+void hidden_sweep(const Hidden *h, const char *owner) {
+        int fd = openat(h->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *d = fd < 0 ? NULL : fdopendir(fd);
         const struct dirent *e;
         while (d && (e = readdir(d)))
                 if (e->d_name[0] != '.')
-                        forget(fd, e->d_name, owner);
+                        forget(h, e->d_name, owner);
         if (d)
                 (void) closedir(d);
         else

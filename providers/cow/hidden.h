@@ -6,10 +6,13 @@
  * for, and the device is announced once more so that its old links go. Nothing here can fail: without udev there is
  * nobody to hide it from, and nobody can mount it while it is open O_EXCL.
  */
-#include <sys/types.h>
+typedef struct Hidden {
+        int directory, devices; /* LINKS/.hidden and /sys/dev/block, held open: the holder leaves both behind */
+} Hidden;
 
+void hidden_begin(Hidden *h, const char *links);
 /* Of a descriptor of the origin; others than block devices are ignored. owner: label of the store. */
-void hidden_add(const char *links, int origin, const char *owner);
-void hidden_remove(const char *links, int origin, const char *owner);
+void hidden_add(const Hidden *h, int origin, const char *owner);
+void hidden_remove(const Hidden *h, int origin, const char *owner);
 /* What a holder of this store that died has left. */
-void hidden_sweep(const char *links, const char *owner);
+void hidden_sweep(const Hidden *h, const char *owner);

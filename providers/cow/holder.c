@@ -7,6 +7,7 @@
  * B9).
  */
 #include "providers/cow/device.h"
+#include "providers/cow/hidden.h"
 #include "providers/cow/origin.h"
 #include "providers/cow/overlay.h"
 #include "providers/cow/scratch.h"
@@ -59,6 +60,7 @@ typedef struct Holder {
         unsigned deaths; /* in this window */
         bool stopped;
         int ready;
+        Hidden hidden;
 } Holder;
 
 /* --- children at work --------------------------------------------------------------------------------------------- */
@@ -106,7 +108,7 @@ static int job_make(Holder *h, Node *n, HolderReply *p) {
         return r;
 }
 
-static int job_open(const HolderRequest *q, HolderReply *p, int *ret_fd) {
+static int job_open(const Holder *h, const HolderRequest *q, HolderReply *p, int *ret_fd) {
         OriginInfo info;
         char why[HOLDER_TEXT_MAX];
         uint8_t uuid[16];
@@ -117,6 +119,7 @@ static int job_open(const HolderRequest *q, HolderReply *p, int *ret_fd) {
         p->is_store = r == 0 || r == -EPROTONOSUPPORT;
         p->bytes = info.bytes;
         p->block_size = info.block_size;
+        hidden_add(&h->hidden, fd, h->label);
         *ret_fd = fd;
         return 0;
 }
@@ -145,7 +148,7 @@ static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
                 p.result = -errno;
                 (void) snprintf(p.text, sizeof(p.text), "the mount namespace cannot be entered: %s", strerror(errno));
         } else if (q->op == HOLDER_OPEN_ORIGIN)
-                p.result = job_open(q, &p, &fd);
+                p.result = job_open(h, q, &p, &fd);
         else if (q->op == HOLDER_FIND)
                 p.result = job_find(q, &p, &fd);
         else if (q->op == HOLDER_OPEN_OVERLAY)
@@ -207,6 +210,8 @@ static void job_start(Holder *h, const HolderRequest *q) {
 
 static void origin_keep(Holder *h, const HolderRequest *q, int fd) {
         Origin *o = &h->map.shared->origins[q->disk];
+        if (fd < 0 && o->fd >= 0)
+                hidden_remove(&h->hidden, o->fd, h->label);
         (void) close_fd(o->fd);
         o->fd = fd;
 }
@@ -451,6 +456,8 @@ static int leftovers_sweep(Holder *h) {
                 return fd == -EWOULDBLOCK ? -EBUSY : fd;
         }
         devices_sweep(h->label);
+        hidden_begin(&h->hidden, h->options->links);
+        hidden_sweep(&h->hidden, h->label);
         (void) close_fd(fd); /* the server takes it */
         return 0;
 }
