@@ -7,7 +7,7 @@
 export VSS_TEST_SECONDS=280
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/cow.sh"
-requires mkfs.ext4 mkfs.xfs fio python3
+requires mkfs.ext4 mkfs.xfs mkfs.btrfs fsfreeze fio python3
 watchdog 270
 
 mnt=$VSS_TEST_DIR/mnt copy=$VSS_TEST_DIR/copy acknowledged=$VSS_TEST_DIR/acknowledged
@@ -187,6 +187,50 @@ case_refused_places() {
         cow volume-detach name=places >/dev/null
 }
 
+# In a directory of its own, whose file system fills up, and is frozen when the overlay goes: nobody waits for that.
+another_place() {
+        local volume device id place=$VSS_TEST_DIR/place.$1 empty
+        mkdir "$place"
+        truncate -s 128M "$COW_DISK/place.$1"
+        "mkfs.$1" -q "$COW_DISK/place.$1" >/dev/null 2>&1
+        mount -o loop "$COW_DISK/place.$1" "$place"
+        thaw_place() { fsfreeze -u "$1" 2>/dev/null || :; unmount "$1"; }
+        cleanup_fn thaw_place "$place"
+        used() { sync -f "$place"; df --output=used "$place" | tail -n 1; }
+        empty=$(used)
+        volume=$(cow_volume "on-$1" $((32 << 20)))
+        id=$(cow_set "on-$1")
+        device=$(overlay "$id" overlay="$place")
+        dd if=/dev/urandom of="$device" bs=1M count=8 oflag=direct status=none
+        [ "$(used)" -ge $((empty + 8000)) ] || die "the overlay is not in $place"
+        dd if=/dev/zero of="$place/filler" bs=64k status=none 2>/dev/null || :
+        if dd if=/dev/urandom of="$device" bs=1M count=1 seek=16 oflag=direct status=none 2>"$VSS_TEST_DIR/said"; then die "there was room"; fi
+        grep -q 'No space left' "$VSS_TEST_DIR/said" || die "it says: $(cat "$VSS_TEST_DIR/said")"
+        dd if="$volume" of=/dev/null bs=1M iflag=direct status=none
+        rm "$place/filler"
+        used >/dev/null
+        dd if=/dev/urandom of="$device" bs=1M count=1 seek=16 oflag=direct status=none
+        kill -KILL "$(status_of .server_pid)" # what the next one inherits it must not keep
+        [ "$(content "$device")" != "$(content "$volume")" ] || die "what was written is gone"
+        cow hide id="$id" >/dev/null
+        gone() { [ "$(used)" -le $((empty + 2000)) ]; }
+        wait_until 5 gone || die "$(used) KiB are used in $place, $empty were before"
+
+        device=$(overlay "$id" overlay="$place")
+        dd if=/dev/urandom of="$device" bs=1M count=8 oflag=direct status=none
+        fsfreeze -f "$place"
+        timeout 5 "$VSS_BUILD/tests/cow-client" "$COW_DIR" hide id="$id" >/dev/null || die "hide waits for a file system that is frozen"
+        kill -KILL "$(status_of .server_pid)"
+        timeout 5 dd if="$volume" of=/dev/null bs=1M iflag=direct status=none || die "the volume waits for a file system that is frozen"
+        fsfreeze -u "$place"
+        wait_until 5 gone || die "$(used) KiB are used in $place, after the thaw; $empty were before"
+        umount "$place"
+        cow delete id="$id" >/dev/null
+        cow volume-detach name="on-$1" >/dev/null
+}
+case_on_ext4() { another_place ext4; }
+case_on_btrfs() { another_place btrfs; } # where the last to close an unlinked file waits for the thaw
+
 # The server dies while the log is replayed and while the copy is read: a pause, and the right data.
 case_server_killed() {
         local killer device was i
@@ -235,6 +279,6 @@ case_holder_killed() {
         umount "$mnt"
 }
 
-all=(ext4 xfs sectors full refused_places server_killed holder_killed)
+all=(ext4 xfs sectors full refused_places on_ext4 on_btrfs server_killed holder_killed)
 [ $# -eq 0 ] || all=("$@")
 cases "${all[@]}"

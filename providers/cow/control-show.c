@@ -285,7 +285,10 @@ void server_sweep_overlay(Server *s, Node *n) {
                 overlay_drop(s, n);
 }
 
-/* One whose file cannot be had answers with -EIO: nothing else of it would be right. */
+/*
+ * One whose file cannot be had answers with -EIO: nothing else of it would be right. What is inherited is not kept:
+ * an overlay must be gone once the holder lets go of it.
+ */
 int server_overlays_begin(Server *s, uint64_t deadline_usec) {
         bool used[OVERLAYS] = {};
         int r = overlays_new(s->engine, ring_disk(s->ring), s->start->overlays, &s->overlays);
@@ -293,15 +296,17 @@ int server_overlays_begin(Server *s, uint64_t deadline_usec) {
                 return r;
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
-                unsigned disk = DISK_FIRST_OVERLAY + n->overlay;
                 if (n->kind != NODE_OVERLAY || n->overlay_blocks == 0)
                         continue;
                 used[n->overlay] = true;
-                if (server_claim(s, disk, s->map.shared->origins[disk].fd, deadline_usec) == 0)
+                if (server_claim(s, DISK_FIRST_OVERLAY + n->overlay, s->start->overlay_files[n->overlay],
+                                 deadline_usec) == 0)
                         (void) overlay_open(s->overlays, n->overlay, n->bytes, n->overlay_blocks, false);
         }
-        for (unsigned number = 0; number < OVERLAYS; number++)
-                if (!used[number] && s->map.shared->origins[DISK_FIRST_OVERLAY + number].fd >= 0)
+        for (unsigned number = 0; number < OVERLAYS; number++) {
+                if (!used[number] && s->start->overlay_files[number] >= 0)
                         server_let_go(s, DISK_FIRST_OVERLAY + number);
+                (void) close_fd(s->start->overlay_files[number]);
+        }
         return 0;
 }

@@ -9,7 +9,6 @@
 #include "providers/cow/device.h"
 #include "providers/cow/hidden.h"
 #include "providers/cow/origin.h"
-#include "providers/cow/overlay.h"
 #include "providers/cow/scratch.h"
 #include <fcntl.h>
 #include <linux/mount.h>
@@ -208,11 +207,32 @@ static void job_start(Holder *h, const HolderRequest *q) {
                      .request = *q };
 }
 
+/* With the last descriptor of an overlay its blocks are freed, which waits where its file system is frozen: not for us.
+ */
+static void overlay_let_go(int fd) {
+        int ends[2];
+        char ignored;
+        pid_t pid = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
+        if (pid == 0) {
+                (void) close_fd(ends[1]);
+                (void) !read(ends[0], &ignored, 1); /* until it is the last who has it */
+                _exit(0);
+        }
+        (void) close_fd(fd);
+        if (pid > 0) {
+                (void) close_fd(ends[0]);
+                (void) close_fd(ends[1]);
+        }
+}
+
 static void origin_keep(Holder *h, const HolderRequest *q, int fd) {
         Origin *o = &h->map.shared->origins[q->disk];
         if (fd < 0 && o->fd >= 0)
                 hidden_remove(&h->hidden, o->fd, h->label);
-        (void) close_fd(o->fd);
+        if (q->disk >= DISK_FIRST_OVERLAY && o->fd >= 0)
+                overlay_let_go(o->fd);
+        else
+                (void) close_fd(o->fd);
         o->fd = fd;
 }
 
@@ -260,19 +280,21 @@ static int server_start(Holder *h) {
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
                 return -errno;
         h->map.shared->servers++;
+        ServerStart s = {
+                .map = h->map,
+                .fuse = h->fuse,
+                .store = h->store,
+                .control = h->control,
+                .holder = pair[1],
+                .shared = h->shared,
+                .overlays = h->overlays,
+                .kmsg = h->kmsg,
+                .store_path = h->options->store,
+        };
+        for (unsigned i = 0; i < OVERLAYS; i++)
+                s.overlay_files[i] = h->map.shared->origins[DISK_FIRST_OVERLAY + i].fd;
         pid_t pid = fork();
         if (pid == 0) {
-                ServerStart s = {
-                        .map = h->map,
-                        .fuse = h->fuse,
-                        .store = h->store,
-                        .control = h->control,
-                        .holder = pair[1],
-                        .shared = h->shared,
-                        .overlays = h->overlays,
-                        .kmsg = h->kmsg,
-                        .store_path = h->options->store,
-                };
                 (void) close_fd(pair[0]);
                 (void) close_fd(h->mount);
                 (void) prctl(PR_SET_PDEATHSIG, SIGKILL);

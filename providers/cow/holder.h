@@ -4,6 +4,7 @@
  * What the server asks of the holder: everything that has to outlive the server, or that would make it wait for itself.
  * One message is one struct over a SOCK_SEQPACKET pair; a descriptor may ride along.
  */
+#include "providers/cow/overlay.h"
 #include "providers/cow/shared.h"
 
 typedef enum HolderOp {
@@ -64,6 +65,7 @@ typedef struct ServerStart {
         int fuse, store, control, holder; /* store: O_PATH */
         int shared;                       /* the memfd */
         int overlays;                     /* overlays_memory() */
+        int overlay_files[OVERLAYS];      /* the holder's descriptors, of the moment when it was started */
         int kmsg;                         /* the kernel's log, the one that needs no disk; -1: none */
         const char *store_path;
 } ServerStart;

@@ -3,6 +3,7 @@
 #include "providers/cow/origin.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/btrfs.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -71,23 +72,32 @@ static bool lies_on_served(const Shared *s, dev_t dev, unsigned depth) {
         return served;
 }
 
-static int place_check(int fd, const char *directory, const Shared *s, int same, char *text, size_t n) {
-        struct stat st, known;
-        const char *unfit = file_system_unfit(fd);
-        if (fstat(fd, &st) < 0)
+/* The number that its files have says nothing. 1: it does, 0: it does not, -errno: it is none. */
+static int btrfs_lies_on_served(const Shared *s, int fd) {
+        struct btrfs_ioctl_fs_info_args all;
+        if (ioctl(fd, BTRFS_IOC_FS_INFO, &all) < 0)
                 return -errno;
-        bool is_known = same >= 0 && fstat(same, &known) == 0 && known.st_dev == st.st_dev;
-        if (unfit) {
-                (void) snprintf(text, n, "%s %s: no overlay can be kept there", directory, unfit);
-                return -EOPNOTSUPP;
-        }
-        if (major(st.st_dev) == 0 ? !is_known : lies_on_served(s, st.st_dev, 0)) {
-                (void) snprintf(text, n, "%s %s: no overlay can be kept there", directory,
-                                major(st.st_dev) == 0 ? "does not say which devices it is on" :
-                                                        "lies on a volume of this store");
-                return -EOPNOTSUPP;
+        for (uint64_t id = 1; id <= all.max_id; id++) {
+                struct btrfs_ioctl_dev_info_args one = { .devid = id };
+                struct stat st;
+                if (ioctl(fd, BTRFS_IOC_DEV_INFO, &one) == 0 &&
+                    (stat((char *) one.path, &st) < 0 || lies_on_served(s, st.st_rdev, 0)))
+                        return 1;
         }
         return 0;
+}
+
+static const char *why_not(int fd, const Shared *s, int same) {
+        struct stat st, known;
+        const char *unfit = file_system_unfit(fd);
+        if (unfit)
+                return unfit;
+        if (fstat(fd, &st) < 0)
+                return strerror(errno);
+        int r = major(st.st_dev) == 0 ? btrfs_lies_on_served(s, fd) : lies_on_served(s, st.st_dev, 0);
+        if (r < 0 && (fstat(same, &known) < 0 || known.st_dev != st.st_dev))
+                return "does not say which devices it is on";
+        return r > 0 ? "lies on a volume of this store" : NULL;
 }
 
 int scratch_open(const char *directory, uint64_t bytes, const Shared *shared, int same, uint64_t *ret_free, char *text,
@@ -100,9 +110,11 @@ int scratch_open(const char *directory, uint64_t bytes, const Shared *shared, in
                 (void) snprintf(text, n, "no unnamed file can be made in %s: %s", directory, strerror(errno));
                 return -errno;
         }
-        int r = place_check(fd, directory, shared, same, text, n);
-        if (r < 0)
-                return r;
+        const char *why = why_not(fd, shared, same);
+        if (why) {
+                (void) snprintf(text, n, "%s %s: no overlay can be kept there", directory, why);
+                return -EOPNOTSUPP;
+        }
         if (ioctl(fd, FS_IOC_GETFLAGS, &flags) >= 0) { /* btrfs would copy each block on every write */
                 flags |= FS_NOCOW_FL;
                 (void) ioctl(fd, FS_IOC_SETFLAGS, &flags);

@@ -7,7 +7,6 @@
 #include "providers/cow/control.h"
 #include "providers/cow/fuse.h"
 #include "providers/cow/holder.h"
-#include "providers/cow/overlay.h"
 #include "providers/cow/ring.h"
 #include <sys/stat.h>
 
