@@ -79,7 +79,8 @@ end_volume() {
 }
 
 replayed() {
-        local was device
+        local was device server
+        server=$(status_of .server_pid)
         under_load "$1"
         was=$(content "$(expose "$ID")")
         if mount_copy "$1" "$(expose "$ID")" 2>/dev/null; then die "the log of $1 is replayed without writing: there is nothing to test"; fi
@@ -97,6 +98,7 @@ replayed() {
         device=$(overlay "$ID")
         expect_equal "$was" "$(content "$device")" "what a new overlay shows"
         end_volume "$1"
+        expect_equal "$server" "$(status_of .server_pid)" "the server"
 }
 case_ext4() { replayed ext4; }
 case_xfs() { replayed xfs; }
@@ -137,7 +139,8 @@ case_sectors() {
 }
 
 case_full() {
-        local volume device other id was
+        local volume device other id was server
+        server=$(status_of .server_pid)
         volume=$(cow_volume full $((32 << 20)))
         dd if=/dev/urandom of="$volume" bs=1M oflag=direct status=none 2>/dev/null || :
         id=$(cow_set full)
@@ -167,6 +170,7 @@ case_full() {
         expect_equal 0 "$(find "/proc/$COW_HOLDER/fd" -lname "$COW_DISK/#*" | wc -l)" "files of overlays that are left"
         cow delete id="$id" >/dev/null
         cow volume-detach name=full >/dev/null
+        expect_equal "$server" "$(status_of .server_pid)" "the server"
 }
 
 case_refused_places() {
