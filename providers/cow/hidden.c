@@ -3,6 +3,7 @@
 #include "protocol/base.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -22,7 +23,7 @@ void hidden_begin(Hidden *h, const char *links) {
 
 /* udev looks at it again. */
 static void announce(const Hidden *h, const char *name) {
-        char path[64];
+        char path[NAME_MAX + 8];
         (void) snprintf(path, sizeof(path), "%s/uevent", name);
         _cleanup_close_ int fd = openat(h->devices, path, O_WRONLY | O_CLOEXEC);
         if (fd >= 0)
