@@ -223,6 +223,9 @@ case_hidden_from_udev() {
         shown=$(expose "$(cow_set v)")
         grep -Eqx '/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' "/sys/block/${shown#/dev/}/loop/backing_file" ||
                 die "the rule does not know a snapshot by $(cat "/sys/block/${shown#/dev/}/loop/backing_file")"
+        shown=$(overlay "$(cow_gate v)")
+        grep -Eqx '/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\+[0-9]+' "/sys/block/${shown#/dev/}/loop/backing_file" ||
+                die "the rule does not know an overlay by $(cat "/sys/block/${shown#/dev/}/loop/backing_file")"
         cow volume-detach name=v >/dev/null
         wait_until 5 eval '[ -z "$(hidden)" ]' || die "hidden when it is detached: $(hidden)"
         owned "$(cow volume-attach name=v | json .device)" >/dev/null
