@@ -361,7 +361,7 @@ case_a_copy_that_was_not_frozen_has_its_log_replayed() {
 }
 
 case_a_replay_that_finds_no_room_fails_alone() {
-        local id small at=$VSS_TEST_DIR/one
+        local id small at=$VSS_TEST_DIR/one _fs_count=1 # fs0 was that of another case
         mkdir -p "$at"
         new_fs small ext4 320M
         image tight 64M
