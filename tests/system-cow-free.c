@@ -3,13 +3,19 @@
  * Free space that is not preserved, on real file systems, and copies whose log has to be replayed, because a frozen one
  * hides the mistakes (hazards A4, A5). What the provider does is asked of it directly; syncfs() is replaced by one that
  * lets a test act between its steps, and leave the last one out: the copies of such a set must be wrong, or this test
- * sees nothing.
+ * sees nothing. ioctl() is watched: with CAP_SYS_ADMIN an XFS with a reverse map calls blocks of live
+ * files free.
  */
 #include "providers/cow/provider.h"
 #include "tests/support-cow.h"
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/fsmap.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 enum {
@@ -32,6 +38,7 @@ static const Kind kinds[] = {
         { "ext4 data=ordered", "ext4", "data=ordered", false }, /* what it says is free is committed */
         { "ext4 data=writeback", "ext4", "data=writeback", true },
         { "xfs", "xfs", "", true },
+        { "xfs rmapbt", "xfs", "", true },
 };
 
 static struct {
@@ -57,6 +64,30 @@ int __wrap_syncfs(int fd) {
                 between(sync_step);
         sync_step++;
         return r;
+}
+
+static unsigned questions;
+
+static bool is_admin(void) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+        return syscall(SYS_capget, &header, data) < 0 ||
+               data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN);
+}
+
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...) {
+        va_list ap;
+        va_start(ap, request);
+        void *argument = va_arg(ap, void *);
+        va_end(ap);
+        if (request == FS_IOC_GETFSMAP && ((struct fsmap_head *) argument)->fmh_count > 0) {
+                questions++;
+                if (is_admin())
+                        test_die("the file system is asked with CAP_SYS_ADMIN");
+        }
+        return __real_ioctl(fd, request, argument);
 }
 
 /* --- files -------------------------------------------------------------------------------------------------------- */
@@ -137,7 +168,14 @@ static unsigned fill(const char *name) {
 
 static void volume_begin(const Kind *k) {
         char *ext4[] = { (char *) "mkfs.ext4", (char *) "-q", (char *) "-F", NULL, NULL };
-        char *xfs[] = { (char *) "mkfs.xfs", (char *) "-q", (char *) "-f", NULL, NULL };
+        bool rmap = strstr(k->name, "rmapbt");
+        char *xfs[] = { (char *) "mkfs.xfs",
+                        (char *) "-q",
+                        (char *) "-f",
+                        NULL,
+                        (char *) "-m",
+                        (char *) (rmap ? "rmapbt=1,reflink=1" : "reflink=1"),
+                        NULL };
         (void) snprintf(world.name, sizeof(world.name), "v%u", world.volumes++);
         world.kind = k;
         world.device = cow_volume(&world.server, world.name, (uint64_t) VOLUME_MIB * MIB);
@@ -161,10 +199,9 @@ static void volume_end(void) {
         naive = false;
 }
 
-/* The provider's part, then hold, snapshot and release without any freeze. */
-static CowId set_make(void) {
+/* The provider's part. */
+static bool free_skipped(void) {
         struct stat st;
-        const char *names[] = { world.name };
         _cleanup_close_ int root = open(world.mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (root < 0 || fstat(root, &st) < 0)
                 test_die("%s cannot be opened", world.mnt);
@@ -179,13 +216,19 @@ static CowId set_make(void) {
                 .struct_size = sizeof(c), .set = "", .deadline_usec = now_usec() + 60 * USEC_PER_SEC, .cancel_fd = -1
         };
         CowStore store = { .fd = world.server.control };
+        sync_step = questions = 0;
+        return cow_free_skip(&c, &store, world.name, &v);
+}
+
+/* … then hold, snapshot and release without any freeze. */
+static CowId set_make(void) {
+        const char *names[] = { world.name };
         CowTimes times;
         CowId id;
-        sync_step = 0;
-        if (!cow_free_skip(&c, &store, world.name, &v))
-                test_die("%s: nothing is skipped: %s", world.kind->name, c.message);
-        if (sync_step != STEPS)
-                test_die("the provider synced %u times", sync_step);
+        if (!free_skipped())
+                test_die("%s: nothing is skipped", world.kind->name);
+        if (sync_step != STEPS || questions == 0 || !is_admin())
+                test_die("the provider synced %u times and asked %u times", sync_step, questions);
         cow_set(&world.server, names, 1, &id, &times);
         return id;
 }
@@ -328,10 +371,27 @@ static void test_deleted_and_used_again(void) {
         }
 }
 
+/* --- where the answer is worth nothing ---------------------------------------------------------------------------- */
+
+/* Its log was not replayed, so what it calls free is older than its files; and nothing of it is ever committed. */
+static void test_read_only_is_not_asked(void) {
+        for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
+                const char *unread = streq(kinds[i].type, "xfs") ? "norecovery" : "noload";
+                volume_begin(&kinds[i]);
+                if (umount2(world.mnt, 0) < 0 || mount(world.device, world.mnt, kinds[i].type, MS_RDONLY, unread) < 0)
+                        test_die("%s cannot be mounted read-only: %s", kinds[i].name, strerror(errno));
+                if (free_skipped() || questions > 0)
+                        test_die("%s: a read-only file system was asked what it has free", kinds[i].name);
+                volume_end();
+        }
+        printf("read-only file systems are not asked\n");
+}
+
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void test_run(void) {
         cow_start(&world.server, world.root, (uint64_t) STORE_MIB * MIB);
+        test_read_only_is_not_asked();
         test_removed_before_the_map();
         test_written_after_the_map();
         test_deleted_and_used_again();

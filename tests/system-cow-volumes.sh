@@ -316,7 +316,7 @@ elsewhere() {
         local at=$VSS_TEST_DIR/elsewhere
         FIFO=$VSS_TEST_DIR/fifo.$1
         mkdir -p "$at"
-        mkfifo "$FIFO"
+        rm -f "$FIFO" && mkfifo "$FIFO"
         rm -f "$VSS_TEST_DIR/there"
         unshare -m bash -c 'mount "$1" "$2" && echo synced >"$2/file" && sync "$2/file" && touch "$3" && read -r _ <"$4"' \
                 - "$2" "$at" "$VSS_TEST_DIR/there" "$FIFO" &
@@ -360,6 +360,33 @@ case_a_copy_that_was_not_frozen_has_its_log_replayed() {
         done
 }
 
+case_a_replay_that_finds_no_room_fails_alone() {
+        local id small at=$VSS_TEST_DIR/one _fs_count=1 # fs0 was that of another case
+        mkdir -p "$at"
+        new_fs small ext4 320M
+        image tight 64M
+        vssctl volume create tight --origin="$area/tight.img" --store="$small/store" --store-max=200M >/dev/null
+        cleanup_fn drop_volume tight
+        mkfs.ext4 -q "$(field tight .device)"
+        elsewhere ext4 "$(field tight .device)"
+        create tight
+        id=$(copies_of)
+        leave() { fallocate -l $(($(df -k --output=avail "$small" | tail -n 1) - $1))K "$small/filler.$1" && sync -f "$small"; }
+        leave 40
+        says 7 'takes more room than there is' vssctl mount "$id" "$at"
+        leave 4
+        says 7 'no room for an overlay' vssctl mount "$id" "$at"
+        rm "$small"/filler.*
+        sync -f "$small"
+        vssctl mount "$id" "$at" >/dev/null
+        expect_equal synced "$(cat "$at/file")" "the file, once there is room"
+        vssctl umount "$id" >/dev/null
+        echo >"$FIFO"
+        wait $!
+        drop_volume tight
+        stop_engines
+}
+
 case_one_set_over_the_engine_and_a_btrfs() {
         local a id
         new_fs tree btrfs 128M
@@ -381,7 +408,8 @@ exact() {
 }
 
 case_copies_outlive_every_process() {
-        local at host pid before
+        local at host pid before since
+        since=$(cut -d' ' -f1 /proc/uptime) # another device may have had the number
         volume lasting 64M
         mounted "$lasting" ext4 && at=$MNT
         old "$at"
@@ -417,7 +445,8 @@ case_copies_outlive_every_process() {
         : >"$at/stop"
         wait $pid || die "a write failed while the server was replaced"
         [ "$(cat "$at/counter")" -gt 3 ] || die "nothing was written"
-        dmesg 2>/dev/null | tail -n 50 | grep -q "I/O error.*${lasting#/dev/}" && die "the device had an error"
+        dmesg 2>/dev/null | awk -v since="$since" -F'[][]' '$2 + 0 >= since + 0' | grep -Eq "I/O error.*${lasting#/dev/}([^0-9]|\$)" &&
+                die "the device had an error"
 
         note "all of it ends and comes back"
         umount "$at"
@@ -457,4 +486,4 @@ case_a_holder_that_is_killed_costs_the_devices_only() {
 cases a_store_is_made_joined_or_refused an_origin_in_use_is_refused_with_the_commands_to_run \
         names_sizes_and_front_ends_are_checked a_dry_run_changes_nothing lists_show_what_there_is attached_and_detached \
         removed_with_the_origin_as_it_is one_set_over_several_volumes one_set_over_the_engine_and_a_btrfs \
-        a_copy_that_was_not_frozen_has_its_log_replayed a_holder_that_is_killed_costs_the_devices_only copies_outlive_every_process
+        a_copy_that_was_not_frozen_has_its_log_replayed a_replay_that_finds_no_room_fails_alone a_holder_that_is_killed_costs_the_devices_only copies_outlive_every_process

@@ -27,11 +27,13 @@ static void bits_resume(BitPage *p) {
         OpList resumed = STAILQ_HEAD_INITIALIZER(resumed);
         STAILQ_CONCAT(&resumed, &p->waiting);
         p->loading = false;
+        p->volume->loading--;
         Op *op;
         while ((op = STAILQ_FIRST(&resumed))) {
                 STAILQ_REMOVE_HEAD(&resumed, link);
                 op_resume(op);
         }
+        volume_progress(p->volume->engine, p->volume);
 }
 
 static void bits_damage_known(Waiter *w, int result) {
@@ -93,6 +95,7 @@ static void bits_load(Engine *e, BitPage *p) {
         uint64_t first = p->number * BITS_PER_PAGE;
         Volume *v = p->volume;
         p->loading = true;
+        v->loading++; /* it may not be detached before that has ended, whoever waits for it */
         if (!v->base) {
                 bits_scan(e, p);
                 return;

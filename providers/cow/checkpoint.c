@@ -177,7 +177,7 @@ static void step_run(Engine *e) {
         c->next = step_run;
         while (done < n) {
                 struct run_extent x;
-                int r = slot < ELEMENTSOF(c->io) ? meta_take(e, 1, n - done, &x) : -ENOSPC;
+                int r = slot < ELEMENTSOF(c->io) ? meta_take(e, &e->meta, 1, n - done, 0, &x) : -ENOSPC;
                 r = r < 0 ? r : run_add_extent(c->run, &x);
                 if (r < 0) {
                         fail(e, r);
@@ -338,7 +338,7 @@ static void step_manifest(Engine *e) {
         c->ref.bytes = bytes;
         if (!ORDER(SUPERBLOCK_BEFORE_REUSE))
                 segments_release_begin(e);
-        int r = meta_take(e, pages, pages, &c->ref.place);
+        int r = meta_take(e, &e->meta, pages, pages, 0, &c->ref.place);
         c->manifest = r < 0 ? NULL : block_alloc(pages);
         if (!c->manifest) {
                 fail(e, r < 0 ? r : -ENOMEM);

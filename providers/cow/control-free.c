@@ -65,7 +65,7 @@ void control_track(Call *c) {
 
 static int extents_read(Call *c, uint64_t blocks, uint32_t *ret_n) {
         int seals = c->fd < 0 ? -1 : fcntl(c->fd, F_GET_SEALS);
-        uint64_t max = MAX_OF(blocks / FREE_BLOCKS_PER_EXTENT, (uint64_t) FREE_EXTENTS_MIN);
+        uint64_t max = free_extents_max(blocks);
         struct stat st;
         if (seals < 0 || !(seals & F_SEAL_SHRINK) || !(seals & F_SEAL_WRITE) || fstat(c->fd, &st) < 0 ||
             (size_t) st.st_size % sizeof(FreeExtent))
@@ -108,5 +108,7 @@ void control_free_map(Call *c) {
                                         NULL);
                 return;
         }
-        engine_free_map(c->server->engine, v, c->extents, n, call_step(c, map_ended));
+        FreeExtent *x = TAKE_PTR(c->extents); /* the call may have ended when this returns */
+        engine_free_map(c->server->engine, v, x, n, call_step(c, map_ended));
+        free(x);
 }

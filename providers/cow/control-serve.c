@@ -309,7 +309,7 @@ static ssize_t request_receive(int fd, int *ret_fd) {
         } control;
         struct iovec data = { message, CONTROL_MESSAGE_MAX };
         struct msghdr m = {
-                .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+                .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int))
         };
         ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
         if (n < 0)

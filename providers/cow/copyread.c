@@ -252,6 +252,8 @@ void copyread_start(Op *op) {
         const Request *q = op->request;
         Engine *e = op->engine;
         Copy *c = e->lost ? NULL : copy_find(e, q->snapshot);
+        if (c && c->dropped) /* the manifest being written is without it, and without its map */
+                c = NULL;
 
         if (!c || c->volume != op->volume || (c->flags & SNAPSHOT_DAMAGED)) {
                 op_finish(op, e->lost ? -ENOMEDIUM : !c || c->volume != op->volume ? -ENOENT : -EIO);

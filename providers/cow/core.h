@@ -48,6 +48,7 @@ typedef struct Segment {
         uint8_t kind;       /* SEGMENT_* */
         bool reserved;      /* in the log's list */
         bool releasing;     /* free in the manifest being written */
+        bool uncounted;     /* free, but for a reader: not among the free ones yet */
         uint32_t readers;   /* I4 */
         uint32_t live_runs; /* LOG: entries of runs that point into it; META: pages that the manifest names */
         uint32_t live_mem;  /* LOG: entries in memory or on their way that do; META: pages it will name */
@@ -64,6 +65,10 @@ void segment_unpin(Engine *e, uint32_t segment);
 /* What nothing points to: free in the next manifest, and after it for everybody. */
 void segments_release_begin(Engine *e);
 void segments_release_end(Engine *e);
+
+typedef struct MetaCursor { /* a META segment that is being filled, 0 none, and its first unused block */
+        uint32_t segment, block;
+} MetaCursor;
 
 /* --- preserved bits (bits.c) -------------------------------------------------------------------------------------- */
 
@@ -117,6 +122,7 @@ struct Volume {
 
         Hold *hold;                /* the gate is closed */
         uint32_t writing;          /* writes past the gate */
+        uint32_t loading;          /* pages of bits that are being made */
         uint32_t requests, queued; /* all that is under way, reads of its copies too; and what has no op yet */
         STAILQ_HEAD(, Request) gated;
         Reply *detach_reply;
@@ -371,8 +377,8 @@ void merge_free(Engine *e);
 void merge_abandon(Engine *e);
 /* True: the entry is of no use to any snapshot. previous: the epoch of the entry before it of the same block, or 0. */
 bool entry_is_dead(Engine *e, const struct run_entry *entry, uint32_t previous);
-/* Blocks for pages of a run or a manifest, contiguous; at least min. -ENOSPC. */
-int meta_take(Engine *e, uint32_t min, uint32_t max, struct run_extent *ret);
+/* Blocks for pages of a run or a manifest, contiguous; at least min. keep: segments that must stay free. -ENOSPC. */
+int meta_take(Engine *e, MetaCursor *at, uint32_t min, uint32_t max, uint32_t keep, struct run_extent *ret);
 void meta_settle(Engine *e, const struct run_extent *x);  /* the manifest being written names them */
 void meta_give_up(Engine *e, const struct run_extent *x); /* it never will */
 void meta_drop(Engine *e, const struct run_extent *x);    /* it no longer does */
@@ -439,7 +445,7 @@ struct Engine {
         RunSet *runs;
         LIST_HEAD(, RunSet) runsets;
         Cache cache;
-        uint32_t meta_segment, meta_block;
+        MetaCursor meta, map; /* where pages go; those of maps live long, and lie by themselves */
 
         /* requests */
         Op *ops;

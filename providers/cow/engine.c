@@ -318,7 +318,7 @@ void engine_stats(const Engine *e, EngineStats *ret) {
                 ret->entries += e->runs->runs[i]->entries;
                 ret->memory_bytes += e->runs->runs[i]->pages * sizeof(Fence);
         }
-        ret->memory_bytes += sizeof(Engine) + e->n_segments * sizeof(Segment) +
+        ret->memory_bytes += freemaps_memory(e) + sizeof(Engine) + e->n_segments * sizeof(Segment) +
                              2ULL * e->active->capacity * sizeof(MemEntry) +
                              (uint64_t) e->cache.n * (BLOCK_SIZE + sizeof(Frame)) +
                              (uint64_t) e->limits.requests * (sizeof(Op) + OP_BLOCKS_MAX * BLOCK_SIZE) +

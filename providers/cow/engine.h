@@ -176,9 +176,16 @@ typedef struct Member {
 
 enum {
         FREE_BLOCKS_PER_EXTENT =
-                32,              /* at most one extent for so many blocks: 64 MiB of memory for a TiB (hazards B5) */
-        FREE_EXTENTS_MIN = 4096, /* … but so many always: 32 KiB */
+                32,                 /* at most one extent for so many blocks: 64 MiB of memory for a TiB (hazards B5) */
+        FREE_EXTENTS_MIN = 4096,    /* … but so many always: 32 KiB */
+        FREE_EXTENTS_MAX = 1 << 20, /* … and more never: sifting them takes 30 ms, in which all volumes wait */
 };
+
+/* How many extents a map of so large a volume may have. */
+static inline uint32_t free_extents_max(uint64_t blocks) {
+        uint64_t n = blocks / FREE_BLOCKS_PER_EXTENT;
+        return n < FREE_EXTENTS_MIN ? FREE_EXTENTS_MIN : n > FREE_EXTENTS_MAX ? FREE_EXTENTS_MAX : (uint32_t) n;
+}
 
 typedef struct FreeExtent {
         uint32_t block, count; /* of BLOCK_SIZE bytes */

@@ -56,9 +56,23 @@ FreeMap *freemap_unref(FreeMap *m) {
         return NULL;
 }
 
+uint64_t freemaps_memory(const Engine *e) {
+        const FreeMap *m;
+        uint64_t bytes = 0;
+        LIST_FOREACH(m, &e->all_maps, all)
+                bytes += sizeof(FreeMap) + (m->taken ? m->n_strikes : STRIKES_MAX) * sizeof(FreeExtent) +
+                         m->n * sizeof(FreeExtent);
+        return bytes;
+}
+
 void freemaps_free(Engine *e) {
         while (!LIST_EMPTY(&e->all_maps)) /* the sets of runs go with all others */
                 map_destroy(LIST_FIRST(&e->all_maps));
+}
+
+/* Pages of bits are still made from what lies in the store: there is nothing in memory since the start. */
+static bool freemap_is_asked(const FreeMap *m, const Volume *v) {
+        return v && v->base == m && !v->tag_is_ours;
 }
 
 /* The next manifest is without it; its pages are free when that is durable (I4). */
@@ -70,12 +84,17 @@ void freemap_forget(FreeMap *m) {
         TAILQ_REMOVE(&e->maps, m, link);
         e->n_maps--;
         m->listed = false;
+        const Volume *v = m->volume;
         m->volume = NULL;
         for (uint32_t i = 0; !e->lost && m->state != FREEMAP_WRITING && i < m->run->n_extents; i++)
                 if (m->state == FREEMAP_WRITTEN)
                         meta_give_up(e, &m->run->extents[i]);
                 else
                         meta_drop(e, &m->run->extents[i]);
+        if (m->state == FREEMAP_NAMED && !freemap_is_asked(m, v)) { /* else its segments could not be used again */
+                m->set = runset_unref(e, m->set);
+                m->run = NULL;
+        }
         (void) freemap_unref(m);
 }
 
@@ -108,6 +127,8 @@ void engine_untrack(Engine *e, Volume *v) {
 }
 
 int engine_track(Engine *e, Volume *v) {
+        if (!v->attached || v->detaching)
+                return -ENODEV;
         engine_untrack(e, v);
         if (v->blocks > UINT32_MAX)
                 return -EOPNOTSUPP;
@@ -193,11 +214,9 @@ static void strike_add(FreeMap *m, uint64_t first, uint64_t end) {
 }
 
 static void strike(FreeMap *m, uint64_t first, uint64_t end) {
-        for (uint32_t i = extent_find(m->extents, m->n, first); i < m->n && m->extents[i].block < end; i++) {
-                uint64_t from = MAX_OF(first, (uint64_t) m->extents[i].block);
-                uint64_t to = MIN_OF(end, (uint64_t) m->extents[i].block + m->extents[i].count);
-                strike_add(m, from, to);
-        }
+        uint32_t i = extent_find(m->extents, m->n, first);
+        if (i < m->n && m->extents[i].block < end)
+                strike_add(m, first, end);
 }
 
 void freemap_note(Volume *v, uint64_t offset, uint64_t length) {
@@ -238,6 +257,12 @@ void freemap_fill(const FreeMap *m, uint64_t page, uint64_t *bits) {
         for (uint32_t i = extent_find(m->extents, m->n, base); i < m->n && m->extents[i].block < base + BITS_PER_PAGE;
              i++)
                 freemap_bits(m, page, m->extents[i].block, m->extents[i].count, bits);
+}
+
+/* What is no longer going to grow. */
+static FreeExtent *shrunk(FreeExtent *x, uint32_t n) {
+        FreeExtent *smaller = realloc(x, MAX_OF(n, 1u) * sizeof(*x));
+        return smaller ?: x;
 }
 
 /* --- making one --------------------------------------------------------------------------------------------------- */
@@ -305,7 +330,7 @@ static int sieve_page(Sieve *s, FreeMap *m, uint32_t max, uint64_t first, uint64
 static int map_sift(FreeMap *m, const FreeExtent *x, uint32_t n) {
         Volume *v = m->volume;
         Sieve s = { .v = v, .needed = volume_preserves(v) && ORDER(FREE_RESOLVED) };
-        uint32_t max = MAX_OF((uint32_t) (v->blocks / FREE_BLOCKS_PER_EXTENT), FREE_EXTENTS_MIN);
+        uint32_t max = free_extents_max(v->blocks);
         uint64_t before = 0;
         int r = 0;
         for (uint32_t i = 0; r == 0 && i < n; i++) {
@@ -403,11 +428,15 @@ static void map_page(FreeMap *m, struct run_page *p, uint32_t page) {
         run_page_fill(p, MAP_PAGE_MAGIC, m->run->number, page, i);
 }
 
+static uint32_t map_keep(const Engine *e) {
+        return MAX_OF(segments_meta_reserve(e), e->limits.low_segments);
+}
+
 static void map_write(FreeMap *m) {
         Engine *e = m->engine;
         uint32_t left = (m->n - m->next + RUN_PAGE_ENTRIES - 1) / RUN_PAGE_ENTRIES, page = m->run->pages;
         struct run_extent x;
-        int r = meta_take(e, 1, MIN_OF(left, (uint32_t) MAP_WRITE_PAGES), &x);
+        int r = meta_take(e, &e->map, 1, MIN_OF(left, (uint32_t) MAP_WRITE_PAGES), map_keep(e), &x);
         if (r == 0 && (r = run_add_extent(m->run, &x)) < 0)
                 meta_give_up(e, &x);
         if (r < 0) {
@@ -432,10 +461,12 @@ static void map_write(FreeMap *m) {
 /* It never takes what the log or a checkpoint may need. */
 static int map_room(Engine *e, uint32_t pages) {
         uint32_t segments = pages / e->segment_blocks + 2;
-        size_t manifest = manifest_bytes(e) + sizeof(struct manifest_run) + segments * sizeof(struct run_extent) +
-                          STRIKES_MAX * sizeof(struct strike);
-        if (e->free_segments < MAX_OF(segments_meta_reserve(e), e->limits.low_segments) + segments ||
-            manifest > (size_t) e->segment_blocks * BLOCK_SIZE / 2)
+        size_t manifest = manifest_bytes(e) + segments * sizeof(struct run_extent);
+        const FreeMap *m;
+        TAILQ_FOREACH(m, &e->maps, link) /* the one in question among them */
+                if (!m->taken)
+                        manifest += sizeof(struct manifest_run) + STRIKES_MAX * sizeof(struct strike);
+        if (e->free_segments < map_keep(e) + segments || manifest > (size_t) e->segment_blocks * BLOCK_SIZE / 2)
                 return -ENOSPC;
         return 0;
 }
@@ -476,6 +507,7 @@ void engine_free_map(Engine *e, Volume *v, const FreeExtent *x, uint32_t n, Repl
                 return;
         }
         written_free(v);
+        m->extents = shrunk(m->extents, m->n);
         m->reply = reply;
         m->refs++;
         map_write(m);
@@ -493,6 +525,7 @@ void freemap_cut(Volume *v, FreeMap *m) {
                 assert(m == v->map);
                 m->refs++; /* of the copy */
                 m->taken = true;
+                m->strikes = shrunk(m->strikes, m->n_strikes);
         }
         volume_base(v, m);
         if (m)

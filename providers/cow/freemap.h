@@ -16,12 +16,12 @@ struct FreeMap {
         Volume *volume; /* NULL: forgotten */
         uint32_t refs;  /* the list, volume->map, volume->base, copy->map, and whoever writes it */
         FreeMapState state;
-        bool listed;  /* in engine->maps: manifests name it */
-        bool usable;  /* durable, and a snapshot may take it */
-        bool taken;   /* by a snapshot */
-        bool linked;  /* … which is there */
-        uint32_t tag; /* of the volume when it was made: what counts as preserved belongs to that */
-        Run *run;
+        bool listed;         /* in engine->maps: manifests name it */
+        bool usable;         /* durable, and a snapshot may take it */
+        bool taken;          /* by a snapshot */
+        bool linked;         /* … which is there */
+        uint32_t tag;        /* of the volume when it was made: what counts as preserved belongs to that */
+        Run *run;            /* NULL like the set, when it is forgotten and nobody asks it any more */
         RunSet *set;         /* of this one run */
         FreeExtent *extents; /* while it waits for its snapshot, and while that is the newest */
         FreeExtent *strikes; /* STRIKES_MAX while it waits */
@@ -57,3 +57,4 @@ FreeMap *freemap_by_number(Engine *e, uint64_t number);
 int freemap_give(FreeMap *m, Copy *c, const struct strike *strikes, uint32_t n);
 void freemaps_opened(Engine *e);
 void freemaps_free(Engine *e); /* all of them, whoever has them */
+uint64_t freemaps_memory(const Engine *e);

@@ -153,8 +153,8 @@ void manifest_write(const Engine *e, uint8_t *buffer, uint32_t bytes) {
                 .epoch = e->epoch,
                 .next_volume = e->next_volume,
                 .replay_block = c->replay_block,
-                .meta_segment = e->meta_segment,
-                .meta_block = e->meta_block,
+                .meta_segment = e->meta.segment,
+                .meta_block = e->meta.block,
                 .runs = c->set->n,
                 .reserved = c->list_n - c->list_dropped,
                 .segments = e->n_segments,
@@ -317,7 +317,7 @@ static void load_segments(Engine *e, const uint32_t *reserved, uint32_t n, const
         e->list_n = e->list_durable = n;
         for (uint32_t i = 0; i < e->n_segments; i++) {
                 Segment *s = &e->segments[i];
-                bool used = s->kind == SEGMENT_SUPER || s->reserved || s->live_runs > 0 || i == e->meta_segment;
+                bool used = s->kind == SEGMENT_SUPER || s->reserved || s->live_runs > 0 || i == e->meta.segment;
                 if (!used)
                         s->kind = SEGMENT_FREE; /* taken for something that was not finished */
                 if (s->kind == SEGMENT_FREE)
@@ -336,8 +336,8 @@ int manifest_load(Engine *e, const uint8_t *manifest) {
         e->epoch = h->epoch;
         e->next_volume = h->next_volume;
         e->log_block = h->replay_block;
-        e->meta_segment = h->meta_segment;
-        e->meta_block = h->meta_block;
+        e->meta.segment = h->meta_segment;
+        e->meta.block = h->meta_block;
         e->policy = h->policy;
         for (uint32_t i = 0; r == 0 && i < h->volumes; i++)
                 r = load_volume(e, &at);

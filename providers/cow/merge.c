@@ -189,7 +189,7 @@ static int write_pages(Merge *m) {
                               i + 1 == m->out_page ? m->out_last : RUN_PAGE_ENTRIES);
         for (unsigned slot = 0; done < m->out_page; slot++) {
                 struct run_extent x;
-                int r = meta_take(e, 1, m->out_page - done, &x);
+                int r = meta_take(e, &e->meta, 1, m->out_page - done, 0, &x);
                 if (r < 0)
                         return r;
                 r = run_add_extent(m->output, &x);

@@ -31,7 +31,7 @@ int message_receive(int socket, void *message, size_t size, int *ret_fd) {
         struct iovec v = { .iov_base = message, .iov_len = size };
         FdSpace control = {};
         struct msghdr m = {
-                .msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+                .msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int))
         };
         ssize_t n;
         int fd = -1;

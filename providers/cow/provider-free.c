@@ -5,23 +5,31 @@
  * then the map; then the file system commits what the map says. FS_IOC_GETFSMAP also tells of blocks whose freeing is
  * in no log yet: without that commit a replay in the copy would bring back files whose blocks are zeros.
  *
+ * With CAP_SYS_ADMIN an XFS that keeps a reverse map answers from that, which learns of a block only some transactions
+ * after it was written: blocks of live files are called free then. Without it the answer comes from what the allocator
+ * itself goes by. A file system that is read-only commits nothing, and its log may be older or newer than what it says.
+ *
  * Only where the answer is about this very device: ext4 with a journal and XFS, from its first byte on. Whatever else
  * comes in between, or any error, and nothing is skipped.
  */
 #include "providers/cow/provider.h"
 #include <endian.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/fsmap.h>
 #include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 enum {
-        BLOCK = 4096,                     /* of the engine */
-        RECORDS = 2048,                   /* of one question: 96 KiB */
+        BLOCK = 4096,   /* of the engine */
+        RECORDS = 2048, /* of one question: 96 KiB */
+        EXTENTS_MAX = 1 << 20,
         BLOCKS_PER_EXTENT = 32,           /* as the engine has it: more scattered than that is not worth it */
         EXTENTS_MIN = 4096,               /* … in a small file system */
         QUESTION_USEC = 5 * USEC_PER_SEC, /* for all of them together (hazards B5) */
@@ -57,11 +65,26 @@ static bool volume_fits(const struct vss_volume *v, uint32_t *ret_device) {
         struct stat root, device;
         struct statfs fs;
         if (v->root_fd < 0 || !v->device || fstat(v->root_fd, &root) < 0 || stat(v->device, &device) < 0 ||
-            !S_ISBLK(device.st_mode) || root.st_dev != device.st_rdev || fstatfs(v->root_fd, &fs) < 0)
+            !S_ISBLK(device.st_mode) || root.st_dev != device.st_rdev || fstatfs(v->root_fd, &fs) < 0 ||
+            fs.f_flags & ST_RDONLY)
                 return false;
         unsigned low = minor(device.st_rdev), high = major(device.st_rdev);
         *ret_device = (low & 0xff) | high << 8 | (low & ~0xffu) << 12; /* new_encode_dev() of the kernel */
         return fs.f_type == XFS_SUPER_MAGIC || (fs.f_type == EXT4_SUPER_MAGIC && ext4_has_journal(v->device));
+}
+
+/* Of this thread. Asking goes on without it only if it is really gone. */
+static int admin_set(bool on) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+        uint32_t bit = CAP_TO_MASK(CAP_SYS_ADMIN);
+        if (syscall(SYS_capget, &header, data) < 0)
+                return -errno;
+        if (on && data[CAP_TO_INDEX(CAP_SYS_ADMIN)].permitted & bit)
+                data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective |= bit;
+        else
+                data[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective &= ~bit;
+        return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }
 
 static int list_flush(FreeList *l) {
@@ -136,10 +159,13 @@ static int free_list(const struct vss_volume *v, uint32_t device) {
         if (fd < 0 || !l)
                 return fd < 0 ? -errno : -ENOMEM;
         l->fd = fd;
-        l->max = max > EXTENTS_MIN ? max : EXTENTS_MIN;
+        l->max = MIN_OF(max > EXTENTS_MIN ? max : EXTENTS_MIN, (uint64_t) EXTENTS_MAX);
         l->device = device;
         l->end_usec = now_usec() + QUESTION_USEC;
-        int r = list_ask(l, v->root_fd);
+        int r = admin_set(false);
+        if (r == 0)
+                r = list_ask(l, v->root_fd);
+        (void) admin_set(true);
         if (r == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
                 r = -errno;
         return r < 0 ? r : TAKE_FD(fd);
@@ -149,6 +175,30 @@ static int ask_named(struct vss_call *c, CowStore *s, const char *command, const
         json_object *q = cow_request(command);
         json_add_string(q, "name", volume);
         return cow_ask_with(c, s, q, fd, NULL);
+}
+
+/* In memory until it was read: its pages must not have to come from a volume of whoever reads them. */
+static int list_give(struct vss_call *c, CowStore *s, const char *volume, int list) {
+        struct stat st;
+        if (fstat(list, &st) < 0)
+                return -errno;
+        size_t size = (size_t) st.st_size;
+        void *p = size ? mmap(NULL, size, PROT_READ, MAP_SHARED, list, 0) : NULL;
+        if (p == MAP_FAILED)
+                return -errno;
+        int r = size && mlock(p, size) < 0 ? -errno : ask_named(c, s, "free-map", volume, list);
+        if (size)
+                (void) munmap(p, size);
+        return r;
+}
+
+static bool still_answers(const struct vss_volume *v) {
+        struct fsmap_head h = { .fmh_keys[1] = { .fmr_device = UINT32_MAX,
+                                                 .fmr_flags = UINT32_MAX,
+                                                 .fmr_physical = UINT64_MAX,
+                                                 .fmr_owner = UINT64_MAX,
+                                                 .fmr_offset = UINT64_MAX } };
+        return ioctl(v->root_fd, FS_IOC_GETFSMAP, &h) == 0;
 }
 
 static int free_skip(struct vss_call *c, CowStore *s, const char *volume, const struct vss_volume *v) {
@@ -161,10 +211,11 @@ static int free_skip(struct vss_call *c, CowStore *s, const char *volume, const 
         if (r < 0)
                 return r;
         _cleanup_close_ int list = free_list(v, device);
-        r = list < 0 ? list : ask_named(c, s, "free-map", volume, list);
+        r = list < 0 ? list : list_give(c, s, volume, list);
         if (r == 0 && syncfs(v->root_fd) < 0)
                 r = -errno;
-        return r;
+        /* one that has stopped meanwhile committed nothing, and its syncfs() may not have said so */
+        return r < 0 ? r : volume_fits(v, &device) && still_answers(v) ? 0 : -EROFS;
 }
 
 bool cow_free_skip(struct vss_call *c, CowStore *s, const char *volume, const struct vss_volume *v) {

@@ -149,30 +149,6 @@ static int end_with_mount(struct vss_call *c, const Shown *w) {
                        0;
 }
 
-/* The device that is to be mounted, of the kind the copy needs. */
-static int show(struct vss_call *c, CowStore *s, const char *snapshot, const CowCopy *copy, Shown *w) {
-        int r = cow_copy_expose(c, s, snapshot, w->device, sizeof(w->device));
-        if (r >= 0)
-                r = find_type(c, w->device, w->type, sizeof(w->type));
-        if (r < 0 || copy->frozen || !needs_replay(w))
-                return r;
-        r = cow_copy_overlay(c, s, snapshot, w->device, sizeof(w->device));
-        if (r < 0)
-                return r;
-        w->overlay = open(w->device, O_RDWR | O_CLOEXEC);
-        return w->overlay < 0 ? cow_fail(c, -errno, "%s: %s", w->device, strerror(errno)) : 0;
-}
-
-static int mount_shown(struct vss_call *c, const Shown *w, const CowCopy *copy, int *ret) {
-        bool btrfs = streq(w->type, "btrfs");
-        int r = btrfs ? btrfs_check(c, -1, w->device) : 0;
-        if (r >= 0)
-                r = make_mount(c, w, copy, ret);
-        if (r >= 0 && w->overlay >= 0)
-                r = end_with_mount(c, w);
-        return r >= 0 && btrfs ? btrfs_check(c, *ret, w->device) : r;
-}
-
 /* It could not be mounted: the reason stays, unless it was the room for the replay. */
 static int take_back(struct vss_call *c, CowStore *s, const char *snapshot, Shown *w, int r) {
         char message[sizeof(c->message)];
@@ -185,6 +161,32 @@ static int take_back(struct vss_call *c, CowStore *s, const char *snapshot, Show
                                "replaying the log of copy %s takes more room than there is beside its store",
                                snapshot) :
                       r;
+}
+
+/* The device that is to be mounted, of the kind the copy needs. */
+static int show(struct vss_call *c, CowStore *s, const char *snapshot, const CowCopy *copy, Shown *w) {
+        int r = cow_copy_expose(c, s, snapshot, w->device, sizeof(w->device));
+        if (r >= 0)
+                r = find_type(c, w->device, w->type, sizeof(w->type));
+        if (r < 0 || copy->frozen || !needs_replay(w))
+                return r;
+        r = cow_copy_overlay(c, s, snapshot, w->device, sizeof(w->device));
+        if (r < 0)
+                return r;
+        w->overlay = open(w->device, O_RDWR | O_CLOEXEC);
+        return w->overlay < 0 ?
+                       take_back(c, s, snapshot, w, cow_fail(c, -errno, "%s: %s", w->device, strerror(errno))) :
+                       0;
+}
+
+static int mount_shown(struct vss_call *c, const Shown *w, const CowCopy *copy, int *ret) {
+        bool btrfs = streq(w->type, "btrfs");
+        int r = btrfs ? btrfs_check(c, -1, w->device) : 0;
+        if (r >= 0)
+                r = make_mount(c, w, copy, ret);
+        if (r >= 0 && w->overlay >= 0)
+                r = end_with_mount(c, w);
+        return r >= 0 && btrfs ? btrfs_check(c, *ret, w->device) : r;
 }
 
 int cow_mount(void *state, struct vss_call *c, const char *snapshot, const char *directory) {

@@ -67,15 +67,19 @@ void segment_pin(Engine *e, uint32_t segment) {
 }
 
 void segment_unpin(Engine *e, uint32_t segment) {
-        assert(e->segments[segment].readers > 0);
-        e->segments[segment].readers--;
+        Segment *s = &e->segments[segment];
+        assert(s->readers > 0);
+        if (--s->readers > 0 || !s->uncounted)
+                return;
+        s->uncounted = false;
+        e->free_segments++;
 }
 
 void segments_release_begin(Engine *e) {
         for (uint32_t i = 0; i < e->n_segments; i++) {
                 Segment *s = &e->segments[i];
                 bool log = s->kind == SEGMENT_LOG && !s->reserved,
-                     meta = s->kind == SEGMENT_META && i != e->meta_segment;
+                     meta = s->kind == SEGMENT_META && i != e->meta.segment && (i != e->map.segment || e->stopping);
                 if ((!log && !meta) || s->live_runs > 0 || s->live_mem > 0)
                         continue;
                 if (ORDER(SUPERBLOCK_BEFORE_REUSE)) {
@@ -95,23 +99,25 @@ void segments_release_end(Engine *e) {
                         continue;
                 s->releasing = false;
                 s->kind = SEGMENT_FREE;
-                e->free_segments++;
+                if (s->readers > 0) /* nobody can have it yet */
+                        s->uncounted = true;
+                else
+                        e->free_segments++;
         }
 }
 
-int meta_take(Engine *e, uint32_t min, uint32_t max, struct run_extent *ret) {
-        uint32_t left = e->meta_segment ? e->segment_blocks - e->meta_block : 0;
+int meta_take(Engine *e, MetaCursor *at, uint32_t min, uint32_t max, uint32_t keep, struct run_extent *ret) {
+        uint32_t left = at->segment ? e->segment_blocks - at->block : 0;
         assert(min > 0 && min <= max);
         if (left < min) {
-                uint32_t taken = min <= e->segment_blocks ? segment_take(e, SEGMENT_META, 0) : 0;
+                uint32_t taken = min <= e->segment_blocks ? segment_take(e, SEGMENT_META, keep) : 0;
                 if (!taken)
                         return -ENOSPC;
-                e->meta_segment = taken;
-                e->meta_block = 0;
+                *at = (MetaCursor) { .segment = taken };
                 left = e->segment_blocks;
         }
-        *ret = (struct run_extent) { .segment = e->meta_segment, .block = e->meta_block, .pages = MIN_OF(left, max) };
-        e->meta_block += ret->pages;
+        *ret = (struct run_extent) { .segment = at->segment, .block = at->block, .pages = MIN_OF(left, max) };
+        at->block += ret->pages;
         e->segments[ret->segment].live_mem += ret->pages;
         return 0;
 }

@@ -238,25 +238,32 @@ static uint32_t making_member(const Making *m, unsigned i, uint8_t *at, uint32_t
         return (uint32_t) bytes;
 }
 
-static int making_fill(Control *control, uint8_t *body, uint32_t max_bytes, uint32_t *ret_count, uint32_t *ret_bytes) {
-        Making *m = container_of(control, Making, control);
+static int making_members(const Making *m, uint8_t *body, uint32_t max, uint32_t *ret_bytes) {
         uint32_t at = 0;
-        int r = making_check(m);
-        for (unsigned i = 0; r == 0 && i < m->n; i++) {
-                uint32_t bytes = making_member(m, i, body + at, max_bytes - at);
-                if (bytes == 0 && m->skips_free[i]) { /* too many strikes: it does without the map */
-                        m->skips_free[i] = false;
-                        bytes = making_member(m, i, body + at, max_bytes - at);
-                }
+        for (unsigned i = 0; i < m->n; i++) {
+                uint32_t bytes = making_member(m, i, body + at, max - at);
                 if (bytes == 0)
                         return -E2BIG;
                 at += bytes;
+        }
+        *ret_bytes = at;
+        return 0;
+}
+
+static int making_fill(Control *control, uint8_t *body, uint32_t max_bytes, uint32_t *ret_count, uint32_t *ret_bytes) {
+        Making *m = container_of(control, Making, control);
+        int r = making_check(m);
+        if (r < 0)
+                return r;
+        r = making_members(m, body, max_bytes, ret_bytes);
+        if (r == -E2BIG) { /* perhaps for what was struck: they do without their maps */
+                memset(m->skips_free, 0, sizeof(m->skips_free));
+                r = making_members(m, body, max_bytes, ret_bytes);
         }
         if (r < 0)
                 return r;
         making_cut(m);
         *ret_count = m->n;
-        *ret_bytes = at;
         return 0;
 }
 

@@ -217,7 +217,7 @@ static void detach_flushed(Io *io, int result) {
 }
 
 void volume_progress(Engine *e, Volume *v) {
-        if (!v->detach_reply || v->requests > 0 || v->queued > 0 || v->detach_flushing)
+        if (!v->detach_reply || v->requests > 0 || v->queued > 0 || v->loading > 0 || v->detach_flushing)
                 return;
         v->detach_flushing = true;
         v->detach_flush = (Io) { .op = IO_FLUSH, .disk = v->disk, .done = detach_flushed, .owner = v };
