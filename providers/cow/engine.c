@@ -229,6 +229,7 @@ Engine *engine_free(Engine *e) {
                 LIST_REMOVE(h, link);
                 hold_free(h);
         }
+        log_done(e); /* sets on their way have maps, and these know their volume */
         while ((c = TAILQ_FIRST(&e->copies))) {
                 TAILQ_REMOVE(&e->copies, c, link);
                 copy_free(c);
@@ -241,7 +242,6 @@ Engine *engine_free(Engine *e) {
         merge_free(e);
         checkpoint_done(e);
         cache_done(&e->cache);
-        log_done(e);
         freemaps_free(e);
         memtable_done(&e->memtables[0]);
         memtable_done(&e->memtables[1]);
