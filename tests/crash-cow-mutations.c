@@ -100,6 +100,7 @@ static void child_seed(uint64_t seed, uint64_t *states) {
                 o.tiny = true;
                 o.volume_blocks = 8 + (unsigned) (seed / 4 % 8);
                 o.upkeep = seed % 8 == 3;
+                o.features &= ~(unsigned) FEATURE_FREE; /* a full store takes no maps, and asking takes the time */
                 break;
         default:
                 break;
