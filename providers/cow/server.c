@@ -20,6 +20,7 @@ enum {
         CLAIM_SECONDS = 60, /* a disk that takes longer for a request has other problems */
         EVENTS_MAX = 16,
         BUSY_ROUNDS = 32,        /* of requests before somebody else is looked at */
+        ROUND_MSEC = 250,        /* everything is looked at so often, also when nobody says that there is something */
         STAMP_DELAY_MSEC = 1000, /* after a write to a superblock */
 };
 
@@ -371,7 +372,7 @@ static void events_handle(Server *s, int timeout) {
         struct epoll_event e[EVENTS_MAX];
         control_bury(s);
         int n = epoll_wait(s->epoll, e, EVENTS_MAX, timeout);
-        bool other = false;
+        bool other = n == 0; /* a deadline must not hang on one event */
         for (int i = 0; i < n; i++) {
                 event_handle(s, e[i].data.u64);
                 other = other || (e[i].data.u64 != EVENT_RING && e[i].data.u64 != EVENT_FUSE);
@@ -391,7 +392,7 @@ static void server_loop(Server *s) {
                 if (requests + ended > 0 && ++busy < BUSY_ROUNDS)
                         continue;
                 busy = 0;
-                events_handle(s, requests + ended > 0 ? 0 : -1);
+                events_handle(s, requests + ended > 0 ? 0 : ROUND_MSEC);
         }
 }
 
