@@ -27,9 +27,9 @@
 #include <sys/vfs.h>
 
 enum {
-        BLOCK = 4096,   /* of the engine */
-        RECORDS = 2048, /* of one question: 96 KiB */
-        EXTENTS_MAX = 1 << 20,
+        BLOCK = 4096,                     /* of the engine */
+        RECORDS = 2048,                   /* of one question: 96 KiB */
+        EXTENTS_MAX = 1 << 20,            /* as the engine has it: sifting more would stop its volumes for too long */
         BLOCKS_PER_EXTENT = 32,           /* as the engine has it: more scattered than that is not worth it */
         EXTENTS_MIN = 4096,               /* … in a small file system */
         QUESTION_USEC = 5 * USEC_PER_SEC, /* for all of them together (hazards B5) */
