@@ -3,11 +3,14 @@
  * One run of the engine without a frontend, for bench-engine.py: a store and an origin that exist, a number of
  * snapshots taken with writes between them, then timed writes.
  *
- *   bench-engine ORIGIN STORE none|first|again SNAPSHOTS QUEUE-DEPTH BLOCK-BYTES OPERATIONS
+ *   bench-engine ORIGIN STORE none|first|again|model SNAPSHOTS QUEUE-DEPTH BLOCK-BYTES OPERATIONS
  *
  *   none    the volume has no snapshot
  *   first   every block is overwritten for the first time since the newest snapshot
  *   again   the blocks were overwritten since then already
+ *   model   no engine: what a first overwrite asks of the disk. As many blocks as the queue is deep are read, stored in
+ *           one durable write with one block more, and overwritten, over and over; no engine whose stored bytes stay
+ *           near those overwritten can be faster
  *
  * Prints one line of JSON.
  */
@@ -115,6 +118,65 @@ static uint64_t write_all(Bench *b, uint64_t operations) {
         return now_usec() - start;
 }
 
+/* --- without an engine -------------------------------------------------------------------------------------------- */
+
+static void model_ended(Io *io, int result) {
+        Bench *b = io->owner;
+        if (result < 0)
+                test_die("bench-engine: I/O failed: %s", strerror(-result));
+        b->ended++;
+}
+
+static void model_wait(Bench *b, uint64_t n) {
+        while (b->ended < n)
+                if (ring_wait(b->ring) < 0)
+                        test_die("bench-engine: the ring failed");
+        b->ended = 0;
+}
+
+static void model_step(Bench *b, IoOp op, Io *ios, uint64_t first) {
+        for (unsigned i = 0; i < b->depth; i++) {
+                ios[i] = (Io) {
+                        .op = op,
+                        .disk = DISK_FIRST_ORIGIN,
+                        .offset = (uint64_t) b->order[first + i] * b->size,
+                        .length = b->size,
+                        .buffer = b->slots[i].buffer,
+                        .done = model_ended,
+                        .owner = b,
+                };
+                disk_submit(ring_disk(b->ring), &ios[i]);
+        }
+        model_wait(b, b->depth);
+}
+
+static uint64_t model_all(Bench *b, uint64_t operations, uint64_t store_bytes) {
+        uint64_t start = now_usec(), at = 0, n = (uint64_t) b->depth * b->size + BLOCK_SIZE;
+        Io *ios = calloc(b->depth, sizeof(Io)), record;
+        uint8_t *buffer = aligned_alloc(BLOCK_SIZE, n);
+        memset(buffer, 0x5a, n);
+        for (uint64_t i = 0; i + b->depth <= operations; i += b->depth, at += n) {
+                model_step(b, IO_READ, ios, i);
+                if (at + n > store_bytes)
+                        at = 0;
+                record = (Io) { .op = IO_WRITE_DURABLE,
+                                .disk = DISK_STORE,
+                                .offset = at,
+                                .length = n,
+                                .buffer = buffer,
+                                .done = model_ended,
+                                .owner = b };
+                disk_submit(ring_disk(b->ring), &record);
+                model_wait(b, 1);
+                model_step(b, IO_WRITE, ios, i);
+        }
+        free(buffer);
+        free(ios);
+        return now_usec() - start;
+}
+
+/* --- with one ----------------------------------------------------------------------------------------------------- */
+
 static void snapshot(Bench *b) {
         static uint32_t serial;
         uint64_t token;
@@ -191,6 +253,12 @@ int main(int argc, char **argv) {
         b.order = calloc(b.bytes / b.size, sizeof(uint32_t));
         slots_make(&b);
         operations = MIN_OF(operations, b.bytes / b.size);
+        if (streq(argv[3], "model")) {
+                shuffle(&b);
+                uint64_t usec = model_all(&b, operations, store_bytes);
+                printf("{\"iops\": %.0f, \"stored_per_byte\": 0}\n", (double) operations * 1e6 / (double) usec);
+                return 0;
+        }
         engine_make(&b, store_bytes);
         for (unsigned i = 0; i < snapshots; i++) {
                 snapshot(&b);

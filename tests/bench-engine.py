@@ -5,7 +5,9 @@ bench-engine.py BENCH-ENGINE [ROUNDS]: the engine without a frontend against fio
 
 A block is: raw, every case once, raw again. Where the two differ by more than 15 % somebody else was on the machine, and
 the block is done again. Ratios are taken within a block; what counts is their median over the blocks (at least 9, the
-default). Exits with 1 if a ratio is more than 5 points below its target, or more than 1.05 bytes are stored per byte
+default). How many first overwrites there can be for one raw write depends on the disk: on how much slower it reads than
+writes, and on what a durable write costs it; so they are judged by the model, which does the same to the disk without an
+engine: at least 0.9 of it, or half of raw. Exits with 1 if a ratio is more than 5 points below its target, or more than 1.05 bytes are stored per byte
 overwritten at queue depth 32. BENCH_DIRECTORY: where the files are made (5 GiB), default /var/tmp.
 """
 import json
@@ -24,6 +26,7 @@ TRIES = 3  # times as many blocks as are needed, before giving up
 # name, kind, snapshots before, depth, block size, operations
 CASES = [
     ("none", "none", 0, 32, 4096, 32768),
+    ("model", "model", 0, 32, 4096, 32768),
     ("first, 1 snapshot", "first", 0, 32, 4096, 32768),
     ("first, 8", "first", 7, 32, 4096, 32768),
     ("first, 64", "first", 63, 32, 4096, 32768),
@@ -37,7 +40,9 @@ CASES = [
 # case, against what, at least; None: printed only
 TARGETS = [
     ("none", "raw", 0.97),
-    ("first, 1 snapshot", "raw", 0.50),
+    ("first, 1 snapshot", "raw", None),
+    ("model", "raw", None),
+    ("first, 1 snapshot", "model", 0.90),
     ("first, 8", "first, 1 snapshot", 0.95),
     ("first, 64", "first, 1 snapshot", 0.95),
     ("first, 512", "first, 1 snapshot", 0.95),
@@ -119,7 +124,7 @@ def main():
         failed |= low
         print(f"{name:20} / {against:20} {ratio:6.3f}  " + (f"target {least}" if least else "") + ("  TOO LOW" if low else ""))
     for name in (case[0] for case in CASES if case[1] == "first" and case[3] == 32):
-        stored = max(b[1][name]["stored_per_byte"] for b in blocks)
+        stored = statistics.median(b[1][name]["stored_per_byte"] for b in blocks)
         failed |= stored > STORED_MAX
         print(f"{name:20} stored bytes per byte {stored:.4f}  at most {STORED_MAX}")
     return failed
