@@ -20,8 +20,16 @@
 #define _unused_ __attribute__((unused))
 
 #define ELEMENTSOF(a) (sizeof(a) / sizeof((a)[0]))
-#define MIN_OF(a, b) ((a) < (b) ? (a) : (b))
-#define MAX_OF(a, b) ((a) > (b) ? (a) : (b))
+/* Each argument is evaluated once: a timer was lost because the function that computed it was called twice. */
+#define MIN_OF(a, b) SELECT_OF_(a, <, b, __COUNTER__)
+#define MAX_OF(a, b) SELECT_OF_(a, >, b, __COUNTER__)
+#define SELECT_OF_(a, is, b, n) SELECT_OF__(a, is, b, n)
+#define SELECT_OF__(a, is, b, n) \
+        ({ \
+                const typeof(a) _a##n = (a); \
+                const typeof(b) _b##n = (b); \
+                _a##n is _b##n ? _a##n : _b##n; \
+        })
 #define container_of(ptr, type, member) ((type *) ((char *) (ptr) -offsetof(type, member)))
 
 #define USEC_PER_SEC 1000000ULL

@@ -20,7 +20,7 @@ enum {
         CLAIM_SECONDS = 60, /* a disk that takes longer for a request has other problems */
         EVENTS_MAX = 16,
         BUSY_ROUNDS = 32,        /* of requests before somebody else is looked at */
-        ROUND_MSEC = 250,        /* everything is looked at so often, also when nobody says that there is something */
+        HELD_ROUND_MSEC = 250,   /* while a gate is closed, whatever the timer does: nobody else can open it */
         STAMP_DELAY_MSEC = 1000, /* after a write to a superblock */
 };
 
@@ -368,17 +368,18 @@ static void event_handle(Server *s, uint64_t what) {
         }
 }
 
-static void events_handle(Server *s, int timeout) {
+static void events_handle(Server *s, bool busy) {
         struct epoll_event e[EVENTS_MAX];
         control_bury(s);
-        int n = epoll_wait(s->epoll, e, EVENTS_MAX, timeout);
-        bool other = n == 0; /* a deadline must not hang on one event */
+        int n = epoll_wait(s->epoll, e, EVENTS_MAX, busy ? 0 : s->holding ? HELD_ROUND_MSEC : -1);
+        bool other = n == 0;
         for (int i = 0; i < n; i++) {
                 event_handle(s, e[i].data.u64);
                 other = other || (e[i].data.u64 != EVENT_RING && e[i].data.u64 != EVENT_FUSE);
         }
         if (other) {
                 uint64_t expire = control_expire(s);
+                s->holding = expire != USEC_INFINITY;
                 timer_set(s, MIN_OF(expire, server_take_stamps(s)));
         }
 }
@@ -392,7 +393,7 @@ static void server_loop(Server *s) {
                 if (requests + ended > 0 && ++busy < BUSY_ROUNDS)
                         continue;
                 busy = 0;
-                events_handle(s, requests + ended > 0 ? 0 : ROUND_MSEC);
+                events_handle(s, requests + ended > 0);
         }
 }
 

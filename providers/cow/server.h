@@ -72,6 +72,7 @@ struct Server {
         bool ended;
         uint64_t stamp_due_usec[DISK_MAX]; /* when the stamp of this origin is to be taken again, 0: it need not */
         bool stamping;                     /* a checkpoint that keeps stamps is under way */
+        bool holding;                      /* some gate is closed */
         Reply stamp_reply;
 };
 
