@@ -2,15 +2,19 @@
 /*
  * What free maps cost the store: their segments can be used again as soon as they count as free, and small maps do not
  * each take a segment. Found by reading: a map that nobody needed any more kept its segments from being used, and a
- * full store counted on them.
+ * full store counted on them. And a set whose maps had been struck too often for its record was refused.
  */
 #include "protocol/base.h"
 #include "providers/cow/engine.h"
 #include "tests/sim-disk.h"
 #include <check.h>
+#include <stdio.h>
 
 enum {
         SEGMENT = 64,      /* blocks */
+        LEAST = 16,        /* … of the smallest store: its records have 64 KiB */
+        MANY = 38,         /* members of a set, with the longest labels: 41 KiB */
+        STRUCK = 3,        /* … of these with 8 KiB of strikes */
         LARGE = 1 << 22,   /* blocks of volume 0: enough for a map of many segments */
         SMALL = 8192,      /* … of volume 1: larger than the store */
         EXTENTS = 131072,  /* of the large map: 12 segments */
@@ -21,7 +25,7 @@ enum {
 
 static SimDisk *disk;
 static Engine *engine;
-static Volume *volumes[2];
+static Volume *volumes[MANY];
 static bool came, lost;
 static int result;
 static Reply reply;
@@ -54,39 +58,46 @@ static void event_came(void *userdata, EngineEvent event, const uint8_t id[16], 
         lost = lost || event == ENGINE_STORE_LOST;
 }
 
-static void engine_make(uint32_t segments) {
+static void engine_make(uint32_t segments, uint32_t segment) {
         const EngineOptions o = {
                 .disk = sim_disk_interface(disk),
-                .store_bytes = (uint64_t) segments * SEGMENT * BLOCK_SIZE,
+                .store_bytes = (uint64_t) segments * segment * BLOCK_SIZE,
                 .event = event_came,
                 .limits = { .requests = 8, .memtable = 1024, .tail_segments = 4, .reserved = 12, .cache_pages = 16 },
         };
         ck_assert_int_eq(engine_new(&o, &engine), 0);
 }
 
-static void world_begin(uint32_t segments) {
-        static const uint64_t blocks[] = { LARGE, SMALL };
+static void store_begin(uint32_t segments, uint32_t segment) {
         static const uint8_t uuid[16] = { 9 };
         lost = false;
         disk = sim_disk_new(1);
-        sim_disk_add(disk, DISK_STORE, (uint64_t) segments * SEGMENT * BLOCK_SIZE);
-        engine_make(segments);
-        engine_format(engine, uuid, segments, SEGMENT, expect());
+        sim_disk_add(disk, DISK_STORE, (uint64_t) segments * segment * BLOCK_SIZE);
+        engine_make(segments, segment);
+        engine_format(engine, uuid, segments, segment, expect());
         ck_assert_int_eq(wait_for_it(), 0);
         engine_free(engine);
-        engine_make(segments);
+        engine_make(segments, segment);
         engine_open(engine, expect());
         ck_assert_int_eq(wait_for_it(), 0);
-        for (unsigned i = 0; i < 2; i++) {
-                const uint8_t id[16] = { (uint8_t) (i + 1) };
-                char name[] = { (char) ('a' + i), 0 };
-                sim_disk_add(disk, DISK_FIRST_ORIGIN + i, blocks[i] * BLOCK_SIZE);
-                engine_volume_create(engine, id, name, "/origin", blocks[i] * BLOCK_SIZE, expect());
-                ck_assert_int_eq(wait_for_it(), 0);
-                volumes[i] = engine_volume_by_name(engine, name);
-                engine_attach(engine, volumes[i], DISK_FIRST_ORIGIN + i, expect());
-                ck_assert_int_eq(wait_for_it(), 0);
-        }
+}
+
+static void volume_begin(unsigned i, uint64_t blocks) {
+        const uint8_t id[16] = { (uint8_t) (i + 1) };
+        char name[8];
+        (void) snprintf(name, sizeof(name), "v%u", i);
+        sim_disk_add(disk, DISK_FIRST_ORIGIN + i, blocks * BLOCK_SIZE);
+        engine_volume_create(engine, id, name, "/origin", blocks * BLOCK_SIZE, expect());
+        ck_assert_int_eq(wait_for_it(), 0);
+        volumes[i] = engine_volume_by_name(engine, name);
+        engine_attach(engine, volumes[i], DISK_FIRST_ORIGIN + i, expect());
+        ck_assert_int_eq(wait_for_it(), 0);
+}
+
+static void world_begin(uint32_t segments) {
+        store_begin(segments, SEGMENT);
+        volume_begin(0, LARGE);
+        volume_begin(1, SMALL);
 }
 
 static void world_end(void) {
@@ -212,6 +223,38 @@ START_TEST(only_an_attached_volume_is_tracked) {
 }
 END_TEST
 
+/* Then the set does without the maps: everything is preserved, and it is one instant all the same. */
+START_TEST(strikes_that_do_not_fit_are_done_without) {
+        uint64_t token;
+        const uint8_t set[16] = { 7 };
+        char label[LABEL_MAX + 1];
+        Member members[MANY] = { 0 };
+        SnapshotInfo info;
+        store_begin(512, LEAST);
+        memset(label, 'x', LABEL_MAX);
+        label[LABEL_MAX] = '\0';
+        for (unsigned i = 0; i < MANY; i++) {
+                volume_begin(i, LARGE);
+                if (i < STRUCK)
+                        map_give(volumes[i], STRIKES_MAX);
+                for (uint64_t k = 0; i < STRUCK && k < STRIKES_MAX; k++) /* the last block of an extent, and more */
+                        ck_assert_int_eq(overwrite(volumes[i], k * 32 + 6), 0);
+                members[i] = (Member) { .volume = volumes[i], .label = label, .skips_free = i < STRUCK };
+                members[i].snapshot[0] = (uint8_t) (i + 1);
+        }
+        engine_hold(engine, volumes, MANY, &token, expect());
+        ck_assert_int_eq(wait_for_it(), 0);
+        engine_snapshot(engine, token, set, 0, members, MANY, expect());
+        ck_assert_int_eq(wait_for_it(), 0);
+        ck_assert(engine_release(engine, token));
+        for (unsigned i = 0; i < MANY; i++) {
+                ck_assert(engine_snapshot_info(engine, members[i].snapshot, &info));
+                ck_assert(!info.skips_free);
+        }
+        world_end();
+}
+END_TEST
+
 int main(void) {
         Suite *s = suite_create("free");
         TCase *t = tcase_create("free");
@@ -219,6 +262,7 @@ int main(void) {
         tcase_add_test(t, a_full_store_does_not_count_on_the_map_of_a_deleted_snapshot);
         tcase_add_test(t, small_maps_lie_together);
         tcase_add_test(t, only_an_attached_volume_is_tracked);
+        tcase_add_test(t, strikes_that_do_not_fit_are_done_without);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
         srunner_run_all(r, CK_ENV);

@@ -237,7 +237,33 @@ case_hidden_from_udev() {
         cow_stop
 }
 
-all=(format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot detach_without_flush hidden_from_udev)
+# Whoever sends more descriptors than the protocol knows must not fill the server's table with them.
+case_descriptors_are_not_kept() {
+        local pid before
+        small_format 16
+        cow_serve
+        pid=$(status_of .server_pid)
+        before=$(ls "/proc/$pid/fd" | wc -l)
+        python3 - "$COW_DIR/control" <<'END'
+import array, os, socket, sys
+for n in (1, 2, 3, 50) * 20:
+    fds = [os.open("/dev/null", os.O_RDONLY) for _ in range(n)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        s.settimeout(10)
+        s.connect(sys.argv[1])
+        s.sendmsg([b'{"command":"status"}'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+        try:
+            s.recv(1 << 16)
+        except ConnectionResetError:
+            pass
+    for f in fds:
+        os.close(f)
+END
+        expect_equal "$before" "$(ls "/proc/$pid/fd" | wc -l)" "the number of the server's descriptors"
+        cow_stop
+}
+
+all=(descriptors_are_not_kept format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot detach_without_flush hidden_from_udev)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do
         # each has a disk and a directory of its own
