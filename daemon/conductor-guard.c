@@ -155,10 +155,13 @@ static int add_held_volumes(Conductor *c) {
 
         for (size_t i = 0; i < c->set->n_volumes && r >= 0; i++) {
                 const Volume *v = c->set->volumes[i];
-                bool again = !c->plan.volumes[i].held;
+                bool held = c->plan.volumes[i].held, mapped = plan_is_mapped(&c->plan, i), again = !held && !mapped;
                 for (size_t j = 0; j < i; j++)
-                        again |= c->plan.volumes[j].held && c->set->volumes[j]->superblock == v->superblock;
-                if (!again)
+                        again |= (c->plan.volumes[j].held || plan_is_mapped(&c->plan, j)) &&
+                                 c->set->volumes[j]->superblock == v->superblock;
+                if (!again && mapped)
+                        r = guard_add_mapped(c->guard, v->root_fd, v->dev, rank_of(c->set, v), v->name, !held);
+                else if (!again)
                         r = guard_add(c->guard, v->root_fd, v->dev, rank_of(c->set, v), v->name);
         }
         return r;

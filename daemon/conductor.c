@@ -289,7 +289,7 @@ static int start_sequence(Conductor *c, Failure *reterr) {
         int r;
 
         for (size_t i = 0; i < c->plan.n_volumes; i++)
-                has_guard |= c->plan.volumes[i].held;
+                has_guard |= c->plan.volumes[i].held || plan_is_mapped(&c->plan, i);
         r = sequence_init(&c->sequence, c->sequence_writers, (unsigned) c->plan.n_taking_part, c->sequence_providers,
                           c->n_providers, &budgets, has_guard, c->set->options.on_writer_failure == ON_FAILURE_DEGRADE);
         if (r >= 0)

@@ -11,6 +11,7 @@
 #include "protocol/text.h"
 #include "providers/vss-provider.h"
 #include <stdio.h>
+#include <syslog.h>
 
 enum {
         ITEMS_MAX = 64 * 65, /* as many volumes and stores as one engine can have */
@@ -48,9 +49,9 @@ static const char *engine_name(const Manager *m) {
         return NULL;
 }
 
-static void ask(Call *c, struct vss_wire_request *q, ProviderItem item, ProviderDone done) {
+static void ask_provider(Call *c, const char *engine, struct vss_wire_request *q, ProviderItem item,
+                         ProviderDone done) {
         const EngineCall *k = c->state;
-        const char *engine = engine_name(c->manager);
         if (!engine) {
                 call_failf(c, CONDITION_NOT_SUPPORTED, "there is no provider that makes volumes");
                 return;
@@ -59,6 +60,10 @@ static void ask(Call *c, struct vss_wire_request *q, ProviderItem item, Provider
         int r = provider_job_new(c->manager->event, engine, q, -1, ENGINE_BUDGET_USEC, item, done, c, &c->job);
         if (r < 0)
                 call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", engine, strerror(-r));
+}
+
+static void ask(Call *c, struct vss_wire_request *q, ProviderItem item, ProviderDone done) {
+        ask_provider(c, engine_name(c->manager), q, item, done);
 }
 
 static struct vss_wire_request *named(struct vss_wire_request *q, enum vss_wire_op op, const EngineCall *k) {
@@ -233,11 +238,34 @@ static int append_items(sd_bus_message *m, const EngineCall *k, uint32_t kind) {
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+/* Where there is something to list: the engine, and after it every other provider that has storage areas. */
+static const char *storage_name(const Manager *m, size_t n) {
+        const char *engine = engine_name(m);
+        const ProviderEntry *p;
+        if (n == 0)
+                return engine;
+        LIST_FOREACH(p, &m->providers, entries)
+                if (p->ready && p->capabilities & VSS_CAP_STORAGE && !streq_null(p->name, engine) && --n == 0)
+                        return p->name;
+        return NULL;
+}
+
+static void list_step(Call *c);
+
 static void on_listed(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
         Call *c = userdata;
+        EngineCall *k = c->state;
         sd_bus_message *m = NULL;
-        if (!answered(c, fd, failure))
+        if (failure && k->at > 0) { /* what one cannot say must not hide what the others say */
+                manager_log(c->manager, LOG_WARNING, NULL, "storage areas are not listed: %s", failure->message);
+                c->job = provider_job_free(c->job);
+                (void) close_fd(fd);
+        } else if (!answered(c, fd, failure))
                 return;
+        if (storage_name(c->manager, ++k->at)) {
+                call_when_quiet(c, list_step);
+                return;
+        }
         int r = sd_bus_message_new_method_return(c->message, &m);
         r = r < 0 ? r : append_items(m, c->state, VSS_WIRE_IS_VOLUME);
         r = r < 0 ? r : append_items(m, c->state, VSS_WIRE_IS_STORAGE);
@@ -245,9 +273,10 @@ static void on_listed(const struct vss_wire_reply *reply, int fd, const Failure 
 }
 
 static void list_step(Call *c) {
+        const EngineCall *k = c->state;
         struct vss_wire_request q = { .op = VSS_WIRE_INVENTORY };
-        if (call_may_ask(c))
-                ask(c, &q, on_item, on_listed);
+        if (k->at > 0 || call_may_ask(c))
+                ask_provider(c, storage_name(c->manager, k->at), &q, on_item, on_listed);
 }
 
 /* --- methods ------------------------------------------------------------------------------------------------------ */

@@ -29,6 +29,7 @@ int capabilities_append(sd_bus_message *m, uint64_t capabilities) {
                 { VSS_CAP_PERSISTENT, "persistent" },
                 { VSS_CAP_ONE_PROCESS, "one-process" },
                 { VSS_CAP_VOLUMES, "volumes" },
+                { VSS_CAP_WRITES_BELOW, "writes-below" },
         };
         int r = sd_bus_message_open_container(m, 'a', "s");
         for (size_t i = 0; r >= 0 && i < ELEMENTSOF(table); i++)

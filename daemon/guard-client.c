@@ -54,7 +54,7 @@ int guard_new(const char *set, const char *runtime_directory, Guard **ret) {
         if (!g)
                 return -ENOMEM;
         g->child = CHILD_NULL;
-        g->shared_fd = g->second_pidfd = -EBADF;
+        g->shared_fd = g->second_pidfd = g->dm_control = -EBADF;
         strcpy(g->set, set);
         g->runtime_directory = runtime_directory;
         int r = guard_shared_new(&g->shared_fd, &g->shared);
@@ -74,9 +74,9 @@ static int guard_send(Guard *g, struct GuardRequest *q, int fd) {
         return r;
 }
 
-int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point) {
+static int add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point, uint32_t flags) {
         assert(fd >= 0 && mount_point);
-        struct GuardRequest q = { .op = GUARD_ADD, .index = g->n_fds, .level = level, .dev = dev };
+        struct GuardRequest q = { .op = GUARD_ADD, .index = g->n_fds, .level = level, .dev = dev, .flags = flags };
         if (g->n_fds >= LIMIT_VOLUMES)
                 return -E2BIG;
         if (strlen(mount_point) >= LIMIT_PATH_BYTES)
@@ -90,6 +90,22 @@ int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_
                 return r;
         g->fds[g->n_fds++] = TAKE_FD(copy);
         return 0;
+}
+
+int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point) {
+        return add(g, fd, dev, level, mount_point, 0);
+}
+
+int guard_add_mapped(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point, bool watched) {
+        uint32_t index = g->n_fds;
+        if (index >= LIMIT_VOLUMES)
+                return -E2BIG;
+        if (g->dm_control < 0)
+                g->dm_control = guard_dm_open();
+        if (g->dm_control < 0 || guard_dm_init(g->dm_control, dev, &g->dm[index]) < 0)
+                return watched ? 0 : guard_add(g, fd, dev, level, mount_point);
+        g->watched[index] = watched;
+        return add(g, fd, dev, level, mount_point, GUARD_MAPPED | (watched ? GUARD_WATCHED : 0));
 }
 
 int guard_arm(Guard *g) {
@@ -147,7 +163,8 @@ static bool pidfd_is_gone(int pidfd) {
 
 static int rescue_volume(Guard *g, uint32_t i) {
         uint32_t state = g->shared->fs[i].state;
-        int r = ioctl(g->fds[i], FITHAW, 0) < 0 ? -errno : 0;
+        (void) guard_dm_resume(g->dm_control, &g->dm[i]);
+        int r = !g->watched[i] && ioctl(g->fds[i], FITHAW, 0) < 0 ? -errno : 0;
         if (r < 0 && r != -EINVAL)
                 return r;
         g->shared->fs[i].thaw_result = r;
@@ -201,6 +218,7 @@ Guard *guard_free(Guard *g) {
                 child_kill(&g->child);
         child_done(&g->child);
         g->shared_fd = close_fd(g->shared_fd);
+        g->dm_control = close_fd(g->dm_control);
         g->second_pidfd = close_fd(g->second_pidfd);
         for (uint32_t i = 0; i < g->n_fds; i++)
                 g->fds[i] = close_fd(g->fds[i]);

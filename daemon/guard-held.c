@@ -4,8 +4,9 @@
  * locked and mapped before the first FIFREEZE and only a byte per file system changes after that, by a store into the
  * mapping: a dead process leaves it as it was at that moment. Text, so that an administrator can read it:
  *
- *     - MAJOR:MINOR MOUNTPOINT   'h' instead of '-': frozen by this guard, or about to be
- *     guard PID STARTTIME        the first, then the second (start time as in /proc/PID/stat)
+ *     - MAJOR:MINOR MOUNTPOINT   'h' instead of '-': frozen by this guard, or about to be; 'm': likewise, and its
+ * logical volume may be suspended; 'w': that alone guard PID STARTTIME        the first, then the second (start time as
+ * in /proc/PID/stat)
  *
  * The lock (flock; both guards share it) says that a guard of the set lives. The file appears under its name already
  * locked and filled (O_TMPFILE, linkat), or a clean-up that runs at that moment would take it for a leftover. It must
@@ -149,6 +150,7 @@ void guard_held_remove(GuardProgram *p) {
 
 /* One line, taken apart in place. */
 static int held_line_parse(char *line, HeldFile *f, unsigned *n_guards) {
+        static const char marks[] = { GUARD_MARK_FREE, GUARD_MARK_HELD, GUARD_MARK_MAPPED, GUARD_MARK_WATCHED, 0 };
         unsigned major_number, minor_number;
         int pid, path;
         uint64_t start_time;
@@ -157,7 +159,7 @@ static int held_line_parse(char *line, HeldFile *f, unsigned *n_guards) {
                 f->start_times[(*n_guards)++] = start_time;
                 return 0;
         }
-        if ((line[0] != GUARD_MARK_FREE && line[0] != GUARD_MARK_HELD) || f->n_entries >= LIMIT_VOLUMES)
+        if (!line[0] || !strchr(marks, line[0]) || f->n_entries >= LIMIT_VOLUMES)
                 return -EBADMSG;
         if (sscanf(line + 1, " %u:%u %n", &major_number, &minor_number, &path) != 2 || line[1 + path] != '/')
                 return -EBADMSG;
@@ -167,7 +169,8 @@ static int held_line_parse(char *line, HeldFile *f, unsigned *n_guards) {
                 return -EBADMSG;
         strcpy(e->mount_point, line + 1 + path);
         e->dev = makedev(major_number, minor_number);
-        e->held = line[0] == GUARD_MARK_HELD;
+        e->held = line[0] == GUARD_MARK_HELD || line[0] == GUARD_MARK_MAPPED;
+        e->mapped = line[0] == GUARD_MARK_MAPPED || line[0] == GUARD_MARK_WATCHED;
         f->n_entries++;
         return 0;
 }

@@ -81,10 +81,24 @@ static int open_held(const HeldEntry *e) {
         return fd < 0 && mounted ? -ENXIO : fd;
 }
 
+/* Nothing is known to have been suspended before: it was lvm that did it, and it has had its time. */
+static void resume_below(const HeldEntry *e) {
+        GuardDm g = {};
+        _cleanup_close_ int control = e->mapped ? guard_dm_open() : -EBADF;
+        if (control < 0 || guard_dm_init(control, e->dev, &g) < 0)
+                return;
+        g.n_before = 0;
+        unsigned n = guard_dm_resume(control, &g);
+        if (n > 0)
+                fprintf(stderr, "vss-guard: resumed %u suspended devices of the volume group of %s\n", n,
+                        e->mount_point);
+}
+
 static void *leftover_volume_run(void *argument) {
         _cleanup_free_ LeftoverVolume *v = argument;
         Leftover *l = v->leftover;
-        _cleanup_close_ int fd = open_held(v->entry);
+        resume_below(v->entry);
+        _cleanup_close_ int fd = v->entry->held ? open_held(v->entry) : -ENODEV;
         int r = fd < 0 ? fd : -EAGAIN;
         bool thawed = false;
         while (r == -EAGAIN) {
@@ -139,7 +153,7 @@ static int leftover_read(int fd, HeldFile *ret) {
 
 static int leftover_start(Leftover *l) {
         for (uint32_t i = 0; i < l->file.n_entries; i++) {
-                if (!l->file.entries[i].held)
+                if (!l->file.entries[i].held && !l->file.entries[i].mapped)
                         continue;
                 LeftoverVolume *v = malloc(sizeof(*v));
                 if (!v)

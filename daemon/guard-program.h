@@ -44,6 +44,8 @@ typedef struct GuardVolume {
         uint32_t index, level;
         int fd;
         uint64_t dev;
+        uint32_t flags; /* GUARD_MAPPED, GUARD_WATCHED */
+        GuardDm dm;
         sem_t go;               /* posted whenever there may be something to do */
         _Atomic uint32_t order; /* set by the main thread, back to NONE by the volume's own thread when done */
         _Atomic int32_t flush_result;
@@ -69,7 +71,7 @@ typedef struct GuardPair {
 typedef struct GuardProgram {
         char set[VSS_ID_LENGTH + 1];
         const char *runtime_directory;
-        int socket, signals, wake, wake_second, timer, proc, held_dir, held_file, first_pidfd, second_pidfd;
+        int socket, signals, wake, wake_second, timer, proc, held_dir, held_file, first_pidfd, second_pidfd, dm_control;
         pid_t first_pid, second_pid, vssd_pid;
         struct GuardShared *shared;
         GuardPair *pair;
@@ -98,6 +100,8 @@ static inline bool guard_state_is_busy(uint32_t state) {
         return state == GUARD_FS_FREEZING || state == GUARD_FS_HELD || state == GUARD_FS_THAWING;
 }
 bool guard_is_busy(const GuardProgram *p);
+/* Resumes what is suspended below it, then thaws; 0 or -errno. */
+int guard_let_go(const GuardVolume *v);
 bool guard_is_through(const GuardProgram *p); /* no order to freeze is open and nothing is held or in flight */
 void guard_fail(GuardProgram *p, int error, uint32_t index); /* the first failure is the one reported */
 
@@ -126,14 +130,14 @@ int guard_second_fork(GuardProgram *p);
 
 /* guard-held.c: RUNTIME/held/SET. Locked while a guard of the set lives; one line per file system, its first byte says
  * held. */
-enum { GUARD_MARK_FREE = '-', GUARD_MARK_HELD = 'h' };
+enum { GUARD_MARK_FREE = '-', GUARD_MARK_HELD = 'h', GUARD_MARK_MAPPED = 'm', GUARD_MARK_WATCHED = 'w' };
 int guard_held_open(GuardProgram *p);
 int guard_held_publish(GuardProgram *p);
 void guard_held_remove(GuardProgram *p);
 typedef struct HeldEntry {
         uint64_t dev;
         char mount_point[LIMIT_PATH_BYTES];
-        bool held;
+        bool held, mapped; /* to be thawed; to be resumed before */
 } HeldEntry;
 typedef struct HeldFile {
         pid_t pids[2];

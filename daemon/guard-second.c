@@ -9,11 +9,9 @@
  * would keep the mounts busy for ever.
  */
 #include "daemon/guard-program.h"
-#include <linux/fs.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -26,7 +24,7 @@ static void volume_take_over(GuardVolume *v) {
                 bool gone = p->first_gone;
                 uint32_t state = fs->state;
                 if (guard_state_is_busy(state)) {
-                        int r = ioctl(v->fd, FITHAW, 0) < 0 ? -errno : 0;
+                        int r = guard_let_go(v);
                         if (r == 0 || (r == -EINVAL && (gone || state != GUARD_FS_FREEZING))) {
                                 fs->release_end_usec = now_usec();
                                 *v->held_mark = GUARD_MARK_FREE;

@@ -41,15 +41,22 @@ static void volume_freeze(GuardVolume *v) {
                 fs->freeze_result = -ECANCELED;
                 return;
         }
-        *v->held_mark = GUARD_MARK_HELD;
+        *v->held_mark = v->flags & GUARD_WATCHED ? GUARD_MARK_WATCHED :
+                        v->flags & GUARD_MAPPED  ? GUARD_MARK_MAPPED :
+                                                   GUARD_MARK_HELD;
         fs->state = GUARD_FS_FREEZING;
         fs->hold_begin_usec = now_usec();
-        int r = ioctl(v->fd, FIFREEZE, 0) < 0 ? -errno : 0;
+        int r = !(v->flags & GUARD_WATCHED) && ioctl(v->fd, FIFREEZE, 0) < 0 ? -errno : 0;
         fs->hold_end_usec = now_usec();
         fs->freeze_result = r;
         fs->state = r < 0 ? GUARD_FS_IDLE : GUARD_FS_HELD;
         if (r < 0)
                 *v->held_mark = GUARD_MARK_FREE;
+}
+
+int guard_let_go(const GuardVolume *v) {
+        (void) guard_dm_resume(v->program->dm_control, &v->dm);
+        return !(v->flags & GUARD_WATCHED) && ioctl(v->fd, FITHAW, 0) < 0 ? -errno : 0;
 }
 
 /* Until it is thawed, by us or by anybody. An error is shown at once (main reports it) but never a reason to give up.
@@ -59,7 +66,7 @@ static void volume_thaw(GuardVolume *v) {
         fs->state = GUARD_FS_THAWING;
         fs->release_begin_usec = now_usec();
         for (;;) {
-                int r = ioctl(v->fd, FITHAW, 0) < 0 ? -errno : 0;
+                int r = guard_let_go(v);
                 fs->thaw_result = r;
                 if (r == 0 || r == -EINVAL)
                         break;

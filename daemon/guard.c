@@ -71,12 +71,20 @@ static void guard_take_volume(GuardProgram *p, struct GuardRequest *q, int fd) {
         v->index = index;
         v->level = q->level;
         v->dev = q->dev;
+        v->flags = q->flags;
         p->n_volumes++;
         v->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         if (v->fd < 0 || sem_init(&v->go, 0, 0) < 0 || fstat(v->fd, &st) < 0)
                 return guard_fail(p, -errno, index);
         if (st.st_dev != q->dev)
                 return guard_fail(p, -ESTALE, index);
+        if (!(v->flags & GUARD_MAPPED))
+                return;
+        if (p->dm_control < 0)
+                p->dm_control = guard_dm_open();
+        int r = p->dm_control < 0 ? p->dm_control : guard_dm_init(p->dm_control, v->dev, &v->dm);
+        if (r < 0)
+                return guard_fail(p, r, index);
 }
 
 static int guard_map_shared(GuardProgram *p, int fd) {
@@ -230,7 +238,7 @@ static int guard_init(GuardProgram *p, int socket, const char *runtime_directory
         p->runtime_directory = runtime_directory;
         p->first_pid = getpid();
         p->vssd_pid = getppid();
-        p->proc = p->held_dir = p->held_file = p->first_pidfd = p->second_pidfd = -EBADF;
+        p->proc = p->held_dir = p->held_file = p->first_pidfd = p->second_pidfd = p->dm_control = -EBADF;
         p->signals = signalfd(-1, &told, SFD_CLOEXEC | SFD_NONBLOCK);
         p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         p->wake_second = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -5,7 +5,8 @@
  * the window in a session of its own, with locked memory; it freezes and thaws the file systems it was handed.
  *
  *   vssd                                    vss-guard
- *   ADD (one per file system, with fd) ──►
+ *   ADD (one per file system, with fd) ──►  GUARD_MAPPED: resumed, if need be, before it is thawed (hazards A2)
+ *                                           GUARD_WATCHED: that alone; whoever copies it freezes it himself
  *   ARM (with fd) ───────────────────────►  locks memory, starts threads, forks its second, writes RUNTIME/held/SET
  *                                      ◄──  ARMED(result, pidfd of the second; message: what of it was not permitted)
  *   FLUSH(deadline) ─────────────────────►  syncfs of all in parallel, repeated while it pays
@@ -22,16 +23,18 @@
  * CLOCK_MONOTONIC on the wire.
  */
 #include "daemon/child.h"
+#include "daemon/guard-dm.h"
 #include "protocol/vocabulary.h"
 #include <stdatomic.h>
 
 enum GuardOp { GUARD_ADD = 1, GUARD_ARM, GUARD_FLUSH, GUARD_HOLD, GUARD_RELEASE, GUARD_EXIT };
+enum GuardAddFlag { GUARD_MAPPED = 1 << 0, GUARD_WATCHED = 1 << 1 };
 
 struct GuardRequest {
         uint32_t op;
-        uint32_t index; /* ADD: 0 … LIMIT_VOLUMES-1, ascending */
-        uint32_t level; /* ADD: longest path in the device graph; frozen from the highest to the lowest */
-        uint32_t reserved;
+        uint32_t index;              /* ADD: 0 … LIMIT_VOLUMES-1, ascending */
+        uint32_t level;              /* ADD: longest path in the device graph; frozen from the highest to the lowest */
+        uint32_t flags;              /* ADD: GUARD_MAPPED, GUARD_WATCHED */
         uint64_t deadline_usec;      /* FLUSH, HOLD: absolute CLOCK_MONOTONIC */
         uint64_t dev;                /* ADD: st_dev the descriptor must have (hazards B12) */
         char set[VSS_ID_LENGTH + 1]; /* ADD, ARM */
@@ -73,7 +76,10 @@ typedef struct Guard {
         Child child;
         int shared_fd;
         struct GuardShared *shared;
-        int fds[LIMIT_VOLUMES]; /* vssd's own descriptors of the same file systems, for guard_rescue() */
+        int fds[LIMIT_VOLUMES];      /* vssd's own descriptors of the same file systems, for guard_rescue() */
+        bool watched[LIMIT_VOLUMES]; /* not to be thawed */
+        GuardDm dm[LIMIT_VOLUMES];
+        int dm_control; /* -EBADF: no logical volume among them */
         uint32_t n_fds;
         uint32_t awaited; /* the request not answered yet; 0: none */
         int second_pidfd; /* came with ARMED */
@@ -86,6 +92,11 @@ typedef struct Guard {
 int guard_new(const char *set, const char *runtime_directory, Guard **ret);
 /* Duplicates fd (a directory of the file system, O_RDONLY). */
 int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point);
+/*
+ * One that may lie on a logical volume that lvm copies: resumed before it is thawed. watched: only that, it is never
+ * frozen here, and if it lies on none there is nothing to add.
+ */
+int guard_add_mapped(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point, bool watched);
 int guard_arm(Guard *g);
 int guard_flush(Guard *g, uint64_t deadline_usec);
 int guard_hold(Guard *g, uint64_t deadline_usec);

@@ -143,6 +143,7 @@ void manager_log(Manager *m, int priority, const char *set, const char *format, 
 int manager_reload(Manager *m, Failure *reterr) {
         int r = settings_load(&m->settings, reterr);
         if (r >= 0) {
+                (void) settings_export(&m->settings);
                 r = authority_reload(m->authority);
                 if (r >= 0)
                         r = manager_load_declarative(m);
@@ -321,7 +322,9 @@ int manager_start(Manager *m) {
                 log_line(LOG_ERR, NULL, NULL, "%s", f.message);
                 return r;
         }
-        r = manager_make_directories(&m->settings);
+        r = settings_export(&m->settings);
+        if (r >= 0)
+                r = manager_make_directories(&m->settings);
         if (r >= 0 && getenv("DBUS_STARTER_ADDRESS"))
                 log_to_directory(m->settings.logs_directory);
         if (r >= 0)

@@ -194,9 +194,13 @@ static bool holds_itself(const PlanResult *r, const PlanVolume *v) {
         return r->providers[v->provider].capabilities & VSS_CAP_FREEZES_ITSELF;
 }
 
-/* What freezes by itself, and the engine, have to write to what carries them (origin, store) while all is held. */
+bool plan_is_mapped(const PlanResult *r, size_t volume) {
+        return r->providers[r->volumes[volume].provider].capabilities & VSS_CAP_WRITES_BELOW;
+}
+
+/* What freezes by itself, the engine and LVM have to write to what carries them (origin, store) while all is held. */
 static int check_stack(const PlanResult *r, const PlanVolume *a, Failure *reterr) {
-        if (!(r->providers[a->provider].capabilities & (VSS_CAP_FREEZES_ITSELF | VSS_CAP_HOLDS)))
+        if (!(r->providers[a->provider].capabilities & (VSS_CAP_FREEZES_ITSELF | VSS_CAP_HOLDS | VSS_CAP_WRITES_BELOW)))
                 return 0;
         for (size_t j = 0; j < r->n_volumes; j++)
                 if (r->volumes[j].held && volume_lies_on(a->volume, r->volumes[j].volume))

@@ -51,6 +51,8 @@ typedef struct PlanResult {
         Consistency reachable;
 } PlanResult;
 void plan_result_done(PlanResult *r);
+/* Its copy is made by something that suspends devices below it. */
+bool plan_is_mapped(const PlanResult *r, size_t volume);
 
 typedef struct Planner Planner;
 /* Exactly once. result: to be taken from (then plan_result_done() is the taker's), NULL on failure. */

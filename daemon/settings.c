@@ -24,7 +24,13 @@ enum {
 #define SECONDS(n) ((uint64_t) (n) *USEC_PER_SEC)
 #define DAYS(n) SECONDS((n) *86400ULL)
 
-typedef enum ValueKind { VALUE_DURATION, VALUE_DURATION_OR_INFINITY, VALUE_COUNT, VALUE_SWITCH } ValueKind;
+typedef enum ValueKind {
+        VALUE_DURATION,
+        VALUE_DURATION_OR_INFINITY,
+        VALUE_COUNT,
+        VALUE_SWITCH,
+        VALUE_SWITCH_OR_AUTO
+} ValueKind;
 
 typedef struct Key {
         const char *section, *name;
@@ -58,6 +64,8 @@ static const Key keys[] = {
         { "Limits", "writers_max", VALUE_COUNT, offsetof(Settings, writers_max), 1, LIMIT_WRITERS, LIMIT_WRITERS },
         { "Limits", "sets_max", VALUE_COUNT, offsetof(Settings, sets_max), 1, LIMIT_SETS, LIMIT_SETS },
         { "Copies", "skip_free", VALUE_SWITCH, offsetof(Settings, skip_free), 0, 1, 1 },
+        { "Copies", "lvm_snapshot_size", VALUE_COUNT, offsetof(Settings, lvm_snapshot_percent), 1, 100, 20 },
+        { "Copies", "lvm_hold", VALUE_SWITCH_OR_AUTO, offsetof(Settings, lvm_hold), 0, SETTING_AUTO, SETTING_AUTO },
 };
 
 static const struct {
@@ -217,9 +225,12 @@ static bool section_is_known(const char *section) {
 }
 
 static int reader_switch(Reader *r, const Key *k, const char *text) {
-        if (!streq(text, "yes") && !streq(text, "no"))
-                return reader_refuse(r, "%s=%.64s is neither yes nor no", k->name, text);
-        key_store(k, r->settings, streq(text, "yes"));
+        bool automatic = k->kind == VALUE_SWITCH_OR_AUTO && streq(text, "auto");
+
+        if (!automatic && !streq(text, "yes") && !streq(text, "no"))
+                return reader_refuse(r, "%s=%.64s is neither yes nor no%s", k->name, text,
+                                     k->kind == VALUE_SWITCH_OR_AUTO ? " nor auto" : "");
+        key_store(k, r->settings, automatic ? SETTING_AUTO : streq(text, "yes"));
         return 0;
 }
 
@@ -228,7 +239,7 @@ static int reader_value(Reader *r, const Key *k, const char *text) {
         uint64_t value, unit = duration ? USEC_PER_SEC : 1;
         int error;
 
-        if (k->kind == VALUE_SWITCH)
+        if (k->kind == VALUE_SWITCH || k->kind == VALUE_SWITCH_OR_AUTO)
                 return reader_switch(r, k, text);
         if (k->kind == VALUE_DURATION_OR_INFINITY && streq(text, "infinity")) {
                 key_store(k, r->settings, USEC_INFINITY);
@@ -434,5 +445,16 @@ int settings_load(Settings *s, Failure *reterr) {
                                    (double) fresh.budgets.hold / (double) USEC_PER_SEC, s->configuration_directory,
                                    (double) fresh.budgets.freeze / (double) USEC_PER_SEC);
         *s = fresh;
+        return 0;
+}
+
+int settings_export(const Settings *s) {
+        static const char *const words[] = { "no", "yes", "auto" };
+        char percent[16];
+
+        assert(s->lvm_hold < ELEMENTSOF(words));
+        (void) snprintf(percent, sizeof(percent), "%u", s->lvm_snapshot_percent);
+        if (setenv("VSS_LVM_SNAPSHOT_SIZE", percent, 1) < 0 || setenv("VSS_LVM_HOLD", words[s->lvm_hold], 1) < 0)
+                return -errno;
         return 0;
 }

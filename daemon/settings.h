@@ -12,16 +12,22 @@ typedef struct Budgets { /* microseconds */
                 post_snapshot, backup_complete, abort;
 } Budgets;
 
+enum { SETTING_AUTO = 2 };
+
 typedef struct Settings {
         Budgets budgets;
         uint64_t idle_usec, session_max_usec, window_max_usec;
         unsigned writers_max, sets_max;
-        unsigned skip_free; /* 0 or 1: copies may leave out what the file system has free */
+        unsigned skip_free;            /* 0 or 1: copies may leave out what the file system has free */
+        unsigned lvm_snapshot_percent; /* of its origin: room for changes of a thick copy */
+        unsigned lvm_hold; /* 0, 1 or SETTING_AUTO: file systems on logical volumes may be held while they are copied */
         char *state_directory, *runtime_directory, *configuration_directory, *logs_directory;
 } Settings;
 
 int settings_init(Settings *s);                  /* defaults and directories from the environment */
 int settings_load(Settings *s, Failure *reterr); /* files; *s unchanged on failure */
+/* Into the environment of the providers that are started from now on. */
+int settings_export(const Settings *s);
 void settings_done(Settings *s);
 /* One budget by its vssd.conf name ("hold"); NULL if unknown. */
 uint64_t *budgets_find(Budgets *b, const char *name);

@@ -7,6 +7,7 @@
 extern const struct vss_provider null_provider;
 extern const struct vss_provider btrfs_provider;
 extern const struct vss_provider cow_provider;
+extern const struct vss_provider lvm_provider;
 
 /*
  * Wraps inner, which is copied, by the rules of the environment variable VSS_FAULT; see fault.c. Once per process.

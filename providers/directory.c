@@ -17,9 +17,7 @@ static const char *const builtin_names[] = {
 #if HAVE_BTRFS
         "btrfs",
 #endif
-        "cow",
-        "null",
-        NULL,
+        "lvm",   "cow", "null", NULL,
 };
 
 const char *const *provider_builtin_names(void) {

@@ -102,6 +102,7 @@ static const struct vss_provider *builtin_find(const char *name) {
 #if HAVE_BTRFS
                 &btrfs_provider,
 #endif
+                &lvm_provider,
                 &cow_provider,
                 &null_provider,
         };

@@ -43,6 +43,9 @@ enum {
         VSS_CAP_PERSISTENT = 1 << 14,    /* copies outlive the host process and a reboot */
         VSS_CAP_ONE_PROCESS = 1 << 15,   /* keeps its copies in memory: one process for everything, sets take turns */
         VSS_CAP_VOLUMES = 1 << 16,       /* makes volumes of its own: has volume_create and friends */
+        VSS_CAP_WRITES_BELOW =
+                1 << 17, /* commit writes to what carries the volume, which must not be frozen then, and may leave
+                            device-mapper devices suspended when it is cut off: the guard resumes them */
 };
 
 enum {                         /* struct vss_call.flags */

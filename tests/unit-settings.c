@@ -107,6 +107,20 @@ START_TEST(a_switch_is_yes_or_no) {
 }
 END_TEST
 
+START_TEST(lvm_is_told_by_the_environment) {
+        put("vssd.conf", "");
+        ck_assert_int_eq(settings_load(&settings, &failure), 0);
+        ck_assert_int_eq(settings_export(&settings), 0);
+        ck_assert_str_eq(getenv("VSS_LVM_SNAPSHOT_SIZE"), "20");
+        ck_assert_str_eq(getenv("VSS_LVM_HOLD"), "auto");
+        put("vssd.conf", "[Copies]\nlvm_snapshot_size=7\nlvm_hold=no\n");
+        ck_assert_int_eq(settings_load(&settings, &failure), 0);
+        ck_assert_int_eq(settings_export(&settings), 0);
+        ck_assert_str_eq(getenv("VSS_LVM_SNAPSHOT_SIZE"), "7");
+        ck_assert_str_eq(getenv("VSS_LVM_HOLD"), "no");
+}
+END_TEST
+
 START_TEST(window_follows_freeze_unless_given) {
         put("vssd.conf", "[Timeouts]\nfreeze=90\n");
         ck_assert_int_eq(settings_load(&settings, &failure), 0);
@@ -174,6 +188,9 @@ static const struct {
         { "[Copies]\nskip_free=NO\n", "neither yes nor no" },
         { "[Copies]\nskip_free=yes no\n", "skip_free=yes no is neither yes nor no" },
         { "[Copies]\nskip_free=no\nskip_free=on\n", ":3: skip_free=on is neither yes nor no" },
+        { "[Copies]\nlvm_hold=maybe\n", "lvm_hold=maybe is neither yes nor no nor auto" },
+        { "[Copies]\nlvm_snapshot_size=20%\n", "not a number" },
+        { "[Copies]\nlvm_snapshot_size=101\n", "out of range; it may be from 1 to 100" },
         { "hold=1\n", ":1: hold= stands before the first [SECTION]" },
         { "[Timeouts\nhold=1\n", ":1: a section must end" },
         { "[]\n", ":1: a section is named" },
@@ -270,6 +287,7 @@ int main(void) {
         tcase_add_test(tc, missing_configuration_directory_means_defaults);
         tcase_add_test(tc, values_spaces_and_comments_are_read);
         tcase_add_test(tc, a_switch_is_yes_or_no);
+        tcase_add_test(tc, lvm_is_told_by_the_environment);
         tcase_add_test(tc, window_follows_freeze_unless_given);
         tcase_add_test(tc, drop_ins_win_in_name_order_and_other_names_do_not_count);
         tcase_add_test(tc, reload_forgets_what_the_file_no_longer_says);
