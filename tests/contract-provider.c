@@ -13,12 +13,16 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 enum { VOLUMES = 3 };
 
 static const char *const built_in[] = { "null", "btrfs", "fault:null", "fault:btrfs", "cow", "fault:cow" };
 static const char *const loaded[] = { "example",
                                       "fault:example" }; /* with VSS_CONTRACT=loaded; see contract-example.sh */
+/* with VSS_CONTRACT=lvm, in a virtual machine: mount points of three logical volumes are the arguments; see
+ * vm/guest/lvm-contract.sh */
+static const char *const logical[] = { "lvm" };
 static const char *const *providers = built_in;
 
 /* What vssd asks of a provider that leaves holding to the guard, and of one that holds volumes itself. */
@@ -35,12 +39,17 @@ static size_t n_steps, n_to_commit; /* up to commit, that one included */
 
 static char *btrfs_paths[VOLUMES]; /* two subvolumes of one btrfs, and the top level of another */
 static EngineVolume engine_volumes[VOLUMES];
+static char *logical_paths[VOLUMES], *logical_devices[VOLUMES];
 static char *volume_paths[VOLUMES]; /* of this test */
 static LoopFs *file_systems[2];
 
 static const char *provider; /* of this test */
 static ProviderHost *host;   /* makes the set */
 static char set[VSS_WIRE_ID], snapshots[VOLUMES][VSS_WIRE_ID];
+
+static bool is_lvm(const char *name) {
+        return streq(name, "lvm");
+}
 
 static bool is_engine(const char *name) {
         return strlen(name) >= 3 && streq(name + strlen(name) - 3, "cow");
@@ -54,7 +63,7 @@ static void test_begin(int i) {
         for (n_to_commit = 0; steps[n_to_commit++] != VSS_WIRE_COMMIT;)
                 ;
         for (unsigned k = 0; k < VOLUMES; k++)
-                volume_paths[k] = holds ? engine_volumes[k].path : btrfs_paths[k];
+                volume_paths[k] = holds ? engine_volumes[k].path : is_lvm(provider) ? logical_paths[k] : btrfs_paths[k];
         id_make(set);
         for (unsigned k = 0; k < VOLUMES; k++)
                 id_make(snapshots[k]);
@@ -76,6 +85,10 @@ static int begin_prepare(ProviderHost *h, const char *of_set, unsigned volume, c
         (void) snprintf(q->mount_point, sizeof(q->mount_point), "%s", volume_paths[volume]);
         if (is_engine(provider))
                 (void) snprintf(q->device, sizeof(q->device), "%s", engine_volumes[volume].device);
+        if (is_lvm(provider)) {
+                (void) snprintf(q->device, sizeof(q->device), "%s", logical_devices[volume]);
+                (void) snprintf(q->fs_type, sizeof(q->fs_type), "ext4");
+        }
         const Answer *a = host_ask(h, q, fd);
         memcpy(last_message, a->reply.message, sizeof(last_message));
         return a->result;
@@ -154,7 +167,7 @@ static void assert_clean(void) {
         assert_listed(0, false);
         if (is_engine(provider))
                 assert_stores_clean();
-        for (unsigned i = 0; i < ELEMENTSOF(file_systems); i++) {
+        for (unsigned i = 0; i < ELEMENTSOF(file_systems) && file_systems[i]; i++) {
                 char path[512];
                 (void) snprintf(path, sizeof(path), "%s/.vss", file_systems[i]->path);
                 DIR *d = opendir(path);
@@ -431,6 +444,18 @@ static void make_world(void) {
         btrfs_paths[2] = strdup(file_systems[1]->path);
 }
 
+/* Of a kernel that freezes a file system twice; one that does not takes a single logical volume per set. */
+static void find_logical(char *paths[]) {
+        for (unsigned i = 0; i < VOLUMES; i++) {
+                struct stat st;
+                if (!paths[i] || stat(paths[i], &st) < 0)
+                        test_die("three mount points are needed");
+                logical_paths[i] = paths[i];
+                if (asprintf(&logical_devices[i], "/dev/block/%u:%u", major(st.st_dev), minor(st.st_dev)) < 0)
+                        test_die("out of memory");
+        }
+}
+
 static void set_directory(const char *variable) {
         char *path = temp_dir_new();
         if (setenv(variable, path, 1) < 0)
@@ -438,7 +463,7 @@ static void set_directory(const char *variable) {
         free(path);
 }
 
-int main(void) {
+int main(int argc, char *argv[]) {
         const TTest *const tests[] = {
                 a_set_lives_from_probe_to_remove,        abort_after_any_step_leaves_nothing,
                 abort_in_a_fresh_process_leaves_nothing, kill_inside_any_step_leaves_nothing_after_abort,
@@ -447,16 +472,25 @@ int main(void) {
                 steps_out_of_order_are_refused,          ids_that_are_none_are_refused,
                 one_volume_too_many_is_over_the_limit,
         };
-        sandbox_enter(170);
-        make_world();
+        const char *which = getenv("VSS_CONTRACT");
+        bool lvm = streq_null(which, "lvm");
+        sandbox_enter(lvm ? 1500 : 170);
+        if (lvm && argc == VOLUMES + 1)
+                find_logical(argv + 1);
+        else
+                make_world();
         set_directory("STATE_DIRECTORY");
         set_directory("RUNTIME_DIRECTORY");
         Suite *suite = suite_create("contract-provider");
         TCase *t = tcase_create("all");
-        tcase_set_timeout(t, 120);
+        tcase_set_timeout(t, lvm ? 900 : 120);
         int n = ELEMENTSOF(built_in);
         bool engine = true;
-        const char *which = getenv("VSS_CONTRACT");
+        if (lvm) {
+                providers = logical;
+                n = ELEMENTSOF(logical);
+                engine = false;
+        }
         if (streq_null(which, "loaded")) {
                 providers = loaded;
                 n = ELEMENTSOF(loaded);
@@ -473,9 +507,11 @@ int main(void) {
         srunner_free(runner);
         if (engine)
                 engine_volumes_free(engine_volumes, VOLUMES);
-        for (unsigned i = 0; i < ELEMENTSOF(file_systems); i++)
+        for (unsigned i = 0; i < ELEMENTSOF(file_systems) && file_systems[i]; i++)
                 file_systems[i] = loop_fs_free(file_systems[i]);
-        for (unsigned i = 0; i < VOLUMES; i++)
+        for (unsigned i = 0; i < VOLUMES; i++) {
                 free(btrfs_paths[i]);
+                free(logical_devices[i]);
+        }
         return failed > 0;
 }

@@ -323,6 +323,28 @@ START_TEST(what_cannot_be_frozen_is_named) {
 }
 END_TEST
 
+/* Said to be copied by lvm, but on no logical volume: frozen and thawed like any other; one to watch only is not added.
+ */
+START_TEST(what_is_on_no_logical_volume_needs_no_device_mapper) {
+        World w;
+        dev_t dev;
+        world_init(&w);
+        for (unsigned i = 0; i < 2; i++) {
+                LoopFs *fs = w.fs[w.n++] = loop_fs_new("ext4", EXT4_MIB);
+                _cleanup_close_ int fd = fs_open(fs, &dev);
+                ck_assert_int_eq(guard_add_mapped(w.guard, fd, dev, 0, fs->path, i == 1), 0);
+        }
+        ck_assert_uint_eq(w.guard->n_fds, 1);
+        ck_assert_int_eq(guard_arm(w.guard), 0);
+        world_expect(&w, GUARD_ARM, 0);
+        ck_assert_int_eq(guard_hold(w.guard, now_usec() + SECONDS(10)), 0);
+        world_expect(&w, GUARD_HOLD, 0);
+        ck_assert_int_eq(guard_release(w.guard), 0);
+        world_expect(&w, GUARD_RELEASE, 0);
+        world_done(&w);
+}
+END_TEST
+
 /* A private copy of the mount table would keep every device of the host busy. */
 START_TEST(other_file_systems_can_go_away) {
         World w;
@@ -410,6 +432,7 @@ int main(void) {
                 overmounted_path_is_refused,
                 what_cannot_be_frozen_is_named,
                 other_file_systems_can_go_away,
+                what_is_on_no_logical_volume_needs_no_device_mapper,
                 xfs_and_btrfs_are_held_and_let_go,
         };
         Suite *s = suite_create("guard");

@@ -293,8 +293,10 @@ static int create_copy(struct vss_call *c, LvmMember *m, uint64_t deadline_usec,
         unsigned n = 0;
         while (arguments[n])
                 n++;
-        const char *const thin[] = { "--setactivationskip", "y", "--activate", "n" }, *const thick[] = { "--size",
-                                                                                                         size };
+        /* no device comes or goes with a thin one, so there is nothing to wait for udev for */
+        const char *const thin[] = { "--setactivationskip", "y", "--activate", "n", "--noudevsync" }, *const thick[] = {
+                "--size", size
+        };
         for (unsigned i = 0; m->thin && i < ELEMENTSOF(thin); i++)
                 arguments[n++] = thin[i];
         for (unsigned i = 0; !m->thin && i < ELEMENTSOF(thick); i++)
