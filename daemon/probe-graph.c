@@ -181,13 +181,13 @@ static bool add_engine_line(Node *a, const Mounts *m, int dir, const char *file)
         return true;
 }
 
-static bool add_engine(Node *a, const Mounts *m) {
+static bool add_engine(Node *a, const Mounts *m, const char *kernel_name) {
         const char *runtime = secure_getenv("RUNTIME_DIRECTORY");
-        char path[4096], file[32];
+        char path[4096], file[64];
         struct dirent *entry;
         bool found = false;
         (void) snprintf(path, sizeof(path), "%s/cow", isempty(runtime) ? "/run/vss" : runtime);
-        (void) snprintf(file, sizeof(file), "lies-on/loop%u", minor(a->dev));
+        (void) snprintf(file, sizeof(file), "lies-on/%s", kernel_name);
         DIR *stores = opendir(path);
         while (stores && (entry = readdir(stores))) {
                 _cleanup_close_ int dir = entry->d_name[0] == '.' ?
@@ -216,7 +216,8 @@ static void add_loop(Node *a, const Mounts *m) {
                 return;
         }
         if (strncmp((const char *) info.lo_file_name, ENGINE_LABEL, sizeof(ENGINE_LABEL) - 1) == 0) {
-                a->unknown = add_engine(a, m) ? NULL : lost_backing;
+                (void) snprintf(name, sizeof(name), "loop%u", minor(a->dev));
+                a->unknown = add_engine(a, m, name) ? NULL : lost_backing;
                 return;
         }
         dev = makedev((info.lo_device >> 8) & 0xfff, (info.lo_device & 0xff) | ((info.lo_device >> 12) & 0xfff00));
@@ -247,9 +248,10 @@ static int add_block(Graph *g, uint64_t dev, const Mounts *m) {
         if (sysfs_block_read(dev, "partition", text, sizeof(text)) >= 0 &&
             sysfs_block_read(dev, "../dev", text, sizeof(text)) >= 0 && parse_dev(text, &disk) >= 0)
                 node_add_below(a, disk, false);
-        if (major(dev) == NBD_MAJOR ||
-            (device_name(dev, name, sizeof(name)) >= 0 && strncmp(name, "/dev/ublkb", 10) == 0))
+        if (major(dev) == NBD_MAJOR)
                 a->unknown = served;
+        if (device_name(dev, name, sizeof(name)) >= 0 && strncmp(name, "/dev/ublkb", 10) == 0)
+                a->unknown = add_engine(a, m, name + strlen("/dev/")) ? NULL : served;
         add_slaves(a);
         add_loop(a, m);
         add_volume_group(a);

@@ -93,7 +93,7 @@ for round in 1 2 3; do
         wait $load && note "the load had luck" || :
         kill $junk 2>/dev/null || :
         wait $junk 2>/dev/null || :
-        umount "$mnt"
+        wait_until 10 umount "$mnt" # the last dd may still be ending
         exec 9<&-
         grep -h "bad blocks" "$VSS_TEST_DIR/log/load.log" >&2
         timeout 60 tail --pid="$COW_HOLDER" -f /dev/null

@@ -279,6 +279,60 @@ static void skip_without_kernel(void) {
                 test_skip("no direct I/O below /var/tmp, or no io_uring: %s", strerror(-r));
 }
 
+/* --- commands ----------------------------------------------------------------------------------------------------- */
+
+typedef struct Refused {
+        uint8_t pad[24]; /* commands may lie in something larger */
+        RingCommand command;
+        int result;
+        unsigned answers;
+} Refused;
+
+static void refused(RingCommand *c, int result) {
+        Refused *x = container_of(c, Refused, command);
+        x->result = result;
+        x->answers++;
+}
+
+static void refused_expect(Refused *x, unsigned n) {
+        for (unsigned round = 0; round < 1000 && x[n - 1].answers == 0; round++)
+                ck_assert_int_ge(ring_dispatch(ring), 0);
+        for (unsigned i = 0; i < n; i++) {
+                ck_assert_uint_eq(x[i].answers, 1);
+                ck_assert_int_eq(x[i].result, -EOPNOTSUPP); /* a file has no commands */
+        }
+}
+
+/* They are answered like anything else, and nobody's I/O gets their answer. */
+START_TEST(test_commands) {
+        static Refused x[MANY];
+        Request q;
+        void *p = pages(BLOCK);
+        begin(&q, IO_WRITE, 0, BLOCK, p);
+        for (unsigned i = 0; i < MANY; i++) {
+                x[i] = (Refused) { .command = { .fd = fd, .op = 1, .done = refused } };
+                ring_command(ring, &x[i].command);
+        }
+        refused_expect(x, MANY);
+        while (q.answers == 0)
+                ck_assert_int_ge(ring_wait(ring), 0);
+        ck_assert_int_eq(q.result, BLOCK);
+        ck_assert_uint_eq(q.answers, 1);
+}
+END_TEST
+
+START_TEST(test_commands_together) {
+        static Refused x[RING_COMMANDS_MAX + 1];
+        for (unsigned i = 0; i <= RING_COMMANDS_MAX; i++)
+                x[i] = (Refused) { .command = { .fd = fd, .op = 1, .done = refused } };
+        ck_assert_int_eq(ring_commands_together(ring, &x->command, sizeof(*x), RING_COMMANDS_MAX + 1), -EBUSY);
+        ck_assert_int_ge(ring_dispatch(ring), 0);
+        ck_assert_uint_eq(x[0].answers, 0);
+        ck_assert_int_eq(ring_commands_together(ring, &x->command, sizeof(*x), RING_COMMANDS_MAX), 0);
+        refused_expect(x, RING_COMMANDS_MAX);
+}
+END_TEST
+
 int main(void) {
         skip_without_kernel();
         Suite *s = suite_create("unit-cow-ring");
@@ -294,6 +348,8 @@ int main(void) {
         tcase_add_test(t, test_zero_is_a_hole);
         tcase_add_test(t, test_zero_without_the_call);
         tcase_add_test(t, test_errors);
+        tcase_add_test(t, test_commands);
+        tcase_add_test(t, test_commands_together);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
         srunner_run_all(r, CK_NORMAL);

@@ -107,6 +107,7 @@ static void control_status(Call *c) {
         json_add_uint(c->answer, "used_bytes", e.bytes_used);
         json_add_uint(c->answer, "free_bytes", e.segments_free * segment);
         json_add_string(c->answer, "policy", policies[e.policy]);
+        json_add_string(c->answer, "frontend", s->start->ublk >= 0 ? "ublk" : "fuse");
         json_add_string(c->answer, "fault", e.lost ? "store-lost" : "");
         json_add_uint(c->answer, "pid", (uint64_t) getppid());
         json_add_uint(c->answer, "server_pid", (uint64_t) getpid());
@@ -202,6 +203,7 @@ static const Command commands[] = {
         { "delete", control_delete, "command:s id:s" },
         { "expose", control_expose, "command:s id:s overlay:s? overlay_bytes:u?" },
         { "hide", control_hide, "command:s id:s device:s?" },
+        { "end-with-use", control_end_with_use, "command:s id:s device:s" },
         { "set-policy", control_set_policy, "command:s policy:s" },
         { "collect", control_collect, "command:s" },
         { "checkpoint", control_checkpoint, "command:s" },

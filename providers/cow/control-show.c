@@ -3,12 +3,14 @@
  * Snapshots as devices: one that is read-only, the same for everybody, until it is hidden; and with an overlay as many
  * as are asked for, each for one mount. Whoever has mounted such a device makes it an autoclear one, so that it goes
  * with the last mount, wherever that was made and however it ends; the file behind it is released then, and with that
- * we let the overlay go.
+ * we let the overlay go. A ublk device cannot be told so: there we are told, and look once a second.
  */
 #include "protocol/jsonutil.h"
 #include "providers/cow/origin.h"
 #include "providers/cow/server.h"
 #include <stdio.h>
+
+#define ENDS_USEC USEC_PER_SEC /* between two looks at overlays that end with their last user */
 
 static Node *node_at(const Call *c) {
         return &c->server->map.shared->nodes[c->node];
@@ -86,7 +88,7 @@ static void exposed(Call *c, const HolderReply *p, int fd) {
         (void) close_fd(fd);
         if (p->result == 0)
                 json_add_string(c->answer, "device", n->device);
-        else if (!n->device[0] && !server_asks_for(c->server, n)) /* else somebody has it */
+        else if (!node_has_device(n) && !server_asks_for(c->server, n)) /* else somebody has it */
                 (void) server_node_gone(c->server, n);
         call_end(c, p->result, p->text);
 }
@@ -285,6 +287,43 @@ void server_sweep_overlay(Server *s, Node *n) {
                 overlay_drop(s, n);
 }
 
+void control_end_with_use(Call *c) {
+        Server *s = c->server;
+        const char *device = json_get_string(c->request, "device", "");
+        uint8_t id[16];
+        bool good = control_uuid(c, "id", id);
+        for (unsigned i = 0; good && i < NODES; i++) {
+                Node *n = &s->map.shared->nodes[i];
+                if (n->kind != NODE_OVERLAY || memcmp(n->snapshot, id, 16) != 0 || !streq(n->device, device))
+                        continue;
+                n->ends = 1;
+                s->ends_due_usec = now_usec() + ENDS_USEC;
+                call_end(c, 0, NULL);
+                return;
+        }
+        call_end(c, -ENOENT, "it is not shown with an overlay as that device");
+}
+
+/* One of them each time, in turn: the answer of the holder is that it is in use, or it is gone with its overlay. */
+uint64_t server_end_overlays(Server *s) {
+        uint64_t now = now_usec();
+        bool any = false;
+        if (!s->ends_due_usec || now < s->ends_due_usec)
+                return s->ends_due_usec ? s->ends_due_usec : USEC_INFINITY;
+        for (unsigned i = 0; i < NODES && !any; i++) {
+                unsigned at = (s->ends_next + i) % NODES;
+                const Node *n = &s->map.shared->nodes[at];
+                if (n->kind != NODE_OVERLAY || !n->ends)
+                        continue;
+                any = true;
+                s->ends_next = at + 1;
+                if (!server_asks_for(s, n))
+                        overlay_drop(s, n);
+        }
+        s->ends_due_usec = any ? now + ENDS_USEC : 0;
+        return any ? s->ends_due_usec : USEC_INFINITY;
+}
+
 /*
  * One whose file cannot be had answers with -EIO: nothing else of it would be right. What is inherited is not kept:
  * an overlay must be gone once the holder lets go of it.
@@ -299,6 +338,8 @@ int server_overlays_begin(Server *s, uint64_t deadline_usec) {
                 if (n->kind != NODE_OVERLAY || n->overlay_blocks == 0)
                         continue;
                 used[n->overlay] = true;
+                if (n->ends)
+                        s->ends_due_usec = now_usec() + ENDS_USEC;
                 if (server_claim(s, DISK_FIRST_OVERLAY + n->overlay, s->start->overlay_files[n->overlay],
                                  deadline_usec) == 0)
                         (void) overlay_open(s->overlays, n->overlay, n->bytes, n->overlay_blocks, false);

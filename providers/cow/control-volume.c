@@ -215,13 +215,16 @@ static void attach_shown(Call *c, const HolderReply *p, int fd) {
         Node *n = &s->map.shared->nodes[c->node];
         uint8_t stamp[STAMP_BYTES];
         (void) close_fd(fd);
-        if (p->result == 0)
+        if (p->result == 0) {
                 json_add_string(c->answer, "device", n->device);
+                s->map.shared->left[n->volume] = false;
+        }
         if (p->result == 0 || !c->disk) { /* it was attached before: what somebody uses is not undone */
                 call_end(c, p->result, p->text);
                 return;
         }
-        node_free(n);
+        if (!n->ublk) /* else the next attach begins with what there is */
+                node_free(n);
         c->before = (uint64_t) -p->result;
         json_add_string(c->answer, "undone", p->text);
         (void) stamp_of_file(s->fds[c->disk], true, stamp);
@@ -308,8 +311,22 @@ static void attach_opened(Call *c, const HolderReply *p, int fd) {
                 attach_verify(c);
 }
 
+/* We are at it ourselves: see control_attach_left(). */
+static bool is_coming_back(Call *c) {
+        const Volume *v = engine_volume_by_name(c->server->engine, call_name(c));
+        VolumeInfo info;
+        if (!v || !control_volume_is_taken(c, v))
+                return false;
+        engine_volume_info(v, &info);
+        return info.number < STORE_VOLUMES_MAX && c->server->map.shared->left[info.number];
+}
+
 void control_volume_attach(Call *c) {
         VolumeInfo info;
+        if (is_coming_back(c)) {
+                c->again = control_volume_attach;
+                return;
+        }
         if (!call_volume(c))
                 return;
         engine_volume_info(c->volume, &info);
@@ -324,6 +341,20 @@ void control_volume_attach(Call *c) {
                 call_end(c, -EMFILE, "too many volumes");
         else
                 server_ask_holder(c->server, c, HOLDER_OPEN_ORIGIN, c->disk, 0, info.origin, attach_opened);
+}
+
+void control_attach_left(Server *s) {
+        VolumeInfo info;
+        for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
+                engine_volume_info(v, &info);
+                if (info.number >= STORE_VOLUMES_MAX || !s->map.shared->left[info.number])
+                        continue;
+                json_object *request = json_object_new_object();
+                json_add_string(request, "name", info.name);
+                Call *c = call_new(s, request);
+                if (c)
+                        control_volume_attach(c);
+        }
 }
 
 /* --- detach ------------------------------------------------------------------------------------------------------- */
@@ -382,7 +413,7 @@ static bool hide_copy(Call *c) {
         for (unsigned i = 0; i < NODES; i++) {
                 const Node *n = &s->map.shared->nodes[i];
                 bool asked = server_asks_for(s, n), copy = n->kind == NODE_COPY || n->kind == NODE_OVERLAY;
-                if (!copy || n->volume != info.number || (!n->device[0] && !asked))
+                if (!copy || n->volume != info.number || (!node_has_device(n) && !asked))
                         continue;
                 c->node = i;
                 if (asked)

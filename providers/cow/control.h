@@ -9,14 +9,13 @@
  * Request: {"command": WORD, …}. Answer: {"ok": true, …} or {"ok": false, "errno": N, "message": "…"}. Unknown keys,
  * missing keys and wrong types are EINVAL. ids are UUID text; sizes, times and numbers JSON integers >= 0.
  *
- *   status                       uuid path segments segment_bytes total_bytes used_bytes free_bytes policy
- *                                fault ("", "store-lost") pid server_pid preserved_blocks snapshots volumes
- *                                memory_bytes replayed_records
- *   volumes                      volumes: [{name uuid origin bytes attached device snapshots gated fault}]
- *   volume-create name origin    the origin is opened and locked but not attached. -EBUSY: mounted, in use, or a
+ *   status                       uuid path segments segment_bytes total_bytes used_bytes free_bytes policy frontend
+ * ("ublk", "fuse") fault ("", "store-lost") pid server_pid preserved_blocks snapshots volumes memory_bytes
+ * replayed_records volumes                      volumes: [{name uuid origin bytes attached device snapshots gated
+ * fault}] volume-create name origin    the origin is opened and locked but not attached. -EBUSY: mounted, in use, or a
  *                                store; -EEXIST: the name is taken, or the origin is that of a volume, by whatever
  *                                path; -EINVAL: no regular file or block device, or a size that is no multiple of 512
- *   volume-attach name           device: a loop device; link NAME in the device directory
+ *   volume-attach name           device: a loop or ublk device; link NAME in the device directory
  *   volume-detach name [force]   its snapshots' devices that nobody uses go with it. -EBUSY: it, or one of these, is
  *                                mounted or open; the message names the device
  *   volume-remove name force     not attached. -EBUSY: it has snapshots and force is false
@@ -36,7 +35,7 @@
  *   list set ("" all) from       snapshots: [{id set volume created_usec label bytes persistent frozen pending damaged
  *                                unverified skips_free device}] next (-1: that was the last)
  *   delete id                    -ENOENT; -EBUSY: shown as a device that is in use
- *   expose id                    device: a read-only loop device; more than once gives the same. -ENODEV: its volume
+ *   expose id                    device: a read-only one; more than once gives the same. -ENODEV: its volume
  *                                is not attached
  *   expose id overlay [overlay_bytes]
  *                                device, of its own, that can be written to. What is written goes to an unlinked file
@@ -44,6 +43,8 @@
  *                                the device. -EMFILE, -ENOSPC, -EOPNOTSUPP (not in that directory)
  *   hide id [device]             every device of it, or only that; 0 also when it was not shown; -EBUSY. overlay_full
  *                                (bool: more was written than there was room for)
+ *   end-with-use id device       a device with an overlay goes when nobody uses it any more; looked at once a second.
+ *                                (For loop devices there is LO_FLAGS_AUTOCLEAR.) -ENOENT
  *   set-policy policy            "drop-oldest" "drop-all" "fail-writes"
  *   collect | checkpoint         freed_bytes | -
  *   stop [force]                 detaches every volume as above, writes the last checkpoint, ends both processes;

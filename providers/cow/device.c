@@ -4,6 +4,7 @@
  * says whose device it is: "vss-cow:STORE:NAME", so that what a dead holder left can be found again.
  */
 #include "providers/cow/device.h"
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <stdio.h>
@@ -189,9 +190,11 @@ void lies_on_remove(const char *directory, const char *device) {
 }
 
 void lies_on_sweep(const char *directory) {
-        for (unsigned i = 0; i < LOOPS_MAX; i++) {
-                char device[DEVICE_PATH_MAX];
-                (void) snprintf(device, sizeof(device), "/dev/loop%u", i);
-                lies_on_remove(directory, device);
-        }
+        int fd = lies_on_open(directory, false);
+        DIR *d = fd < 0 ? NULL : fdopendir(fd);
+        const struct dirent *e;
+        while (d && (e = readdir(d)))
+                (void) unlinkat(fd, e->d_name, 0);
+        if (d)
+                (void) closedir(d);
 }

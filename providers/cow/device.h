@@ -14,8 +14,8 @@ int device_link(const char *directory, const char *name, const char *target);
 void device_unlink(const char *directory, const char *name);
 /*
  * What a device of ours lies on, for vss-probe, which cannot follow a loop device whose file nobody can see: one line
- * "STORE-LABEL ORIGIN STORE" in DIRECTORY/lies-on/loopN, with the numbers MAJOR:MINOR of the block devices, or of the
- * file systems that have the files.
+ * "STORE-LABEL ORIGIN STORE" in DIRECTORY/lies-on/loopN (or ublkbN), with the numbers MAJOR:MINOR of the block devices,
+ * or of the file systems that have the files.
  */
 int lies_on_write(const char *directory, const char *device, const char *label, int origin, int store);
 void lies_on_remove(const char *directory, const char *device);

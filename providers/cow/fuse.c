@@ -4,7 +4,7 @@
  * outlives us (shared.h), and stays there until it is answered. One directory with one regular file per volume and per
  * copy that is shown; who opens them is a loop device with direct I/O, and nobody else.
  */
-#include "providers/cow/fuse.h"
+#include "providers/cow/front.h"
 #include <linux/falloc.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -20,34 +20,31 @@ enum {
         STRUCT_AT = 64 * 1024, /* where in the payload a reply other than data lies: behind every request but a write */
 };
 
-struct Front {
+typedef struct FuseFront {
+        Front front;
         int fd;
         SharedMap map;
-        Engine *engine;
-        FrontOptions options;
         Request requests[SLOTS];
-        uint64_t nodes[SLOTS]; /* file of the request under way, 0: none */
         uint16_t unused[SLOTS];
         unsigned n_unused;
         bool gone;
-};
+} FuseFront;
 
 /* --- answering ---------------------------------------------------------------------------------------------------- */
 
 /* ENOENT: the kernel no longer waits for it. */
-static void send_reply(Front *f, uint64_t unique, int error, const void *data, size_t size) {
+static void send_reply(FuseFront *f, uint64_t unique, int error, const void *data, size_t size) {
         struct fuse_out_header h = { .len = (uint32_t) (sizeof(h) + size), .error = error, .unique = unique };
         struct iovec v[2] = { { &h, sizeof(h) }, { (void *) (uintptr_t) data, size } };
         while (writev(f->fd, v, size > 0 ? 2 : 1) < 0 && (errno == EINTR || errno == EAGAIN))
                 ;
 }
 
-static void slot_clear(Front *f, unsigned i) {
+static void slot_clear(FuseFront *f, unsigned i) {
         Slot *s = &f->map.shared->slots[i];
         slot_request(&f->map, i)->len = 0;
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
         __atomic_store_n(&s->done, 0, __ATOMIC_SEQ_CST);
-        f->nodes[i] = 0;
         f->unused[f->n_unused++] = (uint16_t) i;
 }
 
@@ -55,7 +52,7 @@ static void slot_clear(Front *f, unsigned i) {
  * The reply of a request that was carried out; also for one that a dead server carried out. Whatever is needed to carry
  * a request out again is intact until it is done: the answer to a write is made here, other structs lie far behind.
  */
-static void slot_reply(Front *f, unsigned i) {
+static void slot_reply(FuseFront *f, unsigned i) {
         const Slot *s = &f->map.shared->slots[i];
         const struct fuse_in_header *h = slot_request(&f->map, i);
         struct fuse_write_out written = { .size = (uint32_t) s->result };
@@ -70,21 +67,21 @@ static void slot_reply(Front *f, unsigned i) {
 }
 
 /* From here on it is never carried out again (I6). */
-static void slot_done(Front *f, unsigned i, int result) {
+static void slot_done(FuseFront *f, unsigned i, int result) {
         Slot *s = &f->map.shared->slots[i];
         s->result = result;
         __atomic_store_n(&s->done, 1, __ATOMIC_SEQ_CST);
         slot_reply(f, i);
 }
 
-static void reply_struct(Front *f, unsigned i, const void *data, size_t size) {
+static void reply_struct(FuseFront *f, unsigned i, const void *data, size_t size) {
         memcpy(slot_payload(&f->map, i) + STRUCT_AT, data, size);
         slot_done(f, i, (int) size);
 }
 
 /* --- what the file system looks like ------------------------------------------------------------------------------ */
 
-static void fill_attributes(const Front *f, const Node *n, struct fuse_attr *ret) {
+static void fill_attributes(const FuseFront *f, const Node *n, struct fuse_attr *ret) {
         *ret = (struct fuse_attr) { .ino = 1, .mode = S_IFDIR | 0700, .nlink = 2, .blksize = BLOCK_SIZE };
         if (!n)
                 return;
@@ -95,7 +92,7 @@ static void fill_attributes(const Front *f, const Node *n, struct fuse_attr *ret
         ret->nlink = 1;
 }
 
-static void answer_init(Front *f, unsigned i, const struct fuse_init_in *in) {
+static void answer_init(FuseFront *f, unsigned i, const struct fuse_init_in *in) {
         uint64_t offered = in->flags | (uint64_t) (in->flags & FUSE_INIT_EXT ? in->flags2 : 0) << 32;
         uint64_t wanted = offered &
                           (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_ASYNC_DIO | FUSE_INIT_EXT);
@@ -118,7 +115,7 @@ static void answer_init(Front *f, unsigned i, const struct fuse_init_in *in) {
         f->map.shared->initialized = 1;
 }
 
-static void answer_lookup(Front *f, unsigned i, const struct fuse_in_header *h, const char *name, size_t size) {
+static void answer_lookup(FuseFront *f, unsigned i, const struct fuse_in_header *h, const char *name, size_t size) {
         const Node *n = h->nodeid == 1 && memchr(name, 0, size) ? node_by_name(f->map.shared, name) : NULL;
         struct fuse_entry_out out = { .attr_valid = CACHE_SECONDS };
         if (!n) {
@@ -130,7 +127,7 @@ static void answer_lookup(Front *f, unsigned i, const struct fuse_in_header *h, 
         reply_struct(f, i, &out, sizeof(out));
 }
 
-static void answer_getattr(Front *f, unsigned i, const struct fuse_in_header *h) {
+static void answer_getattr(FuseFront *f, unsigned i, const struct fuse_in_header *h) {
         const Node *n = node_by_id(f->map.shared, h->nodeid);
         struct fuse_attr_out out = { .attr_valid = CACHE_SECONDS };
         if (!n && h->nodeid != 1) {
@@ -141,7 +138,7 @@ static void answer_getattr(Front *f, unsigned i, const struct fuse_in_header *h)
         reply_struct(f, i, &out, sizeof(out));
 }
 
-static void answer_open(Front *f, unsigned i, const struct fuse_in_header *h, const struct fuse_open_in *in) {
+static void answer_open(FuseFront *f, unsigned i, const struct fuse_in_header *h, const struct fuse_open_in *in) {
         const Node *n = node_by_id(f->map.shared, h->nodeid);
         struct fuse_open_out out = { .open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES };
         if (!n)
@@ -153,14 +150,14 @@ static void answer_open(Front *f, unsigned i, const struct fuse_in_header *h, co
 }
 
 /* Before it is answered: what it leads to must come about even if we die now. */
-static void answer_release(Front *f, unsigned i, const struct fuse_in_header *h) {
+static void answer_release(FuseFront *f, unsigned i, const struct fuse_in_header *h) {
         Node *n = node_by_id(f->map.shared, h->nodeid);
         if (n && n->kind == NODE_OVERLAY)
-                f->options.released(f->options.userdata, n);
+                f->front.options->released(f->front.options->userdata, n);
         slot_done(f, i, 0);
 }
 
-static void answer_statfs(Front *f, unsigned i) {
+static void answer_statfs(FuseFront *f, unsigned i) {
         struct fuse_statfs_out out = {
                 .st = { .bsize = BLOCK_SIZE, .frsize = BLOCK_SIZE, .namelen = NODE_NAME_MAX - 1 }
         };
@@ -170,73 +167,31 @@ static void answer_statfs(Front *f, unsigned i) {
 /* --- data --------------------------------------------------------------------------------------------------------- */
 
 static void data_done(Request *q, int result) {
-        Front *f = q->owner;
+        FuseFront *f = q->owner;
         unsigned i = (unsigned) (q - f->requests);
-        VolumeInfo info;
-
-        if ((q->op == REQUEST_WRITE || q->op == REQUEST_ZERO) && !q->snapshot && q->offset < f->options.head_bytes) {
-                engine_volume_info(q->volume, &info);
-                f->options.head_written(f->options.userdata, info.number);
-        }
-        if (result < 0)
-                slot_done(f, i, result == -ENOSPC ? -ENOSPC : -EIO);
-        else if (q->op == REQUEST_READ || q->op == REQUEST_WRITE)
-                slot_done(f, i, (int) q->length);
-        else
-                slot_done(f, i, 0);
+        result = front_done(&f->front, q, result);
+        slot_done(f, i, result == 0 && (q->op == REQUEST_READ || q->op == REQUEST_WRITE) ? (int) q->length : result);
 }
 
-/* The file's volume, if it is attached, and the range inside of it; *length is cut at the end of the file. */
-static Volume *data_volume(Front *f, const Node *n, uint64_t offset, uint64_t *length) {
-        VolumeInfo info;
-        Volume *v = n ? engine_volume_by_number(f->engine, n->volume) : NULL;
-        if (!v)
-                return NULL;
-        engine_volume_info(v, &info);
-        if (!info.attached || offset % 512 || *length % 512)
-                return NULL;
-        *length = offset >= n->bytes ? 0 : MIN_OF(*length, n->bytes - offset);
-        return v;
-}
-
-static void data_begin(Front *f, unsigned i, RequestOp op, uint64_t offset, uint64_t length) {
-        const struct fuse_in_header *h = slot_request(&f->map, i);
-        const Node *n = node_by_id(f->map.shared, h->nodeid);
-        Volume *v = data_volume(f, n, offset, &length);
-        if (!v || length > UINT32_MAX) {
-                slot_done(f, i, n ? -EIO : -ENOENT);
+static void data_begin(FuseFront *f, unsigned i, RequestOp op, uint64_t offset, uint64_t length) {
+        const Node *n = node_by_id(f->map.shared, slot_request(&f->map, i)->nodeid);
+        Request *q = &f->requests[i];
+        int r = front_request(&f->front, n, op, offset, length, q);
+        if (r < 0) {
+                slot_done(f, i, r);
                 return;
         }
-        if (n->kind == NODE_COPY && op != REQUEST_READ) {
-                slot_done(f, i, op == REQUEST_FLUSH ? 0 : -EROFS);
-                return;
-        }
-        if (n->kind == NODE_OVERLAY && op == REQUEST_ZERO) { /* whoever needs zeros writes them then */
-                slot_done(f, i, -EOPNOTSUPP);
-                return;
-        }
-        f->nodes[i] = h->nodeid;
-        f->requests[i] = (Request) {
-                .op = op,
-                .volume = v,
-                .snapshot = n->kind == NODE_VOLUME ? NULL : n->snapshot,
-                .offset = offset,
-                .length = (uint32_t) length,
-                .buffer = slot_payload(&f->map, i),
-                .done = data_done,
-                .owner = f,
-        };
-        if (n->kind == NODE_OVERLAY)
-                overlay_submit(f->options.overlays, n->overlay, &f->requests[i]);
-        else
-                engine_submit(f->engine, &f->requests[i]);
+        q->buffer = slot_payload(&f->map, i);
+        q->done = data_done;
+        q->owner = f;
+        front_submit(&f->front, n, q);
 }
 
 /*
  * Loop devices ask for holes both to discard, which would be advice, and to write zeros, which is not, and do not say
  * which. So a hole reads as zeros, and is preserved like anything else that is overwritten.
  */
-static void data_fallocate(Front *f, unsigned i, const struct fuse_fallocate_in *in) {
+static void data_fallocate(FuseFront *f, unsigned i, const struct fuse_fallocate_in *in) {
         uint32_t known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
         if (in->mode & ~known || !(in->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
                 slot_done(f, i, -EOPNOTSUPP);
@@ -246,7 +201,7 @@ static void data_fallocate(Front *f, unsigned i, const struct fuse_fallocate_in 
                 data_begin(f, i, REQUEST_ZERO, in->offset, in->length);
 }
 
-static void data_transfer(Front *f, unsigned i, const struct fuse_in_header *h) {
+static void data_transfer(FuseFront *f, unsigned i, const struct fuse_in_header *h) {
         const struct fuse_write_in *in = (const struct fuse_write_in *) (h + 1); /* a read's begins the same way */
         if (in->size > REQUEST_BYTES_MAX)
                 slot_done(f, i, -EINVAL);
@@ -274,7 +229,7 @@ static size_t argument_size(uint32_t opcode) {
         }
 }
 
-static void slot_handle(Front *f, unsigned i) {
+static void slot_handle(FuseFront *f, unsigned i) {
         const struct fuse_in_header *h = slot_request(&f->map, i);
         const void *argument = h + 1;
         size_t size = h->len - sizeof(*h);
@@ -326,7 +281,7 @@ static void slot_handle(Front *f, unsigned i) {
 }
 
 /* 1: one came. 0: there is none. */
-static int slot_read(Front *f, unsigned i) {
+static int slot_read(FuseFront *f, unsigned i) {
         struct fuse_in_header *h = slot_request(&f->map, i);
         size_t size = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) + REQUEST_BYTES_MAX;
         for (;;) {
@@ -339,7 +294,8 @@ static int slot_read(Front *f, unsigned i) {
         }
 }
 
-int front_dispatch(Front *f) {
+static int dispatch(Front *front) {
+        FuseFront *f = container_of(front, FuseFront, front);
         int n = 0;
         while (f->n_unused > 0) {
                 unsigned i = f->unused[--f->n_unused];
@@ -354,22 +310,14 @@ int front_dispatch(Front *f) {
         return n;
 }
 
-bool front_is_busy(const Front *f, const Node *n) {
-        for (unsigned i = 0; i < SLOTS; i++)
-                if (f->nodes[i] == node_id(f->map.shared, n))
-                        return true;
-        return false;
-}
-
-int front_new(const FrontOptions *o, Front **ret) {
-        Front *f = calloc(1, sizeof(Front));
+int fuse_front_new(const FrontOptions *o, Front **ret) {
+        FuseFront *f = calloc(1, sizeof(FuseFront));
         if (!f)
                 return -ENOMEM;
-        f->fd = o->fd;
+        f->front = (Front) { .options = o, .dispatch = dispatch };
+        f->fd = o->fuse;
         f->map = *o->map;
-        f->engine = o->engine;
-        f->options = *o;
-        *ret = f;
+        *ret = &f->front;
         for (unsigned i = 0; i < SLOTS; i++) {
                 if (f->map.shared->slots[i].done)
                         slot_reply(f, i);
@@ -379,9 +327,4 @@ int front_new(const FrontOptions *o, Front **ret) {
                         f->unused[f->n_unused++] = (uint16_t) i;
         }
         return 0;
-}
-
-Front *front_free(Front *f) {
-        free(f);
-        return NULL;
 }

@@ -60,6 +60,18 @@ static void forget(const Hidden *h, const char *name, const char *owner) {
                 announce(h, name);
 }
 
+void hidden_add_name(const Hidden *h, const char *name, const char *owner) {
+        _cleanup_close_ int fd = openat(h->directory, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                                        0644);
+        if (fd >= 0)
+                (void) !write(fd, owner, strlen(owner));
+}
+
+void hidden_remove_name(const Hidden *h, const char *name, const char *owner) {
+        if (is_of(h->directory, name, owner))
+                (void) unlinkat(h->directory, name, 0);
+}
+
 void hidden_remove(const Hidden *h, int origin, const char *owner) {
         char name[NAME_SIZE];
         if (name_of(origin, name))

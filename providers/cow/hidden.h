@@ -14,5 +14,8 @@ void hidden_begin(Hidden *h, const char *links);
 /* Of a descriptor of the origin; others than block devices are ignored. owner: label of the store. */
 void hidden_add(const Hidden *h, int origin, const char *owner);
 void hidden_remove(const Hidden *h, int origin, const char *owner);
+/* Of a device that shows a snapshot, by its kernel's name, before it is there. */
+void hidden_add_name(const Hidden *h, const char *name, const char *owner);
+void hidden_remove_name(const Hidden *h, const char *name, const char *owner);
 /* What a holder of this store that died has left. */
 void hidden_sweep(const Hidden *h, const char *owner);

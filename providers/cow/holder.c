@@ -7,11 +7,11 @@
  * B9).
  */
 #include "providers/cow/device.h"
+#include "providers/cow/frontend.h"
 #include "providers/cow/hidden.h"
 #include "providers/cow/origin.h"
 #include "providers/cow/scratch.h"
 #include <fcntl.h>
-#include <linux/mount.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -50,7 +50,9 @@ typedef struct Job { /* a child at work */
 typedef struct Holder {
         const ServeOptions *options;
         SharedMap map;
-        int shared, overlays, fuse, mount, store, control, host, server_socket, kmsg;
+        int shared, overlays, store, control, host, server_socket, kmsg;
+        FrontendFiles files;
+        uint8_t uuid[16];
         char label[24]; /* "vss-cow:STORE:" */
         char store_id[40];
         pid_t server;
@@ -76,32 +78,53 @@ static int origin_of(const Holder *h, const Node *n) {
         return -1;
 }
 
-static int job_drop(Holder *h, const Node *n, HolderReply *p) {
+static int job_drop(Holder *h, Node *n, HolderReply *p) {
         char label[LABEL_MAX];
         label_of(h, n, label);
-        int r = n->device[0] ? device_drop(n->device, label, p->text, sizeof(p->text)) : 0;
+        int r = frontend_drop(&h->files, n, label, p->text, sizeof(p->text));
         if (r < 0)
                 return r;
-        if (n->device[0])
+        if (n->device[0]) {
                 lies_on_remove(h->options->directory, n->device);
+                hidden_remove_name(&h->hidden, strrchr(n->device, '/') + 1, h->label);
+        }
         if (!isempty(h->options->links))
                 device_unlink(h->options->links, n->name);
         return 0;
 }
 
-static int job_make(Holder *h, Node *n, HolderReply *p) {
+typedef struct JobAdded { /* what is to be said once the device is there */
+        const Holder *holder;
+        const Node *node;
+        int socket;
+        uint64_t cookie;
+} JobAdded;
+
+static void job_added(void *userdata) {
+        const JobAdded *a = userdata;
+        HolderReply p = { .cookie = a->cookie, .more = (uint32_t) (a->node - a->holder->map.shared->nodes) + 1 };
+        char name[DEVICE_PATH_MAX];
+        (void) snprintf(name, sizeof(name), "ublkb%u", a->node->ublk - 1);
+        if (a->node->kind != NODE_VOLUME)
+                hidden_add_name(&a->holder->hidden, name, a->holder->label);
+        (void) message_send(a->socket, &p, sizeof(p), -1);
+}
+
+static int job_make(Holder *h, Node *n, int socket, HolderReply *p) {
         const char *links = h->options->links, *what = h->options->directory;
-        char label[LABEL_MAX], device[DEVICE_PATH_MAX] = "";
+        char label[LABEL_MAX];
+        JobAdded a = { .holder = h, .node = n, .socket = socket, .cookie = p->cookie };
+        FrontendMake m = { .label = label, .server = h->server, .added = job_added, .userdata = &a };
         if (n->device[0])
                 return 0;
         label_of(h, n, label);
-        int r = device_make(h->mount, n, label, device, p->text, sizeof(p->text));
+        memcpy(m.store, h->uuid, sizeof(m.store));
+        int r = frontend_make(&h->files, n, &m, p->text, sizeof(p->text));
         if (r < 0)
                 return r;
-        memcpy(n->device, device, sizeof(n->device));
-        r = lies_on_write(what, device, h->label, origin_of(h, n), h->store);
+        r = lies_on_write(what, n->device, h->label, origin_of(h, n), h->store);
         if (r >= 0 && n->kind == NODE_VOLUME && !isempty(links))
-                r = device_link(what = links, n->name, device);
+                r = device_link(what = links, n->name, n->device);
         if (r < 0)
                 (void) snprintf(p->text, sizeof(p->text), "%s cannot be written: %s", what, strerror(-r));
         return r;
@@ -153,7 +176,7 @@ static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
         else if (q->op == HOLDER_OPEN_OVERLAY)
                 p.result = job_overlay(h, q, &p, &fd);
         else if (q->op == HOLDER_MAKE_DEVICE)
-                p.result = job_make(h, &h->map.shared->nodes[q->node], &p);
+                p.result = job_make(h, &h->map.shared->nodes[q->node], socket, &p);
         else
                 p.result = job_drop(h, &h->map.shared->nodes[q->node], &p);
         (void) message_send(socket, &p, sizeof(p), fd);
@@ -243,6 +266,9 @@ static void job_end(Holder *h, Job *j) {
                 p = (HolderReply) { .cookie = j->request.cookie, .result = -ETIME };
                 (void) snprintf(p.text, sizeof(p.text), "the kernel did not answer within %d s",
                                 JOB_DEADLINE_MSEC / 1000);
+        } else if (p.more) { /* it goes on */
+                (void) message_send(h->server_socket, &p, sizeof(p), -1);
+                return;
         }
         bool kept = opens_file(&j->request) && p.result == 0 && fd >= 0;
         if (kept) /* the server gets one of its own from this message, later ones inherit it */
@@ -282,7 +308,9 @@ static int server_start(Holder *h) {
         h->map.shared->servers++;
         ServerStart s = {
                 .map = h->map,
-                .fuse = h->fuse,
+                .fuse = h->files.fuse,
+                .ublk = h->files.ublk,
+                .devices = h->files.devices,
                 .store = h->store,
                 .control = h->control,
                 .holder = pair[1],
@@ -296,7 +324,7 @@ static int server_start(Holder *h) {
         pid_t pid = fork();
         if (pid == 0) {
                 (void) close_fd(pair[0]);
-                (void) close_fd(h->mount);
+                (void) close_fd(h->files.mount);
                 (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
                 server_main(&s);
         }
@@ -390,23 +418,6 @@ static int say(const char *what, int r) {
         return r;
 }
 
-/* A FUSE mount that is in no namespace: nobody can see it, unmount it or walk over it. */
-static int mount_make(int fuse) {
-        char text[16];
-        _cleanup_close_ int context = (int) syscall(SYS_fsopen, "fuse", FSOPEN_CLOEXEC);
-        (void) snprintf(text, sizeof(text), "%d", fuse);
-        if (context < 0 || syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", "vss-cow", 0) < 0 ||
-            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "fd", text, 0) < 0 ||
-            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "rootmode", "40700", 0) < 0 ||
-            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "user_id", "0", 0) < 0 ||
-            syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "group_id", "0", 0) < 0 ||
-            syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-                return -errno;
-        int mount = (int) syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC,
-                                  MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-        return mount < 0 ? -errno : mount;
-}
-
 /* An empty root with nothing but /proc, through which servers reopen origins; everything of the host is let go. */
 static int namespace_leave(void) {
         if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
@@ -477,7 +488,9 @@ static int leftovers_sweep(Holder *h) {
                         fd == -EWOULDBLOCK ? "another vss-cow serves it" : strerror(-fd));
                 return fd == -EWOULDBLOCK ? -EBUSY : fd;
         }
-        devices_sweep(h->label);
+        int r = frontend_sweep(&h->files, h->label, h->uuid, h->map.shared->left);
+        if (r < 0)
+                return say("a child", r);
         hidden_begin(&h->hidden, h->options->links);
         hidden_sweep(&h->hidden, h->label);
         (void) close_fd(fd); /* the server takes it */
@@ -500,42 +513,46 @@ static int store_name_claim(const uint8_t uuid[16]) {
         return -EBUSY;
 }
 
+/* What servers and children inherit. */
+static int holder_memory(Holder *h) {
+        h->host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+        h->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+        h->shared = shared_create();
+        h->overlays = overlays_memory();
+        if (h->host < 0 || h->shared < 0 || h->overlays < 0)
+                return say("memory for the server", -errno);
+        int r = shared_map(h->shared, &h->map);
+        if (r < 0)
+                return say("shared memory", r);
+        for (unsigned i = 0; i < DISK_MAX; i++)
+                h->map.shared->origins[i].fd = -1;
+        return 0;
+}
+
 static int holder_open(Holder *h) {
         const ServeOptions *o = h->options;
         char text[HOLDER_TEXT_MAX];
-        uint8_t uuid[16];
         h->store = store_open(o->store, text, sizeof(text));
         if (h->store < 0) {
                 fprintf(stderr, "vss-cow: %s\n", text);
                 return h->store;
         }
-        int r = store_identify(o->store, uuid, text, sizeof(text));
+        int r = store_identify(o->store, h->uuid, text, sizeof(text));
         if (r < 0) {
                 fprintf(stderr, "vss-cow: %s: %s\n", o->store, text);
                 return r;
         }
-        holder_name(h, uuid);
-        r = store_name_claim(uuid);
+        holder_name(h, h->uuid);
+        r = store_name_claim(h->uuid);
         r = r < 0 ? r : directory_claim(o->directory);
+        r = r < 0 ? r : frontend_open(o->frontend, &h->files);
+        r = r < 0 ? r : holder_memory(h);
         r = r < 0 ? r : leftovers_sweep(h);
         if (r < 0)
                 return r;
         lies_on_sweep(o->directory);
-        h->host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-        h->fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-        h->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC | O_NONBLOCK);
-        h->shared = shared_create();
-        h->overlays = overlays_memory();
         h->control = control_listen(o->directory);
-        if (h->host < 0 || h->fuse < 0 || h->shared < 0 || h->overlays < 0 || h->control < 0)
-                return say(h->fuse < 0 ? "/dev/fuse" : o->directory, h->control < 0 ? h->control : -errno);
-        r = shared_map(h->shared, &h->map);
-        if (r < 0)
-                return say("shared memory", r);
-        for (unsigned i = 0; i < DISK_MAX; i++)
-                h->map.shared->origins[i].fd = -1;
-        h->mount = mount_make(h->fuse);
-        return h->mount < 0 ? say("the FUSE mount", h->mount) : 0;
+        return h->control < 0 ? say(o->directory, h->control) : 0;
 }
 
 static void signals_set(void) {
@@ -554,7 +571,11 @@ int holder_main(const ServeOptions *o) {
         hygiene();
         int r = holder_open(&h);
         if (r < 0)
-                return r == -EBUSY ? 8 : r == -ENOENT ? 4 : r == -EINVAL ? 10 : r == -EUCLEAN ? 11 : 1;
+                return r == -EBUSY                      ? 8 :
+                       r == -ENOENT                     ? 4 :
+                       r == -EINVAL || r == -EOPNOTSUPP ? 10 :
+                       r == -EUCLEAN                    ? 11 :
+                                                          1;
         if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) < 0)
                 return 1;
         signals_set();

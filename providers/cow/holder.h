@@ -14,8 +14,8 @@ typedef enum HolderOp {
                                 of them it may use */
         HOLDER_CLOSE_ORIGIN, /* of disk, or the overlay */
         HOLDER_FIND,         /* path -> an O_PATH descriptor, which the holder does not keep */
-        HOLDER_MAKE_DEVICE,  /* node: a loop device of its file; the holder writes its path into the node. link: if not
-                                "" */
+        HOLDER_MAKE_DEVICE,  /* node: a loop device of its file, or a ublk device; the holder writes its path into the
+                                node. A ublk device: answered twice, at first when the server has to serve it */
         HOLDER_DROP_DEVICE,  /* node: -EBUSY: in use */
         HOLDER_READY, /* the control socket is answered; or it never will be: disk is the exit status, path says why */
         HOLDER_OP_MAX,
@@ -38,7 +38,8 @@ typedef struct HolderReply {
         int32_t result;
         uint32_t block_size; /* what direct I/O to the origin needs */
         uint64_t bytes;
-        uint64_t is_store;          /* not 0: what is in it begins as a store does */
+        uint32_t is_store; /* not 0: what is in it begins as a store does */
+        uint32_t more;     /* not 0: 1 + index of a node whose device is there: serve it. Another answer follows */
         char text[HOLDER_TEXT_MAX]; /* with an error: what, why, what to do */
 } HolderReply;
 
@@ -47,11 +48,14 @@ int message_send(int socket, const void *message, size_t size, int fd);
 /* 1: came; 0: nothing there; -EPIPE. *ret_fd: a new descriptor, or -1. */
 int message_receive(int socket, void *message, size_t size, int *ret_fd);
 
+typedef enum Frontend { FRONTEND_AUTO, FRONTEND_UBLK, FRONTEND_FUSE, FRONTEND_MAX } Frontend;
+
 typedef struct ServeOptions {
         const char *store;     /* path */
         const char *directory; /* for control socket and pid; made if it is missing */
         const char *links;     /* directory of device links, "" none */
-        int ready;             /* "0 UUID\n", or an exit status and why, is written here once; -1: nowhere */
+        Frontend frontend;
+        int ready; /* "0 UUID\n", or an exit status and why, is written here once; -1: nowhere */
 } ServeOptions;
 
 /* Returns an exit status when the server has ended in order. */
@@ -62,7 +66,8 @@ void silence(void);
 /* What a server needs; all of it is inherited. */
 typedef struct ServerStart {
         SharedMap map;
-        int fuse, store, control, holder; /* store: O_PATH */
+        int fuse, store, control, holder; /* store: O_PATH. fuse: -1 with ublk */
+        int ublk, devices;                /* /dev/ublk-control and the directory it is in; -1 with FUSE */
         int shared;                       /* the memfd */
         int overlays;                     /* overlays_memory() */
         int overlay_files[OVERLAYS];      /* the holder's descriptors, of the moment when it was started */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vss-cow: the commands, and the parent of `serve`, who stays until there is something to say. */
 #include "providers/cow/control.h"
-#include "providers/cow/holder.h"
+#include "providers/cow/frontend.h"
 #include "providers/cow/tools.h"
 #include <fcntl.h>
 #include <getopt.h>
@@ -13,7 +13,7 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 static int help(void) {
         puts("vss-cow: the copy-on-write engine of vss\n\n"
              "  vss-cow format --store=PATH --size=BYTES [--segment-blocks=N] [--force]\n"
-             "  vss-cow serve --store=PATH --directory=DIR [--links=DIR] [--foreground]\n"
+             "  vss-cow serve --store=PATH --directory=DIR [--links=DIR] [--frontend=auto|ublk|fuse] [--foreground]\n"
              "  vss-cow check STORE [--json] [--volume-data]\n"
              "  vss-cow dump STORE [--json] [PART]\n\n"
              "People use vssctl volume …, which starts and asks it. See vss-cow(8).\n\n"
@@ -80,11 +80,11 @@ static int serve_start(ServeOptions *o, bool foreground) {
 }
 
 static int serve_main(int argc, char **argv) {
-        static const struct option options[] = { { "store", required_argument, NULL, 's' },
-                                                 { "directory", required_argument, NULL, 'd' },
-                                                 { "links", required_argument, NULL, 'l' },
-                                                 { "foreground", no_argument, NULL, 'f' },
-                                                 {} };
+        static const struct option options[] = {
+                { "store", required_argument, NULL, 's' },    { "directory", required_argument, NULL, 'd' },
+                { "links", required_argument, NULL, 'l' },    { "foreground", no_argument, NULL, 'f' },
+                { "frontend", required_argument, NULL, 'F' }, {}
+        };
         ServeOptions o = { .links = "" };
         bool foreground = false;
         for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;)
@@ -96,11 +96,15 @@ static int serve_main(int argc, char **argv) {
                         o.links = optarg;
                 else if (c == 'f')
                         foreground = true;
+                else if (c == 'F')
+                        o.frontend = frontend_by_name(optarg);
                 else
                         return usage("serve does not know that option");
         if (!o.store || o.store[0] != '/' || !o.directory || o.directory[0] != '/' || optind < argc ||
             (o.links[0] && o.links[0] != '/'))
                 return usage("serve needs --store=PATH and --directory=DIR, both absolute");
+        if (o.frontend == FRONTEND_MAX)
+                return usage("--frontend is auto, ublk or fuse");
         return serve_start(&o, foreground);
 }
 

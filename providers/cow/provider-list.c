@@ -293,6 +293,12 @@ int cow_copy_hide(struct vss_call *c, CowStore *s, const char *snapshot, const c
         return r;
 }
 
+int cow_copy_end_with_use(struct vss_call *c, CowStore *s, const char *snapshot, const char *device) {
+        json_object *q = request_for("end-with-use", snapshot);
+        json_add_string(q, "device", device);
+        return cow_ask(c, s, q, NULL);
+}
+
 int cow_remove(void *state, struct vss_call *c, const char *snapshot) {
         CowStore s = COW_STORE_NULL;
         CowCopy copy;

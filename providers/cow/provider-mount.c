@@ -138,9 +138,11 @@ static int attach_mount(struct vss_call *c, int mount_fd, const char *directory)
         return 0;
 }
 
-/* From here on it ends with its mount. */
-static int end_with_mount(struct vss_call *c, const Shown *w) {
+/* From here on it ends with its mount: the loop driver sees to that, or vss-cow itself. */
+static int end_with_mount(struct vss_call *c, CowStore *s, const char *snapshot, const Shown *w) {
         struct loop_info64 info;
+        if (cow_device_is_ublk(w->device))
+                return cow_copy_end_with_use(c, s, snapshot, w->device);
         if (ioctl(w->overlay, LOOP_GET_STATUS64, &info) < 0)
                 return cow_fail(c, -errno, "%s: %s", w->device, strerror(errno));
         info.lo_flags |= LO_FLAGS_AUTOCLEAR;
@@ -179,13 +181,14 @@ static int show(struct vss_call *c, CowStore *s, const char *snapshot, const Cow
                        0;
 }
 
-static int mount_shown(struct vss_call *c, const Shown *w, const CowCopy *copy, int *ret) {
+static int mount_shown(struct vss_call *c, CowStore *s, const char *snapshot, const Shown *w, const CowCopy *copy,
+                       int *ret) {
         bool btrfs = streq(w->type, "btrfs");
         int r = btrfs ? btrfs_check(c, -1, w->device) : 0;
         if (r >= 0)
                 r = make_mount(c, w, copy, ret);
         if (r >= 0 && w->overlay >= 0)
-                r = end_with_mount(c, w);
+                r = end_with_mount(c, s, snapshot, w);
         return r >= 0 && btrfs ? btrfs_check(c, *ret, w->device) : r;
 }
 
@@ -201,7 +204,7 @@ int cow_mount(void *state, struct vss_call *c, const char *snapshot, const char 
         if (r >= 0)
                 r = show(c, &s, snapshot, &copy, &w);
         if (r >= 0)
-                r = mount_shown(c, &w, &copy, &mount_fd);
+                r = mount_shown(c, &s, snapshot, &w, &copy, &mount_fd);
         if (r >= 0)
                 r = attach_mount(c, mount_fd, directory);
         (void) close_fd(mount_fd);

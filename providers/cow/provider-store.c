@@ -67,19 +67,38 @@ static int write_file(const char *path, const char *text) {
         return fsync(fd) < 0 ? -errno : 0;
 }
 
+/* Two lines: the path, and the front end if there is a choice of one. */
+static bool read_registered(int directory, const char *id, CowStore *ret) {
+        char text[sizeof(ret->path) + sizeof(ret->frontend)], *save = NULL;
+        *ret = COW_STORE_NULL;
+        _cleanup_close_ int fd = openat(directory, id, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+        if (n <= 1)
+                return false;
+        text[n] = '\0';
+        const char *path = strtok_r(text, "\n", &save), *frontend = strtok_r(NULL, "\n", &save);
+        (void) snprintf(ret->path, sizeof(ret->path), "%s", path ?: "");
+        (void) snprintf(ret->frontend, sizeof(ret->frontend), "%s", frontend ?: "");
+        memcpy(ret->id, id, VSS_ID_SIZE);
+        return ret->path[0] == '/';
+}
+
 int cow_store_register(struct vss_call *c, const CowStore *s) {
         char directory[LIMIT_PATH_BYTES], path[LIMIT_PATH_BYTES + 64], next[LIMIT_PATH_BYTES + 64];
+        CowStore known;
         int r = cow_state_path(c, "stores", directory, sizeof(directory));
         if (r < 0)
                 return r;
         (void) snprintf(path, sizeof(path), "%s/%s", directory, s->id);
         (void) snprintf(next, sizeof(next), "%s/.%s", directory, s->id);
-        char line[sizeof(s->path) + 2];
-        (void) snprintf(line, sizeof(line), "%s\n", s->path);
-        r = write_file(next, line);
+        _cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || !read_registered(fd, s->id, &known))
+                known = COW_STORE_NULL;
+        char text[sizeof(s->path) + sizeof(s->frontend) + 2];
+        (void) snprintf(text, sizeof(text), "%s\n%s", s->path, s->frontend[0] ? s->frontend : known.frontend);
+        r = write_file(next, text);
         if (r >= 0 && rename(next, path) < 0)
                 r = -errno;
-        _cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (r >= 0 && (fd < 0 || fsync(fd) < 0))
                 r = -errno;
         return r < 0 ? cow_fail(c, r, "cannot register the store in %s: %s", directory, strerror(-r)) : 0;
@@ -227,7 +246,8 @@ void cow_links_directory(char *ret, size_t size) {
 
 static int start_server(struct vss_call *c, const CowStore *s, const char *directory) {
         char id[VSS_ID_SIZE] = "", line[256];
-        char store[sizeof(s->path) + 16], where[LIMIT_PATH_BYTES + 16], links[LIMIT_PATH_BYTES + 16] = "--links=";
+        char store[sizeof(s->path) + 16], where[LIMIT_PATH_BYTES + 16],
+                links[LIMIT_PATH_BYTES + 16] = "--links=", frontend[sizeof(s->frontend) + 16];
         int r = cow_store_identify(s->path, id);
         if (r < 0 || !streq(id, s->id))
                 return cow_fail(c, r == -ENOENT ? -ENOENT : -EIO, "the store of %s is not at %s: %s", s->id, s->path,
@@ -238,7 +258,8 @@ static int start_server(struct vss_call *c, const CowStore *s, const char *direc
         (void) snprintf(store, sizeof(store), "--store=%s", s->path);
         (void) snprintf(where, sizeof(where), "--directory=%s", directory);
         cow_links_directory(links + strlen(links), sizeof(links) - strlen(links));
-        return cow_program(c, (char *[]) { (char *) "serve", store, where, links, NULL }, line, sizeof(line));
+        (void) snprintf(frontend, sizeof(frontend), "--frontend=%s", s->frontend[0] ? s->frontend : "auto");
+        return cow_program(c, (char *[]) { (char *) "serve", store, where, links, frontend, NULL }, line, sizeof(line));
 }
 
 static int take_lock(struct vss_call *c, const char *id, int *ret) {
@@ -279,18 +300,6 @@ int cow_store_connect(struct vss_call *c, CowStore *s, unsigned flags) {
         if (s->fd < 0)
                 s->fd = control_connect(directory);
         return s->fd < 0 ? cow_fail(c, s->fd, "the vss-cow of the store at %s does not listen", s->path) : 0;
-}
-
-static bool read_registered(int directory, const char *id, CowStore *ret) {
-        *ret = COW_STORE_NULL;
-        _cleanup_close_ int fd = openat(directory, id, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        ssize_t n = fd < 0 ? -1 : read(fd, ret->path, sizeof(ret->path) - 1);
-        if (n <= 1)
-                return false;
-        ret->path[n] = '\0';
-        ret->path[strcspn(ret->path, "\n")] = '\0';
-        memcpy(ret->id, id, VSS_ID_SIZE);
-        return ret->path[0] == '/';
 }
 
 static int read_registry(CowStore *ret, unsigned *ret_n) {

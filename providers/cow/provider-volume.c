@@ -41,6 +41,10 @@ static int each_volume(struct vss_call *c, unsigned flags, VolumeFunction f, voi
         return cow_each_store(c, flags, volumes_of_store, &e);
 }
 
+static const char *frontend_of(const char *device) {
+        return cow_device_is_ublk(device) ? "ublk" : "fuse";
+}
+
 static void read_volume(const CowStore *s, json_object *o, struct vss_engine_volume *ret) {
         *ret = (struct vss_engine_volume) {
                 .struct_size = sizeof(*ret),
@@ -55,7 +59,7 @@ static void read_volume(const CowStore *s, json_object *o, struct vss_engine_vol
         (void) snprintf(ret->fault, sizeof(ret->fault), "%s", json_get_string(o, "fault", ""));
         (void) snprintf(ret->storage, sizeof(ret->storage), "%s", s->id);
         (void) snprintf(ret->frontend, sizeof(ret->frontend), "%s",
-                        ret->flags & VSS_ENGINE_VOLUME_ATTACHED ? "fuse" : "");
+                        ret->flags & VSS_ENGINE_VOLUME_ATTACHED ? frontend_of(ret->device) : "");
 }
 
 /* ---- finding ---- */
@@ -135,7 +139,7 @@ int cow_volume_attach(void *state, struct vss_call *c, const char *name, struct 
                         (void) snprintf(k.volume.device, sizeof(k.volume.device), "%s",
                                         json_get_string(answer, "device", ""));
                 k.volume.flags |= VSS_ENGINE_VOLUME_ATTACHED;
-                (void) snprintf(k.volume.frontend, sizeof(k.volume.frontend), "fuse");
+                (void) snprintf(k.volume.frontend, sizeof(k.volume.frontend), "%s", frontend_of(k.volume.device));
         }
         cow_store_done(&k.store);
         if (r >= 0)
@@ -202,9 +206,11 @@ static int check_options(struct vss_call *c, const char *name, const struct vss_
                                 COW_NAME_MAX);
         if (o->policy && words_find(policies, ELEMENTSOF(policies), o->policy) < 0)
                 return cow_fail(c, -EINVAL, "policy %s is none of drop-oldest, drop-all and fail-writes", o->policy);
-        if (streq_null(o->frontend, "ublk"))
-                return cow_fail(c, -EOPNOTSUPP, "the front end ublk is not in this version: use auto or fuse");
-        if (o->frontend && !streq(o->frontend, "auto") && !streq(o->frontend, "fuse"))
+        if (streq_null(o->frontend, "ublk") && access("/dev/ublk-control", F_OK) < 0)
+                return cow_fail(c, -EOPNOTSUPP,
+                                "there is no /dev/ublk-control: run \"modprobe ublk_drv\" (Linux 6.5 or later has what "
+                                "is needed), or use the front end auto or fuse");
+        if (o->frontend && !streq(o->frontend, "auto") && !streq(o->frontend, "fuse") && !streq(o->frontend, "ublk"))
                 return cow_fail(c, -EINVAL, "front end %s is none of auto, ublk and fuse", o->frontend);
         return 0;
 }
@@ -219,6 +225,21 @@ static int create_in(struct vss_call *c, CowStore *s, const char *name, const ch
                 r = cow_ask(c, s, q, NULL);
         }
         return r;
+}
+
+/* Which is that of the store. */
+static int check_frontend(struct vss_call *c, CowStore *s, const char *wanted) {
+        _cleanup_(json_object_putp) json_object *answer = NULL;
+        if (isempty(wanted) || streq(wanted, "auto"))
+                return 0;
+        int r = cow_ask(c, s, cow_request("status"), &answer);
+        const char *has = r < 0 ? "" : json_get_string(answer, "frontend", "");
+        if (r < 0 || streq(has, wanted))
+                return r;
+        return cow_fail(c, -EOPNOTSUPP,
+                        "the store %s serves its volumes by %s, and all of a store by the same: use --frontend=%s, or "
+                        "another --store",
+                        s->path, has, has);
 }
 
 /* By any volume of any store. */
@@ -257,12 +278,16 @@ int cow_volume_create(void *state, struct vss_call *c, const char *name, const c
                 r = refuse_taken(c, match_origin, name, s.path);
         if (r < 0 || c->flags & VSS_CALL_READ_ONLY)
                 return r;
-        if (make)
+        if (make) {
+                (void) snprintf(s.frontend, sizeof(s.frontend), "%s", o->frontend ?: "");
                 r = cow_store_make(c, &s, store_bytes);
+        }
         if (r >= 0)
                 r = cow_store_register(c, &s);
         if (r >= 0)
                 r = cow_store_connect(c, &s, COW_START);
+        if (r >= 0)
+                r = check_frontend(c, &s, o->frontend);
         if (r >= 0)
                 r = create_in(c, &s, name, canonical, o->policy);
         if (r < 0 && make && s.id[0])

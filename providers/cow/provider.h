@@ -28,7 +28,8 @@ enum { COW_STORES_MAX = 64, COW_NAME_MAX = 63 };
 
 typedef struct CowStore {
         char id[VSS_ID_SIZE], path[1024];
-        int fd; /* connection to its vss-cow; -EBADF: none */
+        char frontend[8]; /* "ublk" or "fuse" if that was asked for when it was made; else "" */
+        int fd;           /* connection to its vss-cow; -EBADF: none */
 } CowStore;
 #define COW_STORE_NULL ((CowStore) { .fd = -EBADF })
 void cow_store_done(CowStore *s);
@@ -74,6 +75,11 @@ int cow_copy_find(struct vss_call *c, const char *snapshot, CowStore *ret_store,
 int cow_copy_expose(struct vss_call *c, CowStore *s, const char *snapshot, char *ret, size_t size);
 /* Shows it once more, as a device of the caller's own that can be written to: what is written goes with the device. */
 int cow_copy_overlay(struct vss_call *c, CowStore *s, const char *snapshot, char *ret, size_t size);
+static inline bool cow_device_is_ublk(const char *device) {
+        return strncmp(device, "/dev/ublkb", strlen("/dev/ublkb")) == 0;
+}
+/* A ublk device of that kind: it goes when nobody uses it any more. */
+int cow_copy_end_with_use(struct vss_call *c, CowStore *s, const char *snapshot, const char *device);
 /* Takes that device down again. *ret_full: more was written to it than there is room for. */
 int cow_copy_hide(struct vss_call *c, CowStore *s, const char *snapshot, const char *device, bool *ret_full);
 int cow_abort(struct vss_call *c);

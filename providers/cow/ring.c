@@ -24,6 +24,7 @@ enum {
         HAND_OVER_AT = 2,   /* requests queued */
         REAP_MAX = 256,     /* at once, so that new requests get their turn */
         HOLE_REFUSED = 1,   /* disk_data of an IO_ZERO */
+        IS_COMMAND = 1,     /* in the user data of a RingCommand, whose address is even */
 };
 
 struct Ring {
@@ -35,6 +36,7 @@ struct Ring {
         uint8_t *memory; /* registered */
         size_t memory_length;
         TAILQ_HEAD(, Io) waiting; /* for room in the submission queue */
+        TAILQ_HEAD(, RingCommand) waiting_commands;
         unsigned in_flight;
 };
 
@@ -117,8 +119,28 @@ static void ring_submit(Disk *d, Io *io) {
                 (void) io_uring_submit(&r->ring); /* what it refuses stays, and dispatch sees to it */
 }
 
+/* They are not counted as under way: a driver may keep one for ever. */
+static bool push_command(Ring *r, RingCommand *c) {
+        struct io_uring_sqe *s = io_uring_get_sqe(&r->ring);
+        if (!s)
+                return false;
+        io_uring_prep_rw(IORING_OP_URING_CMD, s, c->fd, NULL, 0, 0);
+        s->cmd_op = c->op;
+        memcpy(s->cmd, c->argument, sizeof(c->argument));
+        io_uring_sqe_set_data64(s, (uint64_t) (uintptr_t) c | IS_COMMAND);
+        return true;
+}
+
+void ring_command(Ring *r, RingCommand *c) {
+        if (!TAILQ_EMPTY(&r->waiting_commands) || !push_command(r, c))
+                TAILQ_INSERT_TAIL(&r->waiting_commands, c, link);
+}
+
 static void push_waiting(Ring *r) {
+        RingCommand *c;
         Io *io;
+        while ((c = TAILQ_FIRST(&r->waiting_commands)) && push_command(r, c))
+                TAILQ_REMOVE(&r->waiting_commands, c, link);
         while ((io = TAILQ_FIRST(&r->waiting)) && push(r, io))
                 TAILQ_REMOVE(&r->waiting, io, link);
 }
@@ -171,15 +193,19 @@ static void came(Ring *r, Io *io, int result) {
 static int reap(Ring *r) {
         struct io_uring_cqe *c[REAP_MAX];
         unsigned n = io_uring_peek_batch_cqe(&r->ring, c, REAP_MAX);
-        Io *ios[REAP_MAX];
+        uint64_t whose[REAP_MAX];
         int results[REAP_MAX];
         for (unsigned i = 0; i < n; i++) {
-                ios[i] = io_uring_cqe_get_data(c[i]);
+                whose[i] = io_uring_cqe_get_data64(c[i]);
                 results[i] = c[i]->res;
         }
         io_uring_cq_advance(&r->ring, n);
         for (unsigned i = 0; i < n; i++)
-                came(r, ios[i], results[i]);
+                if (whose[i] & IS_COMMAND) {
+                        RingCommand *command = (RingCommand *) (uintptr_t) (whose[i] & ~(uint64_t) IS_COMMAND);
+                        command->done(command, results[i]);
+                } else
+                        came(r, (Io *) (uintptr_t) whose[i], results[i]);
         return (int) n;
 }
 
@@ -207,6 +233,18 @@ int ring_dispatch(Ring *r) {
                 total += n;
         } while (n > 0 && total < REAP_MAX);
         return total;
+}
+
+int ring_commands_together(Ring *r, RingCommand *first, size_t stride, unsigned n) {
+        int x = hand_over(r, 0);
+        if (x < 0)
+                return x;
+        if (n > RING_COMMANDS_MAX || io_uring_sq_space_left(&r->ring) < n)
+                return -EBUSY;
+        for (unsigned i = 0; i < n; i++)
+                (void) push_command(r, (RingCommand *) (void *) ((uint8_t *) first + i * stride));
+        (void) hand_over(r, 0); /* should that fail, the next one does, and is heeded */
+        return 0;
 }
 
 int ring_wait(Ring *r) {
@@ -263,6 +301,7 @@ int ring_new(Ring **ret) {
                 return -ENOMEM;
         r->disk.submit = ring_submit;
         TAILQ_INIT(&r->waiting);
+        TAILQ_INIT(&r->waiting_commands);
         for (unsigned i = 0; i < DISK_MAX; i++)
                 r->fds[i] = -1;
         r->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -108,6 +108,22 @@ void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned 
         }
 }
 
+/* c: NULL when it was a predecessor who asked. */
+static void device_added(Server *s, Call *c, unsigned node) {
+        int r = node < NODES ? s->front->serve(s->front, &s->map.shared->nodes[node]) : -EINVAL;
+        if (c)
+                c->served = r;
+}
+
+static void device_made(Call *c, HolderReply *p) {
+        if (p->result == 0 && c->served < 0) {
+                p->result = c->served;
+                (void) snprintf(p->text, sizeof(p->text), "the requests of its ublk device cannot be taken: %s",
+                                strerror(-c->served));
+        }
+        c->served = 0;
+}
+
 static void holder_readable(Server *s) {
         HolderReply p;
         int fd = -1, r;
@@ -117,8 +133,11 @@ static void holder_readable(Server *s) {
                 LIST_FOREACH(c, &s->calls, link)
                         if (c->cookie && c->cookie == p.cookie)
                                 break;
-                if (c) {
+                if (p.more)
+                        device_added(s, c, p.more - 1);
+                else if (c) {
                         c->cookie = 0;
+                        device_made(c, &p);
                         c->next_holder(c, &p, fd);
                 } else
                         fd = close_fd(fd);
@@ -143,7 +162,7 @@ void server_sweep_nodes(Server *s) {
                         server_sweep_overlay(s, n);
                 if (n->kind != NODE_COPY || engine_snapshot_info(s->engine, n->snapshot, &info))
                         continue;
-                if (n->device[0])
+                if (node_has_device(n))
                         server_ask_holder(s, NULL, HOLDER_DROP_DEVICE, 0, i, NULL, NULL);
                 else if (!server_asks_for(s, n))
                         node_free(n);
@@ -263,7 +282,8 @@ static int events_begin(Server *s) {
         if (s->epoll < 0 || s->timer < 0)
                 return -errno;
         int r = watch(s, ring_eventfd(s->ring), EPOLLIN | EPOLLET, EVENT_RING);
-        r = r < 0 ? r : watch(s, s->start->fuse, EPOLLIN, EVENT_FUSE);
+        if (r == 0 && s->start->fuse >= 0)
+                r = watch(s, s->start->fuse, EPOLLIN, EVENT_FUSE);
         r = r < 0 ? r : watch(s, s->start->control, EPOLLIN, EVENT_CONTROL);
         r = r < 0 ? r : watch(s, s->start->holder, EPOLLIN, EVENT_HOLDER);
         return r < 0 ? r : watch(s, s->timer, EPOLLIN, EVENT_TIMER);
@@ -379,8 +399,9 @@ static void events_handle(Server *s, bool busy) {
         }
         if (other) {
                 uint64_t expire = control_expire(s);
+                uint64_t stamps = server_take_stamps(s), ends = server_end_overlays(s);
                 s->holding = expire != USEC_INFINITY;
-                timer_set(s, MIN_OF(expire, server_take_stamps(s)));
+                timer_set(s, MIN_OF(expire, MIN_OF(stamps, ends)));
         }
 }
 
@@ -394,6 +415,32 @@ static void server_loop(Server *s) {
                         continue;
                 busy = 0;
                 events_handle(s, requests + ended > 0);
+        }
+}
+
+/* The front that the holder has opened; with its devices, if there was a server before. */
+static void front_begin(Server *s) {
+        UblkControl *control = NULL;
+        int r = s->start->ublk < 0 ? 0 : ublk_control_new(s->start->ublk, &control);
+        s->front_options = (FrontOptions) {
+                .fuse = s->start->fuse,
+                .control = control,
+                .devices = s->start->devices,
+                .map = &s->map,
+                .ring = s->ring,
+                .engine = s->engine,
+                .overlays = s->overlays,
+                .head_bytes = STAMP_HEAD,
+                .head_written = head_written,
+                .released = server_overlay_released,
+                .userdata = s,
+        };
+        if (r == 0)
+                r = (control ? ublk_front_new : fuse_front_new)(&s->front_options, &s->front);
+        if (r < 0) {
+                char why[64];
+                (void) snprintf(why, sizeof(why), "devices cannot be served: %s", strerror(-r));
+                server_refuse(s, 1, why);
         }
 }
 
@@ -421,20 +468,13 @@ _Noreturn void server_main(const ServerStart *start) {
         origins_begin(&s);
         if (server_overlays_begin(&s, now_usec() + CLAIM_SECONDS * USEC_PER_SEC) < 0)
                 server_refuse(&s, 1, "out of memory");
-        const FrontOptions front = {
-                .fd = start->fuse,
-                .map = &s.map,
-                .engine = s.engine,
-                .overlays = s.overlays,
-                .head_bytes = STAMP_HEAD,
-                .head_written = head_written,
-                .released = server_overlay_released,
-                .userdata = &s,
-        };
-        if (events_begin(&s) < 0 || front_new(&front, &s.front) < 0)
+        if (events_begin(&s) < 0)
                 server_refuse(&s, 1, "out of memory or descriptors");
+        front_begin(&s);
         server_ready(&s);
         server_sweep_nodes(&s);
+        control_attach_left(&s);
+        timer_set(&s, server_end_overlays(&s));
         server_loop(&s);
         _exit(SERVER_STOPPED);
 }

@@ -5,7 +5,7 @@
  * memory is gone and nothing else.
  */
 #include "providers/cow/control.h"
-#include "providers/cow/fuse.h"
+#include "providers/cow/front.h"
 #include "providers/cow/holder.h"
 #include "providers/cow/ring.h"
 #include <sys/stat.h>
@@ -33,6 +33,7 @@ struct Call {
         uint64_t cookie; /* of the holder's answer it waits for, 0: none */
         void (*next)(Call *c, int result);
         void (*next_holder)(Call *c, const HolderReply *p, int fd); /* takes fd */
+        int served;             /* its device, that has just been added: 0, or -errno */
         void (*again)(Call *c); /* it waits for another call to end, and then goes on here */
         bool due;               /* one has ended */
         Volume *volume;
@@ -59,6 +60,7 @@ struct Server {
         Ring *ring;
         Engine *engine;
         Front *front;
+        FrontOptions front_options;
         Overlays *overlays;
         int epoll, timer;
         int fds[DISK_MAX]; /* claimed origins, and the store */
@@ -74,6 +76,8 @@ struct Server {
         bool stamping;                     /* a checkpoint that keeps stamps is under way */
         bool holding;                      /* some gate is closed */
         Reply stamp_reply;
+        uint64_t ends_due_usec; /* when it is to be asked again whether an overlay has a user, 0: there is none such */
+        unsigned ends_next;     /* node that is asked for next */
 };
 
 /* server.c */
@@ -108,6 +112,8 @@ void call_end(Call *c, int result, const char *message);
 Reply *call_step(Call *c, void (*next)(Call *c, int result));
 
 /* control-volume.c */
+/* Volumes whose devices a dead holder has left. */
+void control_attach_left(Server *s);
 /* Another call attaches, detaches or removes the volume (NULL: any), or ends all. */
 bool control_volume_is_taken(const Call *c, const Volume *v);
 void control_volume_create(Call *c);
@@ -135,6 +141,7 @@ bool control_uuid(const Call *c, const char *key, uint8_t ret[16]);
 /* control-show.c */
 void control_expose(Call *c);
 void control_hide(Call *c);
+void control_end_with_use(Call *c);
 /* Takes down every device of the snapshot "id", or only "device", and goes on with next. An error ends the call. */
 void control_hide_all(Call *c, void (*next)(Call *c));
 /* The plain one; NULL: it is not shown. */
@@ -148,5 +155,7 @@ bool server_node_gone(Server *s, Node *n);
 void server_overlay_released(void *server, Node *n);
 /* The same for what a predecessor did not live to finish, and where the snapshot is gone. */
 void server_sweep_overlay(Server *s, Node *n);
+/* Takes down those that are to end with their last user and have none; when that is due again, or USEC_INFINITY. */
+uint64_t server_end_overlays(Server *s);
 /* Takes up the overlays that a dead predecessor had. */
 int server_overlays_begin(Server *s, uint64_t deadline_usec);

@@ -3,7 +3,8 @@
 /*
  * What vss-cow's holder and its server share: memory that outlives the server. It has the requests that the kernel has
  * handed over and that were not answered yet, and the files the FUSE mount shows. One server at a time writes slots;
- * the holder writes devices; both only what is theirs.
+ * the holder writes devices; both only what is theirs. With ublk the kernel keeps the requests: there the areas of the
+ * slots are buffers, and no more than that.
  *
  * A slot (hazards A7). read(/dev/fuse) fills its area; the length in the request's head says that there is one, and is
  * 0 before the read. When the request has been carried out, result is stored and then done, then the reply is sent,
@@ -24,7 +25,7 @@ enum {
         SLOT_BYTES = SLOT_HEAD + REQUEST_BYTES_MAX,
         NODES = STORE_VOLUMES_MAX + 512, /* files: volumes, and copies that are shown */
         NODE_NAME_MAX = 64,
-        DEVICE_PATH_MAX = 32, /* "/dev/loopN" */
+        DEVICE_PATH_MAX = 32, /* "/dev/loopN", "/dev/ublkbN" */
 };
 
 typedef struct Slot {
@@ -41,10 +42,12 @@ typedef struct Node {
         uint32_t block_size;     /* logical, of its device */
         uint32_t overlay;        /* NODE_OVERLAY: its number; nobody else has it as long as the node is there */
         uint32_t overlay_blocks; /* … and how many blocks it may have; 0: it is closed, its device is on its way out */
+        uint32_t ends;           /* … with its last user, which for a ublk device the server has to look for */
         uint64_t bytes;
         uint8_t snapshot[16];
         char name[NODE_NAME_MAX];     /* the volume's name, the id of the copy, or that, + and the overlay's number */
         char device[DEVICE_PATH_MAX]; /* "" until the holder has made one */
+        uint32_t ublk;                /* 1 + the number of its ublk device, which may not have been started; 0: none */
 } Node;
 
 typedef struct Origin {    /* of an attached volume, by disk number; and files of overlays */
@@ -56,9 +59,10 @@ typedef struct Origin {    /* of an attached volume, by disk number; and files o
 typedef struct Shared {
         EngineShared engine;
         uint32_t servers;     /* started so far */
-        uint32_t initialized; /* FUSE_INIT was answered */
+        uint32_t initialized; /* FUSE_INIT was answered; or devices of ublk are served */
         Slot slots[SLOTS];
         Node nodes[NODES];
+        bool left[STORE_VOLUMES_MAX]; /* volumes, by number, whose devices a dead holder has left: attached at once */
         Origin origins[DISK_MAX];
 } Shared;
 
@@ -89,6 +93,10 @@ static inline struct fuse_in_header *slot_request(const SharedMap *m, unsigned i
 /* Numbers of files, the same for every server. 1 is the root. */
 static inline uint64_t node_id(const Shared *s, const Node *n) {
         return 2 + (uint64_t) (n - s->nodes) + (uint64_t) n->serial * 4096;
+}
+/* One that somebody can use, or what is left of it. */
+static inline bool node_has_device(const Node *n) {
+        return n->device[0] || n->ublk;
 }
 Node *node_by_id(Shared *s, uint64_t id);
 Node *node_by_name(Shared *s, const char *name);
