@@ -82,6 +82,53 @@ service_environment() {
 is_active() { [ "$(systemctl is-active "$1")" = active ]; }
 is_inactive() { [ "$(systemctl is-active "$1")" = inactive ]; }
 
+# count_writes MOUNT-POINT: a process that goes on writing there, one file each time, for writes to count. It notes when it could
+# go on after it had to wait for over half a second.
+count_writes() {
+        local notes=$VSS_TEST_DIR/writes-${1//\//-}
+        : >"$notes.resumed"
+        (
+                last=${EPOCHREALTIME/./}
+                for ((n = 1; ; n++)); do
+                        echo $n >"$1/written"
+                        now=${EPOCHREALTIME/./}
+                        [ $((now - last)) -lt 500000 ] || echo "$now" >>"$notes.resumed"
+                        last=$now
+                        echo $n >"$notes"
+                        sleep 0.05
+                done
+        ) &
+        cleanup_fn stop_process $!
+        declare -g "_writer_of${1//[^a-z0-9]/_}=$!"
+        wait_until 30 test -s "$notes"
+}
+writes() { cat "$VSS_TEST_DIR/writes-${1//\//-}"; }
+
+# stands_still MOUNT-POINT: its writer waits where the kernel makes it wait for the end of a freeze
+stands_still() {
+        local pid=_writer_of${1//[^a-z0-9]/_}
+        grep -qx percpu_rwsem_wait "/proc/${!pid}/wchan"
+}
+
+# writes_go_on SINCE MOUNT-POINT…: each went on at most 10 s after SINCE (an EPOCHREALTIME), which is before the deadline of any hold
+# here, and more writes follow. Says how long it took, which under emulation and on a busy machine means little.
+writes_go_on() {
+        local since=${1/./} m resumed before
+        shift
+        for m in "$@"; do
+                _resumed() { awk -v s="$since" '$1 > s { print $1; found = 1; exit } END { exit !found }' "$VSS_TEST_DIR/writes-${m//\//-}.resumed"; }
+                resumed=$(wait_until 30 _resumed) || die "$m stands still for more than 30 s"
+                resumed=$(((resumed - since) / 1000))
+                note "$m: a write went through $resumed ms after it was due"
+                [ $resumed -lt 10000 ] || die "$m stood still for $resumed ms more"
+                before=$(writes "$m")
+                _more() { [ "$(writes "$m")" -gt $((before + 10)) ]; }
+                wait_until 60 _more || die "$m: no ten writes in 60 s"
+                is_frozen "$m" && die "$m is frozen"
+        done
+        return 0
+}
+
 # bus_call SERVICE PATH INTERFACE MEMBER [SIGNATURE ARGUMENT…]
 bus_call() { busctl --timeout=60 call "$@"; }
 
