@@ -97,20 +97,33 @@ int lvm_clear_mark(void *state, struct vss_call *c) {
 
 /*
  * What an lvm that died has left: the volume suspended, or with the layers of a snapshot that its metadata does not
- * know. lvm puts the device right by its metadata.
+ * know, or a snapshot in its metadata whose device was not finished. lvm puts devices right by its metadata: the whole
+ * of an origin and its copies at once.
  */
-static int repair(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
+static int refresh(struct vss_call *c, LvmSession *s, const LvmVolume *v) {
         char name[REFERENCE_BYTES], what[REFERENCE_BYTES + 48];
-        const LvmVolume *v = lvm_report_find(&s->report, id->vg_uuid, id->lv_uuid);
-        if (!v || v->minor < 0)
-                return 0;
-        bool suspended = lvm_is_suspended(makedev((unsigned) v->major, (unsigned) v->minor));
-        if (!suspended && (v->has_thick_copies || !lvm_layer_exists(id, "-real")))
-                return 0;
         reference(v, name);
         const char *const arguments[] = { "lvchange", "--devices", s->devices, "--refresh", name, NULL };
         (void) snprintf(what, sizeof(what), "%s cannot be put right (lvchange --refresh)", name);
         return lvm_session_run(c, s, what, arguments);
+}
+
+static bool has_half_made_copy(const LvmReport *r, const LvmVolume *origin) {
+        for (size_t i = 0; i < r->n; i++)
+                if (r->volumes[i].half_made && streq(r->volumes[i].vg_uuid, origin->vg_uuid) &&
+                    streq(r->volumes[i].origin, origin->name))
+                        return true;
+        return false;
+}
+
+static int repair(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
+        const LvmVolume *v = lvm_report_find(&s->report, id->vg_uuid, id->lv_uuid);
+        if (!v || v->minor < 0)
+                return 0;
+        if (lvm_is_suspended(makedev((unsigned) v->major, (unsigned) v->minor)) ||
+            (!v->has_thick_copies && lvm_layer_exists(id, "-real")) || has_half_made_copy(&s->report, v))
+                return refresh(c, s, v);
+        return 0;
 }
 
 static int remove_pending(struct vss_call *c, LvmSession *s) {
@@ -126,19 +139,26 @@ static int remove_pending(struct vss_call *c, LvmSession *s) {
         return r;
 }
 
+static int repair_all(struct vss_call *c, LvmSession *s, const LvmIdentity *volumes, unsigned n) {
+        int r = 0;
+        for (unsigned i = 0; i < n && r >= 0; i++)
+                r = repair(c, s, &volumes[i]);
+        return r;
+}
+
 int lvm_abort_set(struct vss_call *c) {
         LvmSession s = LVM_SESSION_NULL;
         LvmIdentity volumes[VSS_VOLUMES_MAX];
         unsigned n = lvm_place_read(c->set, volumes, ELEMENTSOF(volumes));
         int r = lvm_session_open(c, NULL, &s);
-        for (unsigned i = 0; i < n && r >= 0; i++)
-                r = repair(c, &s, &volumes[i]);
+        if (r >= 0)
+                r = repair_all(c, &s, volumes, n);
         if (r >= 0)
                 r = remove_pending(c, &s);
         if (r >= 0 && n > 0)
                 r = lvm_session_reload(c, &s);
-        for (unsigned i = 0; i < n && r >= 0; i++)
-                r = repair(c, &s, &volumes[i]);
+        if (r >= 0)
+                r = repair_all(c, &s, volumes, n);
         lvm_session_done(&s);
         r = r == -ENOENT ? 0 : r;
         if (r >= 0)

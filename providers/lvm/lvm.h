@@ -43,6 +43,7 @@ typedef struct LvmVolume {
         int data_centi, metadata_centi; /* hundredths of a percent that are full, -1 not known */
         int major, minor;               /* -1: not active */
         bool thin, thin_pool, thick_copy, has_thick_copies, open, invalid, broken, virtual;
+        bool half_made; /* its device has no table that is live: whoever made it did not come to the end */
 } LvmVolume;
 typedef struct LvmReport {
         LvmVolume *volumes;

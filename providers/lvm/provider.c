@@ -43,7 +43,7 @@ static struct { /* of the one set this process works for */
 static uint64_t lvm_capabilities(void *state) {
         uint64_t always = VSS_CAP_REDIRECT | VSS_CAP_DEVICE | VSS_CAP_DIRECTORY | VSS_CAP_PERSISTENT | VSS_CAP_STORAGE |
                           VSS_CAP_WRITES_BELOW;
-        return always | (lvm_kernel_freezes_nested() ? 0 : VSS_CAP_FREEZES_ITSELF);
+        return always | (!lvm_kernel_has_dm() || lvm_kernel_freezes_nested() ? 0 : VSS_CAP_FREEZES_ITSELF);
 }
 
 static uint16_t le16_at(const uint8_t *p) {

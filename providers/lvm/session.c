@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #define LVM_MARGIN_USEC (200 * USEC_PER_MSEC)
+#define LVM_PATIENCE_USEC (15 * USEC_PER_SEC) /* with other calls of ours: a commit is over by then, or it hangs */
 #define LVM_LONGEST_USEC (600 * USEC_PER_SEC) /* of a call without a deadline */
 
 static int contract_errno(int r) {
@@ -110,7 +111,7 @@ int lvm_session_open(struct vss_call *c, const char *vg_uuid, LvmSession *ret) {
                 return r;
         r = lvm_keeper_start(c, &ret->keeper);
         if (r >= 0)
-                r = lvm_keeper_lock(c, &ret->keeper, lvm_deadline(c));
+                r = lvm_keeper_lock(c, &ret->keeper, MIN_OF(lvm_deadline(c), usec_add(now_usec(), LVM_PATIENCE_USEC)));
         if (r < 0)
                 return r;
         r = lvm_devices(vg_uuid, false, ret->devices, sizeof(ret->devices));

@@ -8,7 +8,7 @@
 . "$(dirname "$0")/functions.sh"
 
 mode=$VSS_TEST_DIR/mode
-configure Timeouts hold=25 freeze=60 provider=120 abort=60
+configure Timeouts hold=25 freeze=60 provider=60 abort=40
 vgcreate -q vg "$d0" >/dev/null
 lvcreate -q -y -n thick -L 64m vg >/dev/null
 lvcreate -q -y --type thin-pool -n pool -L 96m vg >/dev/null
@@ -65,7 +65,7 @@ end_well() { # after what happened to VOLUME
         must_write 20 "$1"
         wait_until 30 none_suspended || die "something stays suspended: $(dmsetup info -c)"
         rm -f "$mode"
-        wait_until 90 no_copies || die "a copy stays: $(lvs -o +lv_tags)"
+        wait_until 60 no_copies || die "a copy stays: $(lvs; dmsetup info -c; dmsetup table --inactive)"
         expect_equal "" "$(layers)" "device-mapper devices left"
         expect_equal "" "$(ls /run/vss/held)" "what is held"
         one_good_set "$1"
