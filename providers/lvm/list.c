@@ -126,6 +126,22 @@ static int repair(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
         return 0;
 }
 
+/*
+ * An lvm that died after it had told the pool to make a thin copy, but before it noted that, would be told by the pool
+ * for ever after that it is there already: so it goes out of the pool, and lvm can finish what it began, and remove it.
+ * The number is that of a copy which is ours and pending, so nobody else's.
+ */
+static int remove_unnoted(struct vss_call *c, LvmSession *s, const LvmVolume *v) {
+        char name[REFERENCE_BYTES];
+        uint64_t id = 0;
+        const LvmVolume *pool = lvm_report_find_name(&s->report, v->vg_uuid, v->pool);
+        reference(v, name);
+        int r = pool ? lvm_session_number(c, s, name, "thin_id", &id) : -ENOENT;
+        if (r >= 0)
+                r = lvm_thin_delete(v->vg_uuid, pool->uuid, id);
+        return r < 0 ? r : remove_volume(c, s, v);
+}
+
 static int remove_pending(struct vss_call *c, LvmSession *s) {
         LvmMark m;
         int r = 0;
@@ -134,6 +150,8 @@ static int remove_pending(struct vss_call *c, LvmSession *s) {
                 if (!lvm_mark_read(v, &m) || !m.pending || !streq(m.set, c->set))
                         continue;
                 int k = remove_volume(c, s, v);
+                if (k == -EIO && v->thin && strstr(c->message, "File exists") && remove_unnoted(c, s, v) >= 0)
+                        k = 0;
                 r = r < 0 ? r : k;
         }
         return r;

@@ -68,6 +68,24 @@ int lvm_session_run(struct vss_call *c, LvmSession *s, const char *what, const c
         return r < 0 ? call_failed(c, s, what, r, said) : 0;
 }
 
+int lvm_session_number(struct vss_call *c, LvmSession *s, const char *name, const char *field, uint64_t *ret) {
+        const char *const arguments[] = { "lvs", "--devices", s->devices, "--noheadings", "-o", field, name, NULL };
+        char said[LVM_SAID_BYTES], text[64] = "", *end = NULL;
+        _cleanup_close_ int fd = memfd_create("vss-lvm-number", MFD_CLOEXEC);
+        if (fd < 0)
+                return lvm_fail(c, -errno, "no memory for a report");
+        int r = lvm_keeper_run(&s->keeper, arguments, lvm_deadline(c), fd, said);
+        if (r < 0)
+                return call_failed(c, s, name, r, said);
+        if (pread(fd, text, sizeof(text) - 1, 0) < 0)
+                return lvm_fail(c, -errno, "a report cannot be read");
+        const char *digits = text + strspn(text, " ");
+        *ret = strtoull(digits, &end, 10);
+        if (digits[0] < '0' || digits[0] > '9' || end - digits > 18 || !streq(end, "\n"))
+                return lvm_fail(c, -EIO, "what lvm reports as %s of %s is no number", field, name);
+        return 0;
+}
+
 /* Into memory of a size that lvm cannot exceed: a file without a name, sealed against nothing but our own limit. */
 int lvm_session_reload(struct vss_call *c, LvmSession *s) {
         static const char config[] = "report{time_format=\"%s\" compact_output=0 headings=1 list_item_separator=\",\"} "
