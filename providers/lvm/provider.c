@@ -109,8 +109,11 @@ static int check_origin(struct vss_call *c, const LvmVolume *l) {
                                 l->name);
         if (l->virtual || l->thin_pool || l->invalid)
                 return lvm_fail(c, -EOPNOTSUPP, "%s/%s is of a kind that LVM makes no copies of", l->vg_name, l->name);
-        if (!lvm_kernel_has_target(l->thin ? "thin" : "snapshot"))
-                return lvm_fail(c, -EOPNOTSUPP, "this kernel has no dm-%s", l->thin ? "thin" : "snapshot");
+        /* lvcreate wants to see dm-snapshot for thin ones too, and may not load it itself: asking for it does */
+        if (!lvm_kernel_has_target("snapshot"))
+                return lvm_fail(c, -EOPNOTSUPP, "this kernel has no dm-snapshot");
+        if (l->thin && !lvm_kernel_has_target("thin"))
+                return lvm_fail(c, -EOPNOTSUPP, "this kernel has no dm-thin");
         return 0;
 }
 
