@@ -38,5 +38,5 @@ case_nonsense_is_an_error() {
         end_well "$thick"
 }
 
-cases lvm_dies_while_a_thin_volume_is_suspended lvm_dies_while_a_thick_volume_is_suspended \
+cases lvm_dies_while_a_thick_volume_is_suspended lvm_dies_while_a_thin_volume_is_suspended \
         everything_dies_while_a_volume_is_suspended nonsense_is_an_error
