@@ -522,8 +522,10 @@ static int serve(Host *h) {
 }
 
 static const unsigned capabilities[] = {
-        CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,       CAP_CHOWN,
-        CAP_MKNOD,     CAP_IPC_LOCK,     CAP_SYS_NICE,        CAP_SYS_RESOURCE, CAP_SYS_CHROOT,
+        CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,     CAP_CHOWN,      CAP_MKNOD,
+        CAP_IPC_LOCK,  CAP_SYS_NICE,     CAP_SYS_RESOURCE,    CAP_SYS_CHROOT, CAP_SYS_PTRACE, /* of vss-cow: who has a
+                                                                                                 device open that is to
+                                                                                                 be taken away */
 };
 
 int main(int argc, char *argv[]) {

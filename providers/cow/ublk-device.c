@@ -161,34 +161,43 @@ int ublk_device_make(UblkControl *c, Node *n, const UblkMake *m, char *text, siz
 
 /* --- dropping ----------------------------------------------------------------------------------------------------- */
 
-static bool process_has_open(int proc, const char *pid, dev_t device) {
+/* 1, 0, or -EACCES: it cannot be seen. */
+static int process_has_open(int proc, const char *pid, dev_t device) {
         char path[32];
         struct stat st;
         const struct dirent *e;
-        bool found = false;
+        int found = 0;
         (void) snprintf(path, sizeof(path), "%.16s/fd", pid);
         int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *d = fd < 0 ? NULL : fdopendir(fd);
-        while (d && !found && (e = readdir(d)))
-                found = e->d_name[0] != '.' && fstatat(fd, e->d_name, &st, 0) == 0 && S_ISBLK(st.st_mode) &&
-                        st.st_rdev == device;
-        if (d)
-                (void) closedir(d);
-        else
+        if (!d) {
+                int r = errno == EACCES || errno == EPERM ? -EACCES : 0;
                 (void) close_fd(fd);
+                return r;
+        }
+        while (found <= 0 && (e = readdir(d)))
+                if (e->d_name[0] == '.')
+                        continue;
+                else if (fstatat(fd, e->d_name, &st, 0) == 0)
+                        found = S_ISBLK(st.st_mode) && st.st_rdev == device ? 1 : found;
+                else if (errno == EACCES || errno == EPERM)
+                        found = -EACCES;
+        (void) closedir(d);
         return found;
 }
 
-/* The kernel ends a ublk device whoever has it open, and does not say whether somebody has. */
-static bool is_open_elsewhere(dev_t device) {
+/* The kernel ends a ublk device whoever has it open, and does not say whether somebody has. As above. */
+static int is_open_elsewhere(dev_t device) {
         DIR *d = opendir("/proc");
         const struct dirent *e;
         char self[16];
-        bool found = false;
+        int found = d ? 0 : -EACCES;
         (void) snprintf(self, sizeof(self), "%d", getpid());
-        while (d && !found && (e = readdir(d)))
-                found = e->d_name[0] >= '1' && e->d_name[0] <= '9' && !streq(e->d_name, self) &&
-                        process_has_open(dirfd(d), e->d_name, device);
+        while (d && found <= 0 && (e = readdir(d)))
+                if (e->d_name[0] >= '1' && e->d_name[0] <= '9' && !streq(e->d_name, self)) {
+                        int r = process_has_open(dirfd(d), e->d_name, device);
+                        found = r != 0 ? r : found;
+                }
         if (d)
                 (void) closedir(d);
         return found;
@@ -225,8 +234,14 @@ static int device_claim(const char *path, int *ret, char *text, size_t size) {
         if (loop >= 0)
                 return fail(text, size, -EBUSY, "%s is attached to /dev/loop%d: run \"losetup -d /dev/loop%d\" first",
                             path, loop, loop);
-        for (unsigned i = 0; is_open_elsewhere(st.st_rdev); i++) { /* udev opens what is new for a moment */
-                if (i == DROP_TRIES)
+        int open_elsewhere;
+        for (unsigned i = 0; (open_elsewhere = is_open_elsewhere(st.st_rdev)) != 0; i++) {
+                if (open_elsewhere < 0)
+                        return fail(
+                                text, size, -EPERM,
+                                "whether somebody has %s open cannot be seen: vss-cow lacks CAP_SYS_PTRACE or /proc",
+                                path);
+                if (i == DROP_TRIES) /* udev opens what is new for a moment */
                         return fail(text, size, -EBUSY, "%s is open: close it first (fuser -v %s)", path, path);
                 (void) usleep(TICK_USEC);
         }
