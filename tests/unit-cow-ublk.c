@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * ublk devices against a kernel of our own: what is asked of it, and what becomes of its answers. The rest of this
- * front end needs the real one (tests/vm/guest/ublk.sh).
+ * front end needs the real one (tests/vm/guest/ublk-kill.sh).
  */
 #include "providers/cow/ublk-control.h"
 #include "tests/support.h"
