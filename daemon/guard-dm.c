@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Straight to the kernel, since libdevmapper allocates, logs and waits for udev. A resume swaps in the table that lvm
- * has loaded, if it got that far, and that table may need what lies below it to run: so the order is by what depends on
- * what, by either table.
+ * Straight to the kernel, since libdevmapper allocates, logs and waits for udev.
+ *
+ * A resume would swap in the table that lvm has loaded for after the snapshot. lvm may have been cut off before what
+ * lies below that table was there: then every access to the volume fails (measured: lvm stopped after it had suspended
+ * an origin and before it came to the layer "-real"). So that table is thrown away first, and the volume goes on with
+ * the one it has had all along, which is right whatever lvm's metadata say by now; the provider lets lvm bring the two
+ * together again (lvchange --refresh). A device that has no live table carries nothing that anybody uses and is left as
+ * it is.
  */
 #include "daemon/guard-dm.h"
 #include <fcntl.h>
@@ -40,7 +45,7 @@ static int device_status(int control, uint64_t dev, struct dm_ioctl *ret) {
 
 static bool device_is_suspended(int control, const char *group, uint64_t dev) {
         struct dm_ioctl q;
-        return device_status(control, dev, &q) >= 0 && q.flags & DM_SUSPEND_FLAG &&
+        return device_status(control, dev, &q) >= 0 && q.flags & DM_SUSPEND_FLAG && q.flags & DM_ACTIVE_PRESENT_FLAG &&
                strncmp(q.uuid, group, GROUP_PREFIX) == 0;
 }
 
@@ -77,6 +82,7 @@ int guard_dm_init(int control, uint64_t dev, GuardDm *ret) {
         if (r < 0 || strncmp(q.uuid, "LVM-", 4) != 0 || strnlen(q.uuid, sizeof(q.uuid)) < GROUP_PREFIX)
                 return -ENODEV;
         memcpy(g.group, q.uuid, GROUP_PREFIX);
+        g.dev = dev;
         g.n_before = find_suspended(control, g.group, g.before);
         *ret = g;
         return 0;
@@ -89,10 +95,9 @@ static bool is_among(const uint64_t *list, unsigned n, uint64_t dev) {
         return false;
 }
 
-/* By the table that is live, or the one that is loaded. */
-static bool depends_on_any(int control, uint64_t dev, uint32_t table, const uint64_t *others, unsigned n) {
+static bool depends_on_any(int control, uint64_t dev, const uint64_t *others, unsigned n) {
         Dependencies d;
-        header_init(&d.header, sizeof(d), dev, table);
+        header_init(&d.header, sizeof(d), dev, 0);
         if (ioctl(control, DM_TABLE_DEPS, &d) < 0 || d.header.flags & DM_BUFFER_FULL_FLAG)
                 return false;
         for (uint32_t i = 0; i < d.deps.count && i < DEPENDENCIES_MAX; i++)
@@ -104,25 +109,34 @@ static bool depends_on_any(int control, uint64_t dev, uint32_t table, const uint
 /* One that needs none of the others; if all do, any. */
 static unsigned choose_lowest(int control, const uint64_t *devices, unsigned n) {
         for (unsigned i = 0; i < n; i++)
-                if (!depends_on_any(control, devices[i], 0, devices, n) &&
-                    !depends_on_any(control, devices[i], DM_QUERY_INACTIVE_TABLE_FLAG, devices, n))
+                if (!depends_on_any(control, devices[i], devices, n))
                         return i;
         return 0;
 }
 
+static int resume_as_it_was(int control, uint64_t dev) {
+        struct dm_ioctl q;
+        header_init(&q, sizeof(q), dev, 0);
+        if (ioctl(control, DM_TABLE_CLEAR, &q) < 0)
+                return -errno;
+        header_init(&q, sizeof(q), dev, 0);
+        return ioctl(control, DM_DEV_SUSPEND, &q) < 0 ? -errno : 0; /* without its flag it is a resume */
+}
+
 unsigned guard_dm_resume(int control, const GuardDm *g) {
         uint64_t devices[GUARD_DM_SUSPENDED_MAX];
-        struct dm_ioctl q;
         unsigned resumed = 0, n = 0;
-        if (control < 0 || !g->group[0])
+        /* lvm suspends from the top and resumes from the bottom; all else that is suspended is at work for somebody
+         * else */
+        if (control < 0 || !g->group[0] || !device_is_suspended(control, g->group, g->dev) ||
+            is_among(g->before, g->n_before, g->dev))
                 return 0;
         for (unsigned i = 0, found = find_suspended(control, g->group, devices); i < found; i++)
                 if (!is_among(g->before, g->n_before, devices[i]))
                         devices[n++] = devices[i];
         while (n > 0) {
                 unsigned i = choose_lowest(control, devices, n);
-                header_init(&q, sizeof(q), devices[i], 0);
-                resumed += ioctl(control, DM_DEV_SUSPEND, &q) >= 0; /* without its flag it is a resume */
+                resumed += resume_as_it_was(control, devices[i]) >= 0;
                 devices[i] = devices[--n];
         }
         return resumed;

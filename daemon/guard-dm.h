@@ -16,6 +16,7 @@ enum {
 
 typedef struct GuardDm { /* of one volume; zeroed: none */
         char group[GUARD_DM_GROUP_BYTES];
+        uint64_t dev;
         uint64_t before[GUARD_DM_SUSPENDED_MAX]; /* suspended already: somebody else's */
         uint32_t n_before;
 } GuardDm;
@@ -24,5 +25,6 @@ typedef struct GuardDm { /* of one volume; zeroed: none */
 int guard_dm_open(void);
 /* -ENODEV: dev is no logical volume. */
 int guard_dm_init(int control, uint64_t dev, GuardDm *ret);
-/* Resumes, the lowest first; their number. A device that cannot be resumed is left. Asks for no memory. */
+/* If its own device is suspended: resumes, the lowest first; their number. A device that cannot be resumed is left.
+ * Asks for no memory. */
 unsigned guard_dm_resume(int control, const GuardDm *g);

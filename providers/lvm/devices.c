@@ -150,6 +150,22 @@ bool lvm_layer_exists(const LvmIdentity *l, const char *suffix) {
         return each_entry("/sys/block", layer_matches, uuid) == 1;
 }
 
+int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id) {
+        struct {
+                struct dm_ioctl header;
+                struct dm_target_msg message;
+                char text[64];
+        } q = { .header = { .version = { DM_VERSION_MAJOR, 0, 0 },
+                            .data_size = sizeof(q),
+                            .data_start = sizeof(q.header) } };
+        _cleanup_close_ int fd = open(DM_CONTROL, O_RDWR | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        (void) snprintf(q.header.uuid, sizeof(q.header.uuid), "LVM-%s%s-tpool", vg_uuid, pool_uuid);
+        (void) snprintf(q.message.message, sizeof(q.text), "delete %llu", (unsigned long long) thin_id);
+        return ioctl(fd, DM_TARGET_MSG, &q) < 0 ? -errno : 0;
+}
+
 typedef struct Devices {
         const char *vg_uuid; /* NULL: of all groups */
         char *text;

@@ -97,20 +97,49 @@ int lvm_clear_mark(void *state, struct vss_call *c) {
 
 /*
  * What an lvm that died has left: the volume suspended, or with the layers of a snapshot that its metadata does not
- * know. lvm puts the device right by its metadata.
+ * know, or a snapshot in its metadata whose device was not finished. lvm puts devices right by its metadata: the whole
+ * of an origin and its copies at once.
  */
-static int repair(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
+static int refresh(struct vss_call *c, LvmSession *s, const LvmVolume *v) {
         char name[REFERENCE_BYTES], what[REFERENCE_BYTES + 48];
-        const LvmVolume *v = lvm_report_find(&s->report, id->vg_uuid, id->lv_uuid);
-        if (!v || v->minor < 0)
-                return 0;
-        bool suspended = lvm_is_suspended(makedev((unsigned) v->major, (unsigned) v->minor));
-        if (!suspended && (v->has_thick_copies || !lvm_layer_exists(id, "-real")))
-                return 0;
         reference(v, name);
         const char *const arguments[] = { "lvchange", "--devices", s->devices, "--refresh", name, NULL };
         (void) snprintf(what, sizeof(what), "%s cannot be put right (lvchange --refresh)", name);
         return lvm_session_run(c, s, what, arguments);
+}
+
+static bool has_half_made_copy(const LvmReport *r, const LvmVolume *origin) {
+        for (size_t i = 0; i < r->n; i++)
+                if (r->volumes[i].half_made && streq(r->volumes[i].vg_uuid, origin->vg_uuid) &&
+                    streq(r->volumes[i].origin, origin->name))
+                        return true;
+        return false;
+}
+
+static int repair(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
+        const LvmVolume *v = lvm_report_find(&s->report, id->vg_uuid, id->lv_uuid);
+        if (!v || v->minor < 0)
+                return 0;
+        if (lvm_is_suspended(makedev((unsigned) v->major, (unsigned) v->minor)) ||
+            (!v->has_thick_copies && lvm_layer_exists(id, "-real")) || has_half_made_copy(&s->report, v))
+                return refresh(c, s, v);
+        return 0;
+}
+
+/*
+ * An lvm that died after it had told the pool to make a thin copy, but before it noted that, would be told by the pool
+ * for ever after that it is there already: so it goes out of the pool, and lvm can finish what it began, and remove it.
+ * The number is that of a copy which is ours and pending, so nobody else's.
+ */
+static int remove_unnoted(struct vss_call *c, LvmSession *s, const LvmVolume *v) {
+        char name[REFERENCE_BYTES];
+        uint64_t id = 0;
+        const LvmVolume *pool = lvm_report_find_name(&s->report, v->vg_uuid, v->pool);
+        reference(v, name);
+        int r = pool ? lvm_session_number(c, s, name, "thin_id", &id) : -ENOENT;
+        if (r >= 0)
+                r = lvm_thin_delete(v->vg_uuid, pool->uuid, id);
+        return r < 0 ? r : remove_volume(c, s, v);
 }
 
 static int remove_pending(struct vss_call *c, LvmSession *s) {
@@ -121,8 +150,17 @@ static int remove_pending(struct vss_call *c, LvmSession *s) {
                 if (!lvm_mark_read(v, &m) || !m.pending || !streq(m.set, c->set))
                         continue;
                 int k = remove_volume(c, s, v);
+                if (k == -EIO && v->thin && strstr(c->message, "File exists") && remove_unnoted(c, s, v) >= 0)
+                        k = 0;
                 r = r < 0 ? r : k;
         }
+        return r;
+}
+
+static int repair_all(struct vss_call *c, LvmSession *s, const LvmIdentity *volumes, unsigned n) {
+        int r = 0;
+        for (unsigned i = 0; i < n && r >= 0; i++)
+                r = repair(c, s, &volumes[i]);
         return r;
 }
 
@@ -131,14 +169,14 @@ int lvm_abort_set(struct vss_call *c) {
         LvmIdentity volumes[VSS_VOLUMES_MAX];
         unsigned n = lvm_place_read(c->set, volumes, ELEMENTSOF(volumes));
         int r = lvm_session_open(c, NULL, &s);
-        for (unsigned i = 0; i < n && r >= 0; i++)
-                r = repair(c, &s, &volumes[i]);
+        if (r >= 0)
+                r = repair_all(c, &s, volumes, n);
         if (r >= 0)
                 r = remove_pending(c, &s);
         if (r >= 0 && n > 0)
                 r = lvm_session_reload(c, &s);
-        for (unsigned i = 0; i < n && r >= 0; i++)
-                r = repair(c, &s, &volumes[i]);
+        if (r >= 0)
+                r = repair_all(c, &s, volumes, n);
         lvm_session_done(&s);
         r = r == -ENOENT ? 0 : r;
         if (r >= 0)

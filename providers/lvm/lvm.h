@@ -43,6 +43,7 @@ typedef struct LvmVolume {
         int data_centi, metadata_centi; /* hundredths of a percent that are full, -1 not known */
         int major, minor;               /* -1: not active */
         bool thin, thin_pool, thick_copy, has_thick_copies, open, invalid, broken, virtual;
+        bool half_made; /* its device has no table that is live: whoever made it did not come to the end */
 } LvmVolume;
 typedef struct LvmReport {
         LvmVolume *volumes;
@@ -89,6 +90,8 @@ int lvm_identify(dev_t dev, LvmIdentity *ret);
 bool lvm_is_suspended(dev_t dev);
 /* There is a device of this logical volume with a suffix: "-real" is what lies below an origin. */
 bool lvm_layer_exists(const LvmIdentity *l, const char *suffix);
+/* Takes a thin device out of its pool, as lvm would. */
+int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id);
 /*
  * The devices that lvm may look at, comma-separated: what active volumes of the group lie on (vg_uuid NULL: of all
  * groups; wide: every disk that could be part of one). Never one that is suspended or served by our own engine.
@@ -128,6 +131,8 @@ typedef struct LvmSession {
 /* Looks at one volume group, or all; -ENOENT: there is none. */
 int lvm_session_open(struct vss_call *c, const char *vg_uuid, LvmSession *ret);
 int lvm_session_reload(struct vss_call *c, LvmSession *s); /* the report, after a change */
+/* The one number that lvm reports as this field of one volume. */
+int lvm_session_number(struct vss_call *c, LvmSession *s, const char *name, const char *field, uint64_t *ret);
 int lvm_session_run(struct vss_call *c, LvmSession *s, const char *what, const char *const *arguments);
 void lvm_session_done(LvmSession *s);
 /* The copy of that id: -ENOENT with message. */

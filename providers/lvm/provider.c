@@ -43,7 +43,7 @@ static struct { /* of the one set this process works for */
 static uint64_t lvm_capabilities(void *state) {
         uint64_t always = VSS_CAP_REDIRECT | VSS_CAP_DEVICE | VSS_CAP_DIRECTORY | VSS_CAP_PERSISTENT | VSS_CAP_STORAGE |
                           VSS_CAP_WRITES_BELOW;
-        return always | (lvm_kernel_freezes_nested() ? 0 : VSS_CAP_FREEZES_ITSELF);
+        return always | (!lvm_kernel_has_dm() || lvm_kernel_freezes_nested() ? 0 : VSS_CAP_FREEZES_ITSELF);
 }
 
 static uint16_t le16_at(const uint8_t *p) {
@@ -109,8 +109,11 @@ static int check_origin(struct vss_call *c, const LvmVolume *l) {
                                 l->name);
         if (l->virtual || l->thin_pool || l->invalid)
                 return lvm_fail(c, -EOPNOTSUPP, "%s/%s is of a kind that LVM makes no copies of", l->vg_name, l->name);
-        if (!lvm_kernel_has_target(l->thin ? "thin" : "snapshot"))
-                return lvm_fail(c, -EOPNOTSUPP, "this kernel has no dm-%s", l->thin ? "thin" : "snapshot");
+        /* lvcreate wants to see dm-snapshot for thin ones too, and may not load it itself: asking for it does */
+        if (!lvm_kernel_has_target("snapshot"))
+                return lvm_fail(c, -EOPNOTSUPP, "this kernel has no dm-snapshot");
+        if (l->thin && !lvm_kernel_has_target("thin"))
+                return lvm_fail(c, -EOPNOTSUPP, "this kernel has no dm-thin");
         return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #define LVM_MARGIN_USEC (200 * USEC_PER_MSEC)
+#define LVM_PATIENCE_USEC (15 * USEC_PER_SEC) /* with other calls of ours: a commit is over by then, or it hangs */
 #define LVM_LONGEST_USEC (600 * USEC_PER_SEC) /* of a call without a deadline */
 
 static int contract_errno(int r) {
@@ -67,6 +68,24 @@ int lvm_session_run(struct vss_call *c, LvmSession *s, const char *what, const c
         return r < 0 ? call_failed(c, s, what, r, said) : 0;
 }
 
+int lvm_session_number(struct vss_call *c, LvmSession *s, const char *name, const char *field, uint64_t *ret) {
+        const char *const arguments[] = { "lvs", "--devices", s->devices, "--noheadings", "-o", field, name, NULL };
+        char said[LVM_SAID_BYTES], text[64] = "", *end = NULL;
+        _cleanup_close_ int fd = memfd_create("vss-lvm-number", MFD_CLOEXEC);
+        if (fd < 0)
+                return lvm_fail(c, -errno, "no memory for a report");
+        int r = lvm_keeper_run(&s->keeper, arguments, lvm_deadline(c), fd, said);
+        if (r < 0)
+                return call_failed(c, s, name, r, said);
+        if (pread(fd, text, sizeof(text) - 1, 0) < 0)
+                return lvm_fail(c, -errno, "a report cannot be read");
+        const char *digits = text + strspn(text, " ");
+        *ret = strtoull(digits, &end, 10);
+        if (digits[0] < '0' || digits[0] > '9' || end - digits > 18 || !streq(end, "\n"))
+                return lvm_fail(c, -EIO, "what lvm reports as %s of %s is no number", field, name);
+        return 0;
+}
+
 /* Into memory of a size that lvm cannot exceed: a file without a name, sealed against nothing but our own limit. */
 int lvm_session_reload(struct vss_call *c, LvmSession *s) {
         static const char config[] = "report{time_format=\"%s\" compact_output=0 headings=1 list_item_separator=\",\"} "
@@ -110,7 +129,7 @@ int lvm_session_open(struct vss_call *c, const char *vg_uuid, LvmSession *ret) {
                 return r;
         r = lvm_keeper_start(c, &ret->keeper);
         if (r >= 0)
-                r = lvm_keeper_lock(c, &ret->keeper, lvm_deadline(c));
+                r = lvm_keeper_lock(c, &ret->keeper, MIN_OF(lvm_deadline(c), usec_add(now_usec(), LVM_PATIENCE_USEC)));
         if (r < 0)
                 return r;
         r = lvm_devices(vg_uuid, false, ret->devices, sizeof(ret->devices));

@@ -4,7 +4,7 @@
 # freeze a file system twice, and on older ones an error that says so, before anything stands still (hazards A3).
 # kernel: 6.12 6.1
 # disks: 400M 200M 200M
-# seconds: 500
+# seconds: 800
 . "$(dirname "$0")/functions.sh"
 
 configure Timeouts hold=55 freeze=60 provider=120
