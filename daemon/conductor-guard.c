@@ -176,7 +176,7 @@ int conductor_start_guard(Conductor *c, Failure *reterr) {
         if (r >= 0)
                 r = add_held_volumes(c);
         if (r >= 0)
-                r = guard_arm(c->guard);
+                r = guard_arm(c->guard, c->manager->settings.stuck_freeze == STUCK_KILL);
         if (r >= 0)
                 r = sd_event_add_io(event, &c->guard_io, c->guard->child.socket, EPOLLIN, on_guard_io, c);
         if (r >= 0)

@@ -3,8 +3,10 @@
  * Who keeps a FIFREEZE waiting, and what can be done about it. The kernel waits for everybody who has entered a write
  * on the file system to leave it again; a splice() from an empty pipe enters and then sleeps until somebody writes to
  * the pipe, which may be never. A signal makes it leave: SIGSTOP and SIGCONT are one that the process does not notice,
- * the call starts again and then waits for the freeze like everybody else. io_uring owners with a finished, unreaped
- * write (kernels before 6.18) are named only.
+ * the call starts again and then waits for the freeze like everybody else. On kernels before 6.18 an io_uring with a
+ * finished write that its owner has not looked at is inside as well; only that owner or his end lets go of it. It
+ * cannot be told from a ring that is in nobody's way, so its owner is named, and killed where the administrator wants
+ * that.
  *
  * This runs in a thread of its own while things are held: it allocates nothing, opens nothing outside /proc, asks no
  * file system that could answer slowly (statx without synchronisation), and is bounded in time. Writers that wait for
@@ -20,8 +22,8 @@
 #include <sys/sysmacros.h>
 
 enum {
-        SCAN_MSEC_MAX = 500,
-        STOPPED_MAX = 16, /* processes woken at most */
+        SCAN_MSEC_MAX = 1000, /* for each of two */
+        STOPPED_MAX = 16,     /* processes woken at most */
         DIRENT_BYTES = 32 * 1024,
 };
 
@@ -79,7 +81,8 @@ static bool scan_is_victim(Scan *s, pid_t tid) {
         return scan_read(s, s->path, wchan, sizeof(wchan)) > 0 && strstr(wchan, "percpu_rwsem");
 }
 
-static void scan_report(Scan *s, const char *call, uint32_t volume, bool woken) {
+/* did: what was done about it, or "" */
+static void scan_report(Scan *s, const char *call, uint32_t volume, const char *did) {
         char comm[32];
         (void) snprintf(s->path, sizeof(s->path), "%d/comm", (int) s->pid);
         (void) scan_read(s, s->path, comm, sizeof(comm));
@@ -92,10 +95,9 @@ static void scan_report(Scan *s, const char *call, uint32_t volume, bool woken) 
         size_t n = strlen(m), size = sizeof(s->program->blockers);
         if (s->n_found++ == 0)
                 (void) snprintf(m, size, "freezing %.256s waited for process %d (%s), which was inside %s on it%s",
-                                s->program->volumes[volume].mount_point, (int) s->pid, comm, call,
-                                woken ? "; it was interrupted" : "");
+                                s->program->volumes[volume].mount_point, (int) s->pid, comm, call, did);
         else
-                (void) snprintf(m + n, size - n, ", and %d (%s, %s)", (int) s->pid, comm, call);
+                (void) snprintf(m + n, size - n, ", and %d (%s, %s%s)", (int) s->pid, comm, call, did);
 }
 
 /*
@@ -110,6 +112,13 @@ static bool scan_interrupt(const Scan *s) {
                 return false;
         (void) syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, NULL, 0);
         return true;
+}
+
+static bool scan_kill(const Scan *s) {
+        if (!s->program->kill_stuck || s->pid == 1 || s->pid == s->program->vssd_pid)
+                return false;
+        _cleanup_close_ int pidfd = (int) syscall(SYS_pidfd_open, s->pid, 0);
+        return pidfd >= 0 && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) >= 0;
 }
 
 /* The file of /proc has the call's number and its arguments in hexadecimal, or a word. */
@@ -127,7 +136,7 @@ static bool scan_task(Scan *s, pid_t tid) {
                 uint32_t volume = scan_volume_of(s, (unsigned) arguments[write_calls[i].argument]);
                 if (volume == UINT32_MAX || scan_is_victim(s, tid))
                         return false;
-                scan_report(s, write_calls[i].name, volume, scan_interrupt(s));
+                scan_report(s, write_calls[i].name, volume, scan_interrupt(s) ? "; it was interrupted" : "");
                 return true;
         }
         return false;
@@ -183,7 +192,7 @@ static bool scan_process_rings(Scan *s, pid_t pid) {
         ring_scan = (RingScan) { .volume = UINT32_MAX };
         (void) snprintf(path, sizeof(path), "%d/fd", (int) pid);
         if (scan_directory(s, path, buffer, scan_ring_fd) && ring_scan.ring && ring_scan.volume != UINT32_MAX)
-                scan_report(s, "io_uring", ring_scan.volume, false);
+                scan_report(s, "io_uring", ring_scan.volume, scan_kill(s) ? "; it was killed" : "");
         return s->n_found >= STOPPED_MAX;
 }
 
@@ -191,6 +200,7 @@ static void scan_run(GuardProgram *p) {
         static char buffer[DIRENT_BYTES] __attribute__((aligned(8)));
         Scan s = { .program = p, .deadline_usec = usec_add(now_usec(), SCAN_MSEC_MAX * USEC_PER_MSEC) };
         (void) scan_directory(&s, ".", buffer, scan_process_calls);
+        s.deadline_usec = usec_add(now_usec(), SCAN_MSEC_MAX * USEC_PER_MSEC);
         if (s.n_found == 0)
                 (void) scan_directory(&s, ".", buffer, scan_process_rings);
 }

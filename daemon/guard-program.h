@@ -73,6 +73,7 @@ typedef struct GuardProgram {
         const char *runtime_directory;
         int socket, signals, wake, wake_second, timer, proc, held_dir, held_file, first_pidfd, second_pidfd, dm_control;
         pid_t first_pid, second_pid, vssd_pid;
+        bool kill_stuck; /* owners of an io_uring that may keep a freeze waiting */
         struct GuardShared *shared;
         GuardPair *pair;
         GuardPhase phase;

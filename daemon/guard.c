@@ -126,6 +126,7 @@ static int guard_arm_set(GuardProgram *p, struct GuardRequest *q, int fd) {
         if (p->phase != GUARD_COLLECTING || p->n_volumes == 0 || !id_is_valid(q->set))
                 return -EPROTO;
         strcpy(p->set, q->set);
+        p->kill_stuck = q->flags & GUARD_KILL_STUCK;
         int r = guard_map_shared(p, fd);
         if (r >= 0 && p->failure < 0)
                 return p->failure; /* of an ADD; now it can be named */

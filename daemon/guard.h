@@ -28,13 +28,13 @@
 #include <stdatomic.h>
 
 enum GuardOp { GUARD_ADD = 1, GUARD_ARM, GUARD_FLUSH, GUARD_HOLD, GUARD_RELEASE, GUARD_EXIT };
-enum GuardAddFlag { GUARD_MAPPED = 1 << 0, GUARD_WATCHED = 1 << 1 };
+enum GuardFlag { GUARD_MAPPED = 1 << 0, GUARD_WATCHED = 1 << 1, GUARD_KILL_STUCK = 1 << 2 };
 
 struct GuardRequest {
         uint32_t op;
         uint32_t index;              /* ADD: 0 … LIMIT_VOLUMES-1, ascending */
         uint32_t level;              /* ADD: longest path in the device graph; frozen from the highest to the lowest */
-        uint32_t flags;              /* ADD: GUARD_MAPPED, GUARD_WATCHED */
+        uint32_t flags;              /* ADD: GUARD_MAPPED, GUARD_WATCHED; ARM: GUARD_KILL_STUCK */
         uint64_t deadline_usec;      /* FLUSH, HOLD: absolute CLOCK_MONOTONIC */
         uint64_t dev;                /* ADD: st_dev the descriptor must have (hazards B12) */
         char set[VSS_ID_LENGTH + 1]; /* ADD, ARM */
@@ -97,7 +97,8 @@ int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_
  * frozen here, and if it lies on none there is nothing to add.
  */
 int guard_add_mapped(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point, bool watched);
-int guard_arm(Guard *g);
+/* kill_stuck: owners of an io_uring that may keep a freeze waiting are killed, not only named (hazards A1). */
+int guard_arm(Guard *g, bool kill_stuck);
 int guard_flush(Guard *g, uint64_t deadline_usec);
 int guard_hold(Guard *g, uint64_t deadline_usec);
 int guard_release(Guard *g);

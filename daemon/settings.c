@@ -29,7 +29,8 @@ typedef enum ValueKind {
         VALUE_DURATION_OR_INFINITY,
         VALUE_COUNT,
         VALUE_SWITCH,
-        VALUE_SWITCH_OR_AUTO
+        VALUE_SWITCH_OR_AUTO,
+        VALUE_STUCK,
 } ValueKind;
 
 typedef struct Key {
@@ -63,6 +64,8 @@ static const Key keys[] = {
           0 },
         { "Limits", "writers_max", VALUE_COUNT, offsetof(Settings, writers_max), 1, LIMIT_WRITERS, LIMIT_WRITERS },
         { "Limits", "sets_max", VALUE_COUNT, offsetof(Settings, sets_max), 1, LIMIT_SETS, LIMIT_SETS },
+        { "Limits", "on_stuck_freeze", VALUE_STUCK, offsetof(Settings, stuck_freeze), STUCK_NAME, STUCK_KILL,
+          STUCK_NAME },
         { "Copies", "skip_free", VALUE_SWITCH, offsetof(Settings, skip_free), 0, 1, 1 },
         { "Copies", "lvm_snapshot_size", VALUE_COUNT, offsetof(Settings, lvm_snapshot_percent), 1, 100, 20 },
         { "Copies", "lvm_hold", VALUE_SWITCH_OR_AUTO, offsetof(Settings, lvm_hold), 0, SETTING_AUTO, SETTING_AUTO },
@@ -234,6 +237,13 @@ static int reader_switch(Reader *r, const Key *k, const char *text) {
         return 0;
 }
 
+static int reader_stuck(Reader *r, const Key *k, const char *text) {
+        if (!streq(text, "name") && !streq(text, "kill"))
+                return reader_refuse(r, "%s=%.64s is neither name nor kill", k->name, text);
+        key_store(k, r->settings, streq(text, "kill") ? STUCK_KILL : STUCK_NAME);
+        return 0;
+}
+
 static int reader_value(Reader *r, const Key *k, const char *text) {
         bool duration = k->kind != VALUE_COUNT;
         uint64_t value, unit = duration ? USEC_PER_SEC : 1;
@@ -241,6 +251,8 @@ static int reader_value(Reader *r, const Key *k, const char *text) {
 
         if (k->kind == VALUE_SWITCH || k->kind == VALUE_SWITCH_OR_AUTO)
                 return reader_switch(r, k, text);
+        if (k->kind == VALUE_STUCK)
+                return reader_stuck(r, k, text);
         if (k->kind == VALUE_DURATION_OR_INFINITY && streq(text, "infinity")) {
                 key_store(k, r->settings, USEC_INFINITY);
                 return 0;

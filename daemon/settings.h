@@ -13,6 +13,7 @@ typedef struct Budgets { /* microseconds */
 } Budgets;
 
 enum { SETTING_AUTO = 2 };
+enum { STUCK_NAME, STUCK_KILL };
 
 typedef struct Settings {
         Budgets budgets;
@@ -21,6 +22,7 @@ typedef struct Settings {
         unsigned skip_free;            /* 0 or 1: copies may leave out what the file system has free */
         unsigned lvm_snapshot_percent; /* of its origin: room for changes of a thick copy */
         unsigned lvm_hold; /* 0, 1 or SETTING_AUTO: file systems on logical volumes may be held while they are copied */
+        unsigned stuck_freeze; /* STUCK_KILL: whoever keeps a freeze waiting with an io_uring is killed */
         char *state_directory, *runtime_directory, *configuration_directory, *logs_directory;
 } Settings;
 

@@ -188,6 +188,7 @@ static const struct {
         { "[Copies]\nskip_free=NO\n", "neither yes nor no" },
         { "[Copies]\nskip_free=yes no\n", "skip_free=yes no is neither yes nor no" },
         { "[Copies]\nskip_free=no\nskip_free=on\n", ":3: skip_free=on is neither yes nor no" },
+        { "[Limits]\non_stuck_freeze=yes\n", "on_stuck_freeze=yes is neither name nor kill" },
         { "[Copies]\nlvm_hold=maybe\n", "lvm_hold=maybe is neither yes nor no nor auto" },
         { "[Copies]\nlvm_snapshot_size=20%\n", "not a number" },
         { "[Copies]\nlvm_snapshot_size=101\n", "out of range; it may be from 1 to 100" },
