@@ -27,6 +27,12 @@ enum {
         STATUS_UNKNOWN = 0xff00,        /* as exit(255): somebody else took the real one */
 };
 
+static int mounts_fd = -EBADF;
+
+void child_set_mounts(int namespace_fd) {
+        mounts_fd = namespace_fd;
+}
+
 static void child_reset_signals(void) {
         struct sigaction sa = { .sa_handler = SIG_DFL };
         for (int sig = 1; sig < _NSIG; sig++)
@@ -65,7 +71,7 @@ static int child_arrange_fds(int socket, int error) {
 }
 
 static _Noreturn void child_run(char *const argv[], unsigned flags, int socket, int error, pid_t parent) {
-        int r = child_arrange_fds(socket, error);
+        int r = mounts_fd >= 0 && setns(mounts_fd, CLONE_NEWNS) < 0 ? -errno : child_arrange_fds(socket, error);
         if (r >= 0) {
                 error = ERROR_FD;
                 child_reset_signals();

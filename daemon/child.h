@@ -16,6 +16,9 @@ enum {
         CHILD_DIES_WITH_US = 1 << 1, /* PR_SET_PDEATHSIG SIGKILL: only for children that hold nothing */
 };
 
+/* The mount namespace that children live in, where it is not ours (host-mounts.h); -EBADF: none. Not taken. */
+void child_set_mounts(int namespace_fd);
+
 typedef struct Child {
         pid_t pid;  /* 0: none */
         int pidfd;  /* readable once it has exited; -EBADF: none */

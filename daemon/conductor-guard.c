@@ -43,6 +43,16 @@ static void take_hold_times(Conductor *c, const struct GuardReply *reply) {
         }
 }
 
+static int on_guard_exit(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        conductor_guard_lost(userdata);
+        return 0;
+}
+
+static int watch_guard_exit(Conductor *c) {
+        int r = sd_event_add_io(c->manager->event, &c->guard_exit, c->guard->child.pidfd, EPOLLIN, on_guard_exit, c);
+        return r < 0 ? r : sd_event_source_set_priority(c->guard_exit, SD_EVENT_PRIORITY_NORMAL + 1);
+}
+
 void conductor_guard_dispatch(Conductor *c) {
         static const SequenceGuardOp ops[] = {
                 [GUARD_FLUSH] = SEQ_FLUSH, [GUARD_HOLD] = SEQ_HOLD, [GUARD_RELEASE] = SEQ_RELEASE
@@ -59,6 +69,8 @@ void conductor_guard_dispatch(Conductor *c) {
                 conductor_guard_lost(c);
         if (r <= 0)
                 return;
+        if (reply.op == GUARD_HELLO && !c->guard_exit && watch_guard_exit(c) < 0)
+                conductor_guard_lost(c);
         if (reply.op == GUARD_ARM) {
                 c->guard_armed = true;
                 if (reply.result < 0) {
@@ -85,7 +97,8 @@ void conductor_guard_lost(Conductor *c) {
                 return;
         c->rescuing = true;
         (void) sd_event_source_set_enabled(c->guard_io, SD_EVENT_OFF);
-        (void) sd_event_source_set_enabled(c->guard_exit, SD_EVENT_OFF);
+        if (c->guard_exit)
+                (void) sd_event_source_set_enabled(c->guard_exit, SD_EVENT_OFF);
         conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_GUARD_LOST, .now_usec = now_usec() }, NULL);
         conductor_rescue(c);
 }
@@ -128,11 +141,6 @@ void conductor_rescue(Conductor *c) {
 
 static int on_guard_io(sd_event_source *source, int fd, uint32_t events, void *userdata) {
         conductor_guard_dispatch(userdata);
-        return 0;
-}
-
-static int on_guard_exit(sd_event_source *source, int fd, uint32_t events, void *userdata) {
-        conductor_guard_lost(userdata);
         return 0;
 }
 
@@ -179,10 +187,8 @@ int conductor_start_guard(Conductor *c, Failure *reterr) {
                 r = guard_arm(c->guard, c->manager->settings.stuck_freeze == STUCK_KILL);
         if (r >= 0)
                 r = sd_event_add_io(event, &c->guard_io, c->guard->child.socket, EPOLLIN, on_guard_io, c);
-        if (r >= 0)
-                r = sd_event_add_io(event, &c->guard_exit, c->guard->child.pidfd, EPOLLIN, on_guard_exit, c);
-        if (r >= 0)
-                r = sd_event_source_set_priority(c->guard_exit, SD_EVENT_PRIORITY_NORMAL + 1);
+        if (r >= 0 && c->guard->child.pidfd >= 0)
+                r = watch_guard_exit(c);
         if (r >= 0)
                 r = sd_event_add_time(event, &c->rescue_timer, CLOCK_MONOTONIC, USEC_INFINITY, 1000, on_rescue, c);
         if (r < 0)

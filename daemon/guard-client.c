@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 enum {
         RESCUE_GRACE_MSEC = 300, /* what the second needs when it is well */
@@ -47,6 +49,22 @@ static int guard_spawn(const char *mode, const char *runtime_directory, Child *r
         return child_spawn((char *[]) { program, argument, runtime, NULL }, CHILD_OWN_SESSION, ret);
 }
 
+/*
+ * One that somebody else starts, or -errno: there is nobody who does. Its pidfd comes with HELLO. A listener that does
+ * not take the connection at once is as good as none: vssd waits for nobody.
+ */
+static int guard_connect(const char *runtime_directory, Child *ret) {
+        struct sockaddr_un a = { .sun_family = AF_UNIX };
+        if (snprintf(a.sun_path, sizeof(a.sun_path), "%s/guard.socket", runtime_directory) >= (int) sizeof(a.sun_path))
+                return -ENAMETOOLONG;
+        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0 || connect(fd, (const struct sockaddr *) &a, sizeof(a)) < 0)
+                return -errno;
+        *ret = CHILD_NULL;
+        ret->socket = TAKE_FD(fd);
+        return 0;
+}
+
 int guard_new(const char *set, const char *runtime_directory, Guard **ret) {
         assert(id_is_valid(set));
         assert(runtime_directory && ret);
@@ -58,7 +76,7 @@ int guard_new(const char *set, const char *runtime_directory, Guard **ret) {
         strcpy(g->set, set);
         g->runtime_directory = runtime_directory;
         int r = guard_shared_new(&g->shared_fd, &g->shared);
-        if (r >= 0)
+        if (r >= 0 && guard_connect(runtime_directory, &g->child) < 0)
                 r = guard_spawn("--socket-fd=3", runtime_directory, &g->child);
         if (r < 0)
                 return r;
@@ -134,9 +152,13 @@ int guard_receive(Guard *g, struct GuardReply *ret) {
         int r = child_receive(g->child.socket, &reply, sizeof(reply), &fd);
         if (r <= 0)
                 return r;
-        _cleanup_close_ int second = fd;
+        _cleanup_close_ int pidfd = fd;
         if (reply.op == GUARD_ARM && g->second_pidfd < 0)
-                g->second_pidfd = TAKE_FD(second);
+                g->second_pidfd = TAKE_FD(pidfd);
+        if (reply.op == GUARD_HELLO && g->child.pidfd >= 0)
+                return guard_receive(g, ret);
+        if (reply.op == GUARD_HELLO)
+                g->child.pidfd = TAKE_FD(pidfd);
         if (reply.op == g->awaited)
                 g->awaited = 0;
         reply.message[sizeof(reply.message) - 1] = 0;

@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -229,7 +230,13 @@ static _Noreturn void guard_finish(GuardProgram *p) {
 }
 
 static int guard_init(GuardProgram *p, int socket, const char *runtime_directory) {
+        struct ucred peer = {};
+        socklen_t size = sizeof(peer);
         sigset_t all, told;
+        if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+                return -errno;
+        if (peer.uid != geteuid())
+                return -EPERM;
         (void) sigfillset(&all);
         (void) sigprocmask(SIG_SETMASK, &all, NULL);
         (void) sigemptyset(&told);
@@ -238,7 +245,7 @@ static int guard_init(GuardProgram *p, int socket, const char *runtime_directory
         p->socket = socket;
         p->runtime_directory = runtime_directory;
         p->first_pid = getpid();
-        p->vssd_pid = getppid();
+        p->vssd_pid = peer.pid;
         p->proc = p->held_dir = p->held_file = p->first_pidfd = p->second_pidfd = p->dm_control = -EBADF;
         p->signals = signalfd(-1, &told, SFD_CLOEXEC | SFD_NONBLOCK);
         p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -249,10 +256,21 @@ static int guard_init(GuardProgram *p, int socket, const char *runtime_directory
         return fcntl(socket, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
+/* Whoever connected to a socket of systemd's does not know who we are. */
+static int guard_greet(GuardProgram *p) {
+        _cleanup_close_ int self = (int) syscall(SYS_pidfd_open, p->first_pid, 0);
+        if (self < 0)
+                return -errno;
+        guard_reply(p, GUARD_HELLO, 0, UINT32_MAX, self);
+        return 0;
+}
+
 static int guard_main(int socket, const char *runtime_directory) {
         static GuardProgram program;
         GuardProgram *p = &program;
         int r = guard_init(p, socket, runtime_directory);
+        if (r >= 0)
+                r = guard_greet(p);
         if (r < 0) {
                 fprintf(stderr, "vss-guard: cannot start on descriptor %d: %s\n", socket, strerror(-r));
                 return EXIT_FAILURE;

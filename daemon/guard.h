@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The wire between vssd and vss-guard, and vssd's side of it. vss-guard is one process per set, started by vssd before
- * the window in a session of its own, with locked memory; it freezes and thaws the file systems it was handed.
+ * The wire between vssd and vss-guard, and vssd's side of it. vss-guard is one process per set, with locked memory; it
+ * freezes and thaws the file systems it was handed. It is there before the window: where there is a socket
+ * RUNTIME/guard.socket somebody else (systemd: vss-guard.socket) starts one for each connection, outside of vssd's
+ * control group, so that whoever kills all of vssd's does not kill it; else vssd starts it in a session of its own.
  *
  *   vssd                                    vss-guard
+ *                                      ◄──  HELLO(its own pidfd)
  *   ADD (one per file system, with fd) ──►  GUARD_MAPPED: resumed, if need be, before it is thawed (hazards A2)
  *                                           GUARD_WATCHED: that alone; whoever copies it freezes it himself
  *   ARM (with fd) ───────────────────────►  locks memory, starts threads, forks its second, writes RUNTIME/held/SET
@@ -27,7 +30,7 @@
 #include "protocol/vocabulary.h"
 #include <stdatomic.h>
 
-enum GuardOp { GUARD_ADD = 1, GUARD_ARM, GUARD_FLUSH, GUARD_HOLD, GUARD_RELEASE, GUARD_EXIT };
+enum GuardOp { GUARD_ADD = 1, GUARD_ARM, GUARD_FLUSH, GUARD_HOLD, GUARD_RELEASE, GUARD_EXIT, GUARD_HELLO };
 enum GuardFlag { GUARD_MAPPED = 1 << 0, GUARD_WATCHED = 1 << 1, GUARD_KILL_STUCK = 1 << 2 };
 
 struct GuardRequest {
@@ -102,7 +105,10 @@ int guard_arm(Guard *g, bool kill_stuck);
 int guard_flush(Guard *g, uint64_t deadline_usec);
 int guard_hold(Guard *g, uint64_t deadline_usec);
 int guard_release(Guard *g);
-/* 1: *ret filled; 0: nothing yet; -EPIPE: the guard is gone (then guard_rescue). */
+/*
+ * 1: *ret filled; 0: nothing yet; -EPIPE: the guard is gone (then guard_rescue). GUARD_HELLO: from now on child.pidfd
+ * can be watched; of one that vssd started it can be from the beginning, and no HELLO is seen.
+ */
 int guard_receive(Guard *g, struct GuardReply *ret);
 /*
  * The guard is dead (its pidfd says so) or did not answer by deadline + 500 ms. Its second thaws by itself; this waits

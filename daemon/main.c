@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/child.h"
+#include "daemon/host-mounts.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include <getopt.h>
@@ -18,18 +20,20 @@ static void help(void) {
                       "Owns " VSS_BUS_NAME " on the system bus; started on demand, exits when idle.\n\n"
                       "  -h --help        show this help\n"
                       "     --version     show the version\n"
-                      "     --foreground  stay in the foreground (always so)\n\n"
+                      "     --foreground  stay in the foreground (always so)\n"
+                      "     --store-mounts  for ExecStartPre= of its unit; see vssd(8)\n\n"
                       "DBUS_SYSTEM_BUS_ADDRESS names another bus; STATE_DIRECTORY, RUNTIME_DIRECTORY,\n"
                       "CONFIGURATION_DIRECTORY and LOGS_DIRECTORY move the directories. See vssd(8).\n");
 }
 
-/* 1: go on; 0: done; -EINVAL. */
+/* 1: go on; 0: done; -EINVAL: usage; -EIO: not done, and said so. */
 static int parse_arguments(int argc, char *argv[]) {
-        enum { ARG_VERSION = 256, ARG_FOREGROUND };
+        enum { ARG_VERSION = 256, ARG_FOREGROUND, ARG_STORE_MOUNTS };
         static const struct option options[] = {
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, ARG_VERSION },
                 { "foreground", no_argument, NULL, ARG_FOREGROUND },
+                { "store-mounts", no_argument, NULL, ARG_STORE_MOUNTS },
                 {},
         };
         for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) >= 0;)
@@ -42,6 +46,8 @@ static int parse_arguments(int argc, char *argv[]) {
                         return 0;
                 case ARG_FOREGROUND:
                         break;
+                case ARG_STORE_MOUNTS:
+                        return host_mounts_store() < 0 ? -EIO : 0;
                 default:
                         return -EINVAL;
                 }
@@ -68,9 +74,13 @@ static int run(void) {
 int main(int argc, char *argv[]) {
         int r = parse_arguments(argc, argv);
         if (r <= 0)
-                return r < 0 ? condition_exit_code(CONDITION_INVALID_ARGUMENT) : EXIT_SUCCESS;
+                return r == -EIO ? EXIT_FAILURE :
+                       r < 0     ? condition_exit_code(CONDITION_INVALID_ARGUMENT) :
+                                   EXIT_SUCCESS;
         (void) umask(077);
         log_open();
+        host_mounts_take();
+        child_set_mounts(host_mounts_namespace());
         if (geteuid() != 0) {
                 log_line(LOG_ERR, NULL, NULL, "must be run as root");
                 return condition_exit_code(CONDITION_NOT_AUTHORIZED);

@@ -239,10 +239,11 @@ static int manager_make_directories(const Settings *s) {
                         log_line(LOG_ERR, NULL, NULL,
                                  "%s cannot be used: it must be root's and writable by nobody else", all[i]);
                 else if (r < 0)
-                        log_line(LOG_ERR, NULL, NULL,
-                                 "%s cannot be made: %s; make its parent, or set STATE_DIRECTORY, "
-                                 "RUNTIME_DIRECTORY and LOGS_DIRECTORY",
-                                 all[i], strerror(-r));
+                        log_line(
+                                LOG_ERR, NULL, NULL,
+                                "%s cannot be made: %s; make its parent (`systemd-tmpfiles --create vss.conf`), or set "
+                                "STATE_DIRECTORY, RUNTIME_DIRECTORY and LOGS_DIRECTORY",
+                                all[i], strerror(-r));
                 if (r < 0)
                         return r;
         }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/mounts.h"
+#include "daemon/host-mounts.h"
 #include "daemon/peers.h"
 #include "protocol/text.h"
 #include <stdio.h>
@@ -310,7 +311,7 @@ static bool mount_table_find(MountFunction f, void *userdata) {
         _cleanup_free_ char *line = NULL;
         size_t size = 0;
         bool found = false;
-        FILE *table = fopen("/proc/self/mountinfo", "re");
+        FILE *table = host_mounts_open_table();
         while (table && !found && getline(&line, &size, table) > 0)
                 found = mount_line_take(line, f, userdata);
         if (table)

@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The files in units/ as they are installed: systemd understands each of them without a warning, what is exposed stays
+# below its limit, and accounts and directories are made. Needs systemd's tools, not systemd.
+set -euo pipefail
+: "${VSS_BUILD:?is the build directory}" "${VSS_SOURCE:?is the tree}"
+
+die() {
+        echo "FAILED: $*" >&2
+        exit 1
+}
+
+skip() {
+        echo "skip: $*" >&2
+        exit 77
+}
+
+for c in systemd-analyze systemd-sysusers systemd-tmpfiles; do
+        command -v $c >/dev/null || skip "$c is not installed"
+done
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+DESTDIR=$root meson install -C "$VSS_BUILD" --no-rebuild >"$root/install.log" 2>&1 ||
+        DESTDIR=$root ninja -C "$VSS_BUILD" install >"$root/install.log" 2>&1 || die "meson install: $(tail -5 "$root/install.log")"
+libexec=$(sed -n 's/^#define VSS_LIBEXECDIR "\(.*\)"$/\1/p' "$VSS_BUILD/config.h")
+prefix=${libexec%/*/*}
+installed=$root$prefix/lib/systemd/system
+
+# Programs are where this test has installed them; the rest of the system is the machine's own.
+units=$root/units
+mkdir "$units"
+for unit in "$installed"/*; do
+        case ${unit##*/} in
+        *@.*) name=${unit##*/} && name=${name/@./@srv-db.} ;;
+        *) name=${unit##*/} ;;
+        esac
+        sed "s|$prefix/|$root$prefix/|g" "$unit" >"$units/${unit##*/}"
+        [ "$name" = "${unit##*/}" ] || cp "$units/${unit##*/}" "$units/$name"
+done
+[ -e "$units/vssd.service" ] || die "vssd.service is not installed"
+for unit in "$units"/*; do
+        case $unit in *@.*) continue ;; esac
+        said=$(SYSTEMD_UNIT_PATH=$units: systemd-analyze verify --man=no "$unit" 2>&1 | grep -F "$units" || :)
+        said+=$(SYSTEMD_UNIT_PATH=$units: systemd-analyze verify --man=no "$unit" 2>&1 | grep -F "${unit##*/}" || :)
+        [ -z "$said" ] || die "${unit##*/}: $said"
+done
+
+# exposure UNIT LIMIT: systemd's own measure, 0 to 10
+exposure() {
+        systemd-analyze security --offline=true --no-pager --threshold="$(awk "BEGIN {print $2 * 10}")" "$units/$1" >"$root/security" 2>&1 ||
+                die "$1: $(tail -1 "$root/security"), the limit is $2: $(grep '^✗' "$root/security")"
+        echo "# $1: $(tail -1 "$root/security")" >&2
+}
+exposure vssd.service 3.0
+exposure vss-guard@srv-db.service 4.5
+exposure vss-snapshot@srv-db.service 3.0
+
+mkdir -p "$root/etc"
+systemd-sysusers --root="$root" "$root$prefix/lib/sysusers.d/vss.conf" 2>"$root/said" || die "sysusers: $(cat "$root/said")"
+grep -q '^vss:' "$root/etc/group" || die "sysusers made no group vss"
+systemd-tmpfiles --root="$root" --create "$root$prefix/lib/tmpfiles.d/vss.conf" 2>"$root/said" || die "tmpfiles: $(cat "$root/said")"
+for directory in var/lib/vss run/vss var/log/vss; do
+        [ "$(stat -c '%a %u' "$root/$directory")" = "700 0" ] || die "$directory is $(stat -c '%a %u' "$root/$directory")"
+done
