@@ -5,6 +5,7 @@
  * nothing.
  */
 #include "daemon/conductor.h"
+#include "daemon/inhibit.h"
 #include "daemon/manager.h"
 #include "protocol/text.h"
 #include "providers/vss-provider.h"
@@ -378,6 +379,10 @@ static void act_phase(Conductor *c, Phase phase) {
 
         trace_end(&s->phases, now_usec(), c->sequence.failed ? OUTCOME_FAILED : OUTCOME_OK);
         trace_begin(&s->phases, phase_to_string(phase), now_usec(), sequence_deadline(&c->sequence));
+        if (phase == PHASE_PREPARE_SNAPSHOT && !c->inhibits) {
+                c->inhibits = true;
+                inhibitor_take(c->manager->inhibitor);
+        }
         if (phase == PHASE_FREEZE)
                 catalogue_pause(c->manager->catalogue, true);
         s->phase = phase;
@@ -387,6 +392,12 @@ static void act_phase(Conductor *c, Phase phase) {
                 set_set_state(s, SET_ABORTING);
         else if (!sequence_in_hold(&c->sequence))
                 manager_set_changed(c->manager, s);
+}
+
+void conductor_let_sleep(Conductor *c) {
+        if (c->inhibits)
+                inhibitor_drop(c->manager->inhibitor);
+        c->inhibits = false;
 }
 
 void conductor_act(Conductor *c, const SequenceAction *a) {
@@ -424,6 +435,7 @@ void conductor_act(Conductor *c, const SequenceAction *a) {
         case SEQ_DO_CLOSE_WINDOW:
                 catalogue_pause(c->manager->catalogue, false);
                 turns_close_window(c);
+                conductor_let_sleep(c);
                 break;
         case SEQ_DO_DROP_WRITER:
                 c->set->writers[a->index].dropped = true;

@@ -544,6 +544,7 @@ Conductor *conductor_free(Conductor *c) {
         if (!c)
                 return NULL;
         planner_free(c->planner);
+        conductor_let_sleep(c);
         for (size_t i = 0; c->writers && i < c->set->n_writers; i++)
                 writer_forget(c->set->writers[i].writer, &c->writers[i]);
         for (unsigned i = 0; i < c->n_providers; i++) {

@@ -46,7 +46,7 @@ struct Conductor {
         ProbeResult *arguments;
         Planner *planner;
         PlanResult plan;
-        bool waits_for_turn, planned, in_sequence, waits_for_window, ended, feeding, holding, marks_cleared;
+        bool waits_for_turn, planned, in_sequence, waits_for_window, ended, feeding, holding, marks_cleared, inhibits;
         uint64_t turn_deadline_usec, hold_begin_usec, commit_begin_usec, commit_end_usec;
         Sequence sequence;
         SequenceWriter *sequence_writers;
@@ -93,6 +93,7 @@ void conductor_guard_dispatch(Conductor *c);
 void conductor_guard_lost(Conductor *c); /* starts the rescue */
 void conductor_rescue(Conductor *c);     /* one look; feeds GUARD_GONE when nothing is held */
 void conductor_begin_turn(Conductor *c);
+void conductor_let_sleep(Conductor *c); /* nothing is held any more, or will be */
 int conductor_start_guard(Conductor *c, Failure *reterr);
 void conductor_adopt_host(ConductorProvider *p); /* from the planner: its answers come here now */
 void conductor_settle(Conductor *c);             /* levels and timing, before the record is written */

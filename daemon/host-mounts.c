@@ -1,75 +1,43 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/host-mounts.h"
+#include "daemon/log.h"
 #include <fcntl.h>
-#include <systemd/sd-daemon.h>
-#include <unistd.h>
+#include <linux/capability.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <syslog.h>
 
-#define STORE_PATIENCE_USEC (5 * USEC_PER_SEC)
+static int namespace_fd = -EBADF, table_fd = -EBADF;
 
-static const struct {
-        const char *name, *path;
-} kept[] = {
-        { "host-mounts", "/proc/self/ns/mnt" },
-        { "host-mount-table", "/proc/self/mountinfo" },
-};
-
-enum { NAMESPACE, TABLE };
-
-static int fds[ELEMENTSOF(kept)] = { -EBADF, -EBADF };
-
-/* FDPOLL=0: a mount table becomes readable whenever something is mounted, which would look like its end. */
-static int store(size_t i) {
-        char state[128];
-        _cleanup_close_ int fd = open(kept[i].path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
+static int drop_ptrace(void) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[2] = {};
+        if (syscall(SYS_capget, &header, data) < 0 || prctl(PR_CAPBSET_DROP, CAP_SYS_PTRACE) < 0)
                 return -errno;
-        (void) snprintf(state, sizeof(state), "FDSTOREREMOVE=1\nFDNAME=%s", kept[i].name);
-        int r = sd_notify(0, state);
-        (void) snprintf(state, sizeof(state), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", kept[i].name);
-        if (r > 0)
-                r = sd_pid_notify_with_fds(0, 0, state, &fd, 1);
-        return r < 0 ? r : r == 0 ? -ENOTCONN : 0;
+        data[CAP_TO_INDEX(CAP_SYS_PTRACE)].effective &= ~CAP_TO_MASK(CAP_SYS_PTRACE);
+        data[CAP_TO_INDEX(CAP_SYS_PTRACE)].permitted &= ~CAP_TO_MASK(CAP_SYS_PTRACE);
+        return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }
 
-int host_mounts_store(void) {
-        int r = 0;
-        for (size_t i = 0; i < ELEMENTSOF(kept) && r >= 0; i++)
-                r = store(i);
-        if (r >= 0) /* the next process of the unit is started with what is in the store then */
-                r = sd_notify_barrier(0, STORE_PATIENCE_USEC);
+int host_mounts_open(void) {
+        namespace_fd = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
+        table_fd = namespace_fd < 0 ? -EBADF : open("/proc/1/mountinfo", O_RDONLY | O_CLOEXEC);
+        int r = table_fd < 0 ? -errno : drop_ptrace();
         if (r < 0)
-                (void) fprintf(stderr,
-                               "vssd: the host's mounts cannot be kept for vssd: %s; --store-mounts is for its unit\n",
-                               strerror(-r));
-        return r < 0 ? r : 0;
-}
-
-void host_mounts_take(void) {
-        char **names = NULL;
-        int n = sd_listen_fds_with_names(true, &names);
-        for (int k = 0; k < n; k++) {
-                int fd = SD_LISTEN_FDS_START + k;
-                size_t i = 0;
-                while (i < ELEMENTSOF(kept) && (fds[i] >= 0 || !streq(names[k], kept[i].name)))
-                        i++;
-                if (i < ELEMENTSOF(kept))
-                        fds[i] = fd;
-                else
-                        (void) close(fd);
-        }
-        for (int k = 0; k < n; k++)
-                free(names[k]);
-        free(names);
+                log_line(LOG_ERR, NULL, NULL,
+                         "the host's mounts cannot be reached: %s; vssd.service gives CAP_SYS_PTRACE for it",
+                         strerror(-r));
+        return r;
 }
 
 int host_mounts_namespace(void) {
-        return fds[NAMESPACE];
+        return namespace_fd;
 }
 
 FILE *host_mounts_open_table(void) {
-        if (fds[TABLE] < 0)
+        if (table_fd < 0)
                 return fopen("/proc/self/mountinfo", "re");
-        int fd = fcntl(fds[TABLE], F_DUPFD_CLOEXEC, 3);
+        int fd = fcntl(table_fd, F_DUPFD_CLOEXEC, 3);
         FILE *f = fd < 0 || lseek(fd, 0, SEEK_SET) < 0 ? NULL : fdopen(fd, "re");
         if (!f)
                 (void) close_fd(fd);

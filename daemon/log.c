@@ -9,11 +9,17 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
-enum { LOG_TEXT_BYTES = 800, LOG_KEPT_LINES = 128, LOG_FILE_BYTES = 4 * 1024 * 1024, LOG_PATH_BYTES = 4096 };
+enum {
+        LOG_TEXT_BYTES = 800,
+        LOG_KEPT_LINES = 128,
+        LOG_FILE_BYTES = 4 * 1024 * 1024,
+        LOG_PATH_BYTES = 4096,
+        LOG_WRITER_BYTES = 256
+};
 
 typedef struct LogLine {
         int priority;
-        char set[40], phase[24], text[LOG_TEXT_BYTES];
+        char set[40], writer[LOG_WRITER_BYTES], phase[24], text[LOG_TEXT_BYTES];
 } LogLine;
 
 /* One per process, as stderr is. Static, so that a line in the window allocates nothing. */
@@ -44,21 +50,25 @@ void log_to_directory(const char *directory) {
                 (void) dup2(fd, STDERR_FILENO);
 }
 
+/* "KEY=value" into the caller's buffer; an empty value makes no field. */
+static int journal_field(struct iovec *iov, int n, char *buffer, size_t size, const char *key, const char *value) {
+        if (!value[0])
+                return n;
+        int length = snprintf(buffer, size, "%s=%s", key, value);
+        iov[n] = (struct iovec) { buffer, MIN_OF((size_t) length, size - 1) };
+        return n + 1;
+}
+
 static void log_to_journal(const LogLine *l) {
-        char message[sizeof(l->text) + sizeof("MESSAGE=")], priority[sizeof("PRIORITY=0")],
-                set[sizeof(l->set) + sizeof("VSS_SET=")], phase[sizeof(l->phase) + sizeof("VSS_PHASE=")];
-        struct iovec iov[4];
-        int n = 0;
-        (void) snprintf(message, sizeof(message), "MESSAGE=%s", l->text);
-        (void) snprintf(priority, sizeof(priority), "PRIORITY=%d", l->priority & LOG_PRIMASK);
-        (void) snprintf(set, sizeof(set), "VSS_SET=%s", l->set);
-        (void) snprintf(phase, sizeof(phase), "VSS_PHASE=%s", l->phase);
-        iov[n++] = (struct iovec) { message, strlen(message) };
-        iov[n++] = (struct iovec) { priority, strlen(priority) };
-        if (l->set[0])
-                iov[n++] = (struct iovec) { set, strlen(set) };
-        if (l->phase[0])
-                iov[n++] = (struct iovec) { phase, strlen(phase) };
+        char message[LOG_TEXT_BYTES + 16], priority[16], set[64], writer[LOG_WRITER_BYTES + 16], phase[48],
+                digit[2] = {};
+        struct iovec iov[5];
+        digit[0] = (char) ('0' + (l->priority & LOG_PRIMASK));
+        int n = journal_field(iov, 0, message, sizeof(message), "MESSAGE", l->text[0] ? l->text : "-");
+        n = journal_field(iov, n, priority, sizeof(priority), "PRIORITY", digit);
+        n = journal_field(iov, n, set, sizeof(set), "VSS_SET", l->set);
+        n = journal_field(iov, n, writer, sizeof(writer), "VSS_WRITER", l->writer);
+        n = journal_field(iov, n, phase, sizeof(phase), "VSS_PHASE", l->phase);
         (void) sd_journal_sendv(iov, n);
 }
 
@@ -78,7 +88,14 @@ static void log_write(const LogLine *l) {
                 log_to_stderr(l);
 }
 
-void log_linev(int priority, const char *set, const char *phase, const char *format, va_list ap) {
+/* Peers' words end up here: one line stays one line. */
+static void one_line(char *text) {
+        for (char *c = text; *c; c++)
+                if ((unsigned char) *c < ' ' || *c == 0x7f)
+                        *c = ' ';
+}
+
+void log_linev(int priority, const char *set, const char *writer, const char *phase, const char *format, va_list ap) {
         LogLine here, *l = &here;
         if (log_state.keep) {
                 if (log_state.n_kept == LOG_KEPT_LINES) {
@@ -89,11 +106,11 @@ void log_linev(int priority, const char *set, const char *phase, const char *for
         }
         l->priority = priority;
         (void) snprintf(l->set, sizeof(l->set), "%s", set ? set : "");
+        (void) snprintf(l->writer, sizeof(l->writer), "%s", writer ? writer : "");
         (void) snprintf(l->phase, sizeof(l->phase), "%s", set && phase ? phase : "");
         (void) vsnprintf(l->text, sizeof(l->text), format, ap);
-        for (char *c = l->text; *c; c++) /* peers' words end up here: one line stays one line */
-                if ((unsigned char) *c < ' ' || *c == 0x7f)
-                        *c = ' ';
+        one_line(l->text);
+        one_line(l->writer);
         if (!log_state.keep)
                 log_write(l);
 }
@@ -101,7 +118,7 @@ void log_linev(int priority, const char *set, const char *phase, const char *for
 void log_line(int priority, const char *set, const char *phase, const char *format, ...) {
         va_list ap;
         va_start(ap, format);
-        log_linev(priority, set, phase, format, ap);
+        log_linev(priority, set, NULL, phase, format, ap);
         va_end(ap);
 }
 

@@ -21,19 +21,19 @@ static void help(void) {
                       "  -h --help        show this help\n"
                       "     --version     show the version\n"
                       "     --foreground  stay in the foreground (always so)\n"
-                      "     --store-mounts  for ExecStartPre= of its unit; see vssd(8)\n\n"
+                      "     --host-mounts mount and look in the mount namespace of PID 1, not in its own\n\n"
                       "DBUS_SYSTEM_BUS_ADDRESS names another bus; STATE_DIRECTORY, RUNTIME_DIRECTORY,\n"
                       "CONFIGURATION_DIRECTORY and LOGS_DIRECTORY move the directories. See vssd(8).\n");
 }
 
-/* 1: go on; 0: done; -EINVAL: usage; -EIO: not done, and said so. */
-static int parse_arguments(int argc, char *argv[]) {
-        enum { ARG_VERSION = 256, ARG_FOREGROUND, ARG_STORE_MOUNTS };
+/* 1: go on; 0: done; -EINVAL. */
+static int parse_arguments(int argc, char *argv[], bool *ret_host_mounts) {
+        enum { ARG_VERSION = 256, ARG_FOREGROUND, ARG_HOST_MOUNTS };
         static const struct option options[] = {
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, ARG_VERSION },
                 { "foreground", no_argument, NULL, ARG_FOREGROUND },
-                { "store-mounts", no_argument, NULL, ARG_STORE_MOUNTS },
+                { "host-mounts", no_argument, NULL, ARG_HOST_MOUNTS },
                 {},
         };
         for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) >= 0;)
@@ -46,8 +46,9 @@ static int parse_arguments(int argc, char *argv[]) {
                         return 0;
                 case ARG_FOREGROUND:
                         break;
-                case ARG_STORE_MOUNTS:
-                        return host_mounts_store() < 0 ? -EIO : 0;
+                case ARG_HOST_MOUNTS:
+                        *ret_host_mounts = true;
+                        break;
                 default:
                         return -EINVAL;
                 }
@@ -72,18 +73,18 @@ static int run(void) {
 }
 
 int main(int argc, char *argv[]) {
-        int r = parse_arguments(argc, argv);
+        bool host_mounts = false;
+        int r = parse_arguments(argc, argv, &host_mounts);
         if (r <= 0)
-                return r == -EIO ? EXIT_FAILURE :
-                       r < 0     ? condition_exit_code(CONDITION_INVALID_ARGUMENT) :
-                                   EXIT_SUCCESS;
+                return r < 0 ? condition_exit_code(CONDITION_INVALID_ARGUMENT) : EXIT_SUCCESS;
         (void) umask(077);
         log_open();
-        host_mounts_take();
-        child_set_mounts(host_mounts_namespace());
         if (geteuid() != 0) {
                 log_line(LOG_ERR, NULL, NULL, "must be run as root");
                 return condition_exit_code(CONDITION_NOT_AUTHORIZED);
         }
+        if (host_mounts && host_mounts_open() < 0)
+                return EXIT_FAILURE;
+        child_set_mounts(host_mounts_namespace());
         return run() != 0 ? EXIT_FAILURE : EXIT_SUCCESS; /* positive: the bus went away */
 }

@@ -2,6 +2,7 @@
 #include "daemon/conductor.h"
 #include "daemon/call.h"
 #include "daemon/guard.h"
+#include "daemon/inhibit.h"
 #include "daemon/log.h"
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
@@ -63,6 +64,7 @@ Manager *manager_free(Manager *m) {
                 provider_entry_free(LIST_FIRST(&m->providers));
         strays_free(m);
         peers_free(m->peers);
+        inhibitor_free(m->inhibitor);
         mounts_free(m->mounts);
         volumes_free(m->volumes);
         catalogue_free(m->catalogue);
@@ -130,13 +132,24 @@ void manager_idle(Manager *m) {
         m->n_busy--;
 }
 
-void manager_log(Manager *m, int priority, const char *set, const char *format, ...) {
+static void log_of_set(Manager *m, int priority, const char *set, const char *writer, const char *format, va_list ap) {
         const Set *s = set ? manager_find_set(m, set) : NULL;
-        va_list ap;
         if (m->window)
                 log_keep(true);
+        log_linev(priority, set, writer, s ? phase_to_string(s->phase) : NULL, format, ap);
+}
+
+void manager_log(Manager *m, int priority, const char *set, const char *format, ...) {
+        va_list ap;
         va_start(ap, format);
-        log_linev(priority, set, s ? phase_to_string(s->phase) : NULL, format, ap);
+        log_of_set(m, priority, set, NULL, format, ap);
+        va_end(ap);
+}
+
+void manager_log_writer(Manager *m, int priority, const char *set, const char *writer, const char *format, ...) {
+        va_list ap;
+        va_start(ap, format);
+        log_of_set(m, priority, set, writer, format, ap);
         va_end(ap);
 }
 
@@ -298,6 +311,8 @@ static int manager_make_parts(Manager *m) {
         int r = authority_new(m->bus, m->settings.configuration_directory, &m->authority);
         if (r >= 0)
                 r = peers_new(m, &m->peers);
+        if (r >= 0)
+                r = inhibitor_new(m, &m->inhibitor);
         if (r >= 0)
                 r = volumes_new(m, &m->volumes);
         if (r >= 0)

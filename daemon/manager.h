@@ -14,11 +14,12 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
-typedef struct Recovery Recovery; /* start-up under way: manager-recover.c */
-typedef struct Mounts Mounts;     /* what vssd mounted: mounts.h */
-typedef struct Volumes Volumes;   /* volumes seen last: volumes.h */
-typedef struct Peers Peers;       /* whose death interests us: peers.h */
-struct Call;                      /* method calls under way: call.h */
+typedef struct Recovery Recovery;   /* start-up under way: manager-recover.c */
+typedef struct Mounts Mounts;       /* what vssd mounted: mounts.h */
+typedef struct Volumes Volumes;     /* volumes seen last: volumes.h */
+typedef struct Peers Peers;         /* whose death interests us: peers.h */
+typedef struct Inhibitor Inhibitor; /* inhibit.h */
+struct Call;                        /* method calls under way: call.h */
 
 typedef struct ProviderEntry { /* what is known about one loadable provider without running it */
         LIST_ENTRY(ProviderEntry) entries;
@@ -37,6 +38,7 @@ struct Manager {
         Mounts *mounts;
         Volumes *volumes;
         Peers *peers;
+        Inhibitor *inhibitor;
         LIST_HEAD(, Call) calls;
         unsigned n_calls;
         Authority *authority;
@@ -101,5 +103,7 @@ void manager_hold_forced(Manager *m, const Set *s, uint64_t held_usec);
 
 /* Logging: one line to stderr (journal prefix levels) with set, writer, phase as fields; in the window into a memory
  * ring. */
-void manager_log(Manager *m, int priority, const char *set, const char *format, ...)
-        __attribute__((format(printf, 4, 5)));
+void manager_log(Manager *m, int priority, const char *set, const char *format, ...) _printf_(4, 5);
+/* … about a writer; set may be NULL. */
+void manager_log_writer(Manager *m, int priority, const char *set, const char *writer, const char *format, ...)
+        _printf_(5, 6);

@@ -309,7 +309,23 @@ void set_stop(Set *s) {
                 (void) conductor_cancel(s->conductor, &why, true);
 }
 
+enum { LOG_WRITERS_MAX = 64 };
+
+/* One line for each writer, so that the journal can be asked for one; of very many those that failed. */
+static void log_writers(Set *s) {
+        for (size_t i = 0; i < s->n_writers; i++) {
+                const SetWriter *w = &s->writers[i];
+                if (w->failure.condition != CONDITION_NONE)
+                        manager_log_writer(s->manager, 4, s->id, w->reference, "writer %s failed: %s (%s)",
+                                           w->reference, w->failure.message, condition_name(w->failure.condition));
+                else if (s->state == SET_CREATED && s->n_writers <= LOG_WRITERS_MAX)
+                        manager_log_writer(s->manager, 6, s->id, w->reference, "writer %s took part: frozen %.1f ms",
+                                           w->reference, (double) w->freeze_usec / 1000.0);
+        }
+}
+
 static void log_end(Set *s) {
+        log_writers(s);
         if (s->state == SET_CREATED)
                 manager_log(s->manager, 6, s->id,
                             "created: level %s, %u snapshots, %zu writers, frozen %.1f ms, held %.1f ms",

@@ -51,7 +51,7 @@ void writer_unlist(Manager *m, Writer *w) {
 
 /* Its connection is gone, or it said so itself. */
 static void writer_leave(Manager *m, Writer *w) {
-        manager_log(m, LOG_INFO, NULL, "writer %s is gone", w->reference);
+        manager_log_writer(m, LOG_INFO, NULL, w->reference, "writer %s is gone", w->reference);
         m->writers_changed = true;
         writer_lost(w);
         w->lease_fd = close_fd(w->lease_fd);
@@ -215,8 +215,8 @@ int writer_register(Manager *m, Registration *g, const AuthorityCaller *caller, 
         *ret = TAKE_PTR(w);
         *ret_lease = TAKE_FD(lease);
         writer_list(*ret);
-        manager_log(m, LOG_INFO, NULL, "writer %s registered by %s (uid %u)", (*ret)->reference, sender,
-                    (unsigned) caller->uid);
+        manager_log_writer(m, LOG_INFO, NULL, (*ret)->reference, "writer %s registered by %s (uid %u)",
+                           (*ret)->reference, sender, (unsigned) caller->uid);
         recovery_writer_registered(m, *ret);
         return 0;
 }
