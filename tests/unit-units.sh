@@ -29,7 +29,8 @@ installed=$root$prefix/lib/systemd/system
 # Programs are where this test has installed them; the rest of the system is the machine's own.
 units=$root/units
 mkdir "$units"
-for unit in "$installed"/*; do
+for unit in "$installed"/*.*; do
+        [ -f "$unit" ] || continue
         case ${unit##*/} in
         *@.*) name=${unit##*/} && name=${name/@./@srv-db.} ;;
         *) name=${unit##*/} ;;

@@ -133,7 +133,24 @@ void devices_sweep(const char *label_prefix) {
         }
 }
 
-int device_link(const char *directory, const char *name, const char *target) {
+/* For udev (units/59-vss.rules), which then makes the link too and tells systemd that the device is there. */
+static void device_name(int links, const char *name, const char *device, const char *owner) {
+        struct stat st;
+        char number[32], path[64];
+        if (stat(device, &st) < 0 || !S_ISBLK(st.st_mode) || (mkdirat(links, ".devices", 0755) < 0 && errno != EEXIST))
+                return;
+        _cleanup_close_ int dir = openat(links, ".devices", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        (void) snprintf(number, sizeof(number), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
+        _cleanup_close_ int fd = openat(dir, number, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+        if (fd < 0 || dprintf(fd, "VSS_VOLUME=%s\nVSS_OWNER=%s\n", name, owner) < 0)
+                return;
+        (void) snprintf(path, sizeof(path), "/sys/dev/block/%s/uevent", number);
+        _cleanup_close_ int event = open(path, O_WRONLY | O_CLOEXEC);
+        if (event >= 0)
+                (void) !write(event, "change", strlen("change"));
+}
+
+int device_link(const char *directory, const char *name, const char *target, const char *owner) {
         char next[NODE_NAME_MAX + 8];
         if (mkdir(directory, 0755) < 0 && errno != EEXIST)
                 return -errno;
@@ -142,13 +159,46 @@ int device_link(const char *directory, const char *name, const char *target) {
                 return -errno;
         (void) snprintf(next, sizeof(next), ".%s.new", name);
         (void) unlinkat(dir, next, 0);
-        return symlinkat(target, dir, next) < 0 || renameat(dir, next, dir, name) < 0 ? -errno : 0;
+        if (symlinkat(target, dir, next) < 0 || renameat(dir, next, dir, name) < 0)
+                return -errno;
+        device_name(dir, name, target, owner);
+        return 0;
+}
+
+#define LOOP_NUMBERS "7:" /* a ublk device is taken over by the next holder, with its name */
+
+/* Names of devices that have "KEY=value" in the file that udev reads of them. */
+static void device_names_drop(int links, const char *prefix, const char *key, const char *value) {
+        char wanted[160], text[256];
+        int n = snprintf(wanted, sizeof(wanted), "%s=%s\n", key, value);
+        int fd = openat(links, ".devices", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        DIR *d = fd < 0 || n >= (int) sizeof(wanted) ? NULL : fdopendir(fd);
+        for (struct dirent *e; d && (e = readdir(d));) {
+                _cleanup_close_ int file = openat(dirfd(d), e->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+                bool meant = e->d_name[0] != '.' && strncmp(e->d_name, prefix, strlen(prefix)) == 0;
+                ssize_t k = !meant || file < 0 ? -1 : read(file, text, sizeof(text) - 1);
+                text[MAX_OF(k, 0)] = '\0';
+                if (k > 0 && strstr(text, wanted))
+                        (void) unlinkat(dirfd(d), e->d_name, 0);
+        }
+        if (d)
+                (void) closedir(d);
+        else
+                (void) close_fd(fd);
 }
 
 void device_unlink(const char *directory, const char *name) {
         _cleanup_close_ int dir = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (dir < 0)
+                return;
+        device_names_drop(dir, "", "VSS_VOLUME", name);
+        (void) unlinkat(dir, name, 0);
+}
+
+void device_names_sweep(const char *directory, const char *owner) {
+        _cleanup_close_ int dir = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (dir >= 0)
-                (void) unlinkat(dir, name, 0);
+                device_names_drop(dir, LOOP_NUMBERS, "VSS_OWNER", owner);
 }
 
 /* --- what it lies on ---------------------------------------------------------------------------------------------- */

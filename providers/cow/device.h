@@ -9,9 +9,11 @@ int device_make(int mount, const Node *node, const char *label, char ret[static 
 int device_drop(const char *path, const char *label, char *text, size_t n);
 /* Devices with labels of this store that nobody serves any more are let go. */
 void devices_sweep(const char *label_prefix);
-/* Replaces the link; name is a file name. */
-int device_link(const char *directory, const char *name, const char *target);
+/* Replaces the link; name is a file name. udev learns the name too, and systemd from it. owner: label of the store. */
+int device_link(const char *directory, const char *name, const char *target, const char *owner);
 void device_unlink(const char *directory, const char *name);
+/* What udev was told by a holder of this store that died. */
+void device_names_sweep(const char *directory, const char *owner);
 /*
  * What a device of ours lies on, for vss-probe, which cannot follow a loop device whose file nobody can see: one line
  * "STORE-LABEL ORIGIN STORE" in DIRECTORY/lies-on/loopN (or ublkbN), with the numbers MAJOR:MINOR of the block devices,

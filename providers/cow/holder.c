@@ -124,7 +124,7 @@ static int job_make(Holder *h, Node *n, int socket, HolderReply *p) {
                 return r;
         r = lies_on_write(what, n->device, h->label, origin_of(h, n), h->store);
         if (r >= 0 && n->kind == NODE_VOLUME && !isempty(links))
-                r = device_link(what = links, n->name, n->device);
+                r = device_link(what = links, n->name, n->device, h->label);
         if (r < 0)
                 (void) snprintf(p->text, sizeof(p->text), "%s cannot be written: %s", what, strerror(-r));
         return r;
@@ -491,6 +491,8 @@ static int leftovers_sweep(Holder *h) {
         int r = frontend_sweep(&h->files, h->label, h->uuid, h->map.shared->left);
         if (r < 0)
                 return say("a child", r);
+        if (!isempty(h->options->links))
+                device_names_sweep(h->options->links, h->label);
         hidden_begin(&h->hidden, h->options->links);
         hidden_sweep(&h->hidden, h->label);
         (void) close_fd(fd); /* the server takes it */

@@ -3,17 +3,24 @@
 #include "providers/cow/control.h"
 #include "providers/cow/frontend.h"
 #include "providers/cow/tools.h"
+#include "providers/cow/unit.h"
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <sys/wait.h>
+#include <systemd/sd-daemon.h>
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+#define STATE_DIRECTORY "/var/lib/vss"
+#define NOTIFY_USEC (5 * USEC_PER_SEC)
 
 static int help(void) {
         puts("vss-cow: the copy-on-write engine of vss\n\n"
              "  vss-cow format --store=PATH --size=BYTES [--segment-blocks=N] [--force]\n"
              "  vss-cow serve --store=PATH --directory=DIR [--links=DIR] [--frontend=auto|ublk|fuse] [--foreground]\n"
+             "  vss-cow serve --registered=UUID --directory=DIR …\n"
+             "  vss-cow stop --directory=DIR [--wait=SEC]\n"
+             "  vss-cow attach --all | --store-id=UUID --directory=DIR\n"
              "  vss-cow check STORE [--json] [--volume-data]\n"
              "  vss-cow dump STORE [--json] [PART]\n\n"
              "People use vssctl volume …, which starts and asks it. See vss-cow(8).\n\n"
@@ -72,6 +79,9 @@ static int serve_start(ServeOptions *o, bool foreground) {
         int r = serve_wait(pid, ready[0]);
         (void) fflush(stdout);
         int status;
+        if (!foreground && r == EXIT_SUCCESS) /* the unit's process is the holder from now on, and we may go */
+                if (sd_notifyf(0, "READY=1\nMAINPID=%d", (int) pid) > 0)
+                        (void) sd_notify_barrier(0, NOTIFY_USEC);
         if (!foreground || r != EXIT_SUCCESS)
                 return r;
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -80,12 +90,16 @@ static int serve_start(ServeOptions *o, bool foreground) {
 }
 
 static int serve_main(int argc, char **argv) {
-        static const struct option options[] = {
-                { "store", required_argument, NULL, 's' },    { "directory", required_argument, NULL, 'd' },
-                { "links", required_argument, NULL, 'l' },    { "foreground", no_argument, NULL, 'f' },
-                { "frontend", required_argument, NULL, 'F' }, {}
-        };
+        static const struct option options[] = { { "store", required_argument, NULL, 's' },
+                                                 { "directory", required_argument, NULL, 'd' },
+                                                 { "links", required_argument, NULL, 'l' },
+                                                 { "foreground", no_argument, NULL, 'f' },
+                                                 { "frontend", required_argument, NULL, 'F' },
+                                                 { "registered", required_argument, NULL, 'r' },
+                                                 {} };
         ServeOptions o = { .links = "" };
+        const char *registered = NULL;
+        StoreRegistered store = {};
         bool foreground = false;
         for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;)
                 if (c == 's')
@@ -94,15 +108,26 @@ static int serve_main(int argc, char **argv) {
                         o.directory = optarg;
                 else if (c == 'l')
                         o.links = optarg;
+                else if (c == 'r')
+                        registered = optarg;
                 else if (c == 'f')
                         foreground = true;
                 else if (c == 'F')
                         o.frontend = frontend_by_name(optarg);
                 else
                         return usage("serve does not know that option");
+        if (registered && store_registered(STATE_DIRECTORY, registered, &store) < 0) {
+                fprintf(stderr, "vss-cow: no store %s is registered below " STATE_DIRECTORY "/cow/stores\n",
+                        registered);
+                return TOOL_NOT_THERE;
+        }
+        if (registered) {
+                o.store = store.path;
+                o.frontend = frontend_by_name(isempty(store.frontend) ? "auto" : store.frontend);
+        }
         if (!o.store || o.store[0] != '/' || !o.directory || o.directory[0] != '/' || optind < argc ||
             (o.links[0] && o.links[0] != '/'))
-                return usage("serve needs --store=PATH and --directory=DIR, both absolute");
+                return usage("serve needs --store=PATH or --registered=UUID, and --directory=DIR, paths absolute");
         if (o.frontend == FRONTEND_MAX)
                 return usage("--frontend is auto, ublk or fuse");
         return serve_start(&o, foreground);
@@ -112,10 +137,8 @@ int main(int argc, char **argv) {
         static const struct {
                 const char *name;
                 int (*main)(int argc, char **argv);
-        } verbs[] = { { "format", cow_format_main },
-                      { "serve", serve_main },
-                      { "check", cow_check_main },
-                      { "dump", cow_dump_main } };
+        } verbs[] = { { "format", cow_format_main }, { "serve", serve_main },     { "attach", cow_attach_main },
+                      { "stop", cow_stop_main },     { "check", cow_check_main }, { "dump", cow_dump_main } };
         if (argc < 2)
                 return usage("what is it to do?");
         if (streq(argv[1], "--help") || streq(argv[1], "-h"))

@@ -6,6 +6,7 @@
  */
 #include "providers/cow/provider.h"
 #include "providers/cow/format.h"
+#include "providers/cow/unit.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -25,12 +26,16 @@ static const char *directory_of(const char *variable, const char *otherwise) {
         return isempty(e) ? otherwise : e;
 }
 
+const char *cow_state_directory(void) {
+        return directory_of("STATE_DIRECTORY", "/var/lib/vss");
+}
+
 static int make_directory(const char *path) {
         return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
 int cow_state_path(struct vss_call *c, const char *name, char *ret, size_t size) {
-        const char *state = directory_of("STATE_DIRECTORY", "/var/lib/vss");
+        const char *state = cow_state_directory();
         static const char *const made[] = { "", "/stores", "/finished" };
         int n;
         for (size_t i = 0; i < ELEMENTSOF(made); i++) {
@@ -106,8 +111,7 @@ int cow_store_register(struct vss_call *c, const CowStore *s) {
 
 int cow_store_unregister(const CowStore *s) {
         char path[LIMIT_PATH_BYTES];
-        int n = snprintf(path, sizeof(path), "%s/cow/stores/%s", directory_of("STATE_DIRECTORY", "/var/lib/vss"),
-                         s->id);
+        int n = snprintf(path, sizeof(path), "%s/cow/stores/%s", cow_state_directory(), s->id);
         if (n < 0 || (size_t) n >= sizeof(path))
                 return -ENAMETOOLONG;
         return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
@@ -255,6 +259,13 @@ static int start_server(struct vss_call *c, const CowStore *s, const char *direc
         r = make_directory(directory);
         if (r < 0)
                 return cow_fail(c, r, "cannot make %s: %s", directory, strerror(-r));
+        if (unit_is_available()) {
+                const char *const unit = s->id;
+                r = units_start(cow_state_directory(), &unit, 1, call_deadline(c));
+                return r < 0 ? cow_fail(c, r, "vss-cow@%s.service does not start: %s; look at its status", s->id,
+                                        strerror(-r)) :
+                               0;
+        }
         (void) snprintf(store, sizeof(store), "--store=%s", s->path);
         (void) snprintf(where, sizeof(where), "--directory=%s", directory);
         cow_links_directory(links + strlen(links), sizeof(links) - strlen(links));
@@ -304,7 +315,7 @@ int cow_store_connect(struct vss_call *c, CowStore *s, unsigned flags) {
 
 static int read_registry(CowStore *ret, unsigned *ret_n) {
         char path[LIMIT_PATH_BYTES];
-        int n = snprintf(path, sizeof(path), "%s/cow/stores", directory_of("STATE_DIRECTORY", "/var/lib/vss"));
+        int n = snprintf(path, sizeof(path), "%s/cow/stores", cow_state_directory());
         DIR *d = n < 0 || (size_t) n >= sizeof(path) ? NULL : opendir(path);
         *ret_n = 0;
         if (!d)

@@ -5,6 +5,7 @@
  */
 #include "providers/cow/origin.h"
 #include "providers/cow/provider.h"
+#include "providers/cow/unit.h"
 #include <ctype.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -129,12 +130,26 @@ static json_object *request_for(const char *command, const char *name) {
         return q;
 }
 
+/* From now on it is attached whenever its store is served, and when the machine starts. */
+static int note_attached(struct vss_call *c, const FindCall *k) {
+        Attached a = {};
+        (void) snprintf(a.name, sizeof(a.name), "%s", k->volume.name);
+        (void) snprintf(a.store, sizeof(a.store), "%s", k->store.id);
+        (void) snprintf(a.origin, sizeof(a.origin), "%s", k->volume.origin);
+        int r = attached_note(cow_state_directory(), &a);
+        return r < 0 ? cow_fail(c, r == -ENOENT ? -EIO : r, "that volume %s is attached cannot be noted in %s/cow: %s",
+                                a.name, cow_state_directory(), strerror(-r)) :
+                       0;
+}
+
 int cow_volume_attach(void *state, struct vss_call *c, const char *name, struct vss_engine_volume *ret) {
         _cleanup_(json_object_putp) json_object *answer = NULL;
         FindCall k;
         int r = find_named(c, name, &k);
         if (r >= 0 && !(k.volume.flags & VSS_ENGINE_VOLUME_ATTACHED) && !(c->flags & VSS_CALL_READ_ONLY)) {
                 r = cow_ask(c, &k.store, request_for("volume-attach", name), &answer);
+                if (r >= 0)
+                        r = note_attached(c, &k);
                 if (r >= 0)
                         (void) snprintf(k.volume.device, sizeof(k.volume.device), "%s",
                                         json_get_string(answer, "device", ""));
@@ -155,6 +170,8 @@ int cow_volume_detach(void *state, struct vss_call *c, const char *name) {
                 json_add_bool(q, "force", c->flags & VSS_CALL_FORCE);
                 r = cow_ask(c, &k.store, q, NULL);
         }
+        if (r >= 0 && !(c->flags & VSS_CALL_READ_ONLY))
+                (void) attached_forget(cow_state_directory(), name);
         cow_store_done(&k.store);
         return r;
 }
@@ -173,6 +190,8 @@ int cow_volume_remove(void *state, struct vss_call *c, const char *name) {
                 json_object *q = request_for("volume-remove", name);
                 json_add_bool(q, "force", force);
                 r = cow_ask(c, &k.store, q, NULL);
+                if (r >= 0)
+                        (void) attached_forget(cow_state_directory(), name);
         }
         cow_store_done(&k.store);
         return r;

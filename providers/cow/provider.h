@@ -54,6 +54,7 @@ json_object *cow_request(const char *command);
 int cow_ask(struct vss_call *c, CowStore *s, json_object *request, json_object **ret);
 /* With a descriptor that goes along, and stays the caller's. */
 int cow_ask_with(struct vss_call *c, CowStore *s, json_object *request, int fd, json_object **ret);
+const char *cow_state_directory(void);
 /* STATE_DIRECTORY/cow/NAME, its directories made. */
 int cow_state_path(struct vss_call *c, const char *name, char *ret, size_t size);
 /* Where device links go: two instances never meet. */

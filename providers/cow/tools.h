@@ -20,3 +20,5 @@ enum {
 int cow_format_main(int argc, char **argv);
 int cow_check_main(int argc, char **argv);
 int cow_dump_main(int argc, char **argv);
+int cow_attach_main(int argc, char **argv);
+int cow_stop_main(int argc, char **argv);
