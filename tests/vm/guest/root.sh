@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The root itself is held, with vssd's state, the journal and every program on it: the set is made, the service, the bus and
-# systemd live through the window, and what was logged in it is in the journal afterwards, all of it.
+# systemd live through the window, and what was logged in it is in the journal afterwards, all of it. Killing the service in
+# the window, or stopping it, gives the root back at once.
 # root: ext4
 # seconds: 300
 . "$(dirname "$0")/functions.sh"
@@ -56,4 +57,22 @@ case_a_set_of_the_root_and_the_logs_of_its_window() {
         cmp -s <(vssctl --json sets | jq '.sets | length') <(echo 1) || die "sets: $(vssctl sets)"
 }
 
-cases a_set_of_the_root_and_the_logs_of_its_window
+interrupted() { # LETTER COMMAND…: in the window; everything goes on, and nothing of what was said meanwhile is lost
+        local letter=$1 i since
+        shift
+        held_root 55000
+        for i in {1..20}; do echo "$letter $i" >&$talk; done
+        since=$EPOCHREALTIME
+        expect_exit 0 timeout 60 "$@"
+        writes_go_on "$since" /
+        wait_set && die "the set is called good: $(cat "$SET_OUT")"
+        wait_until 60 arrived "$letter" 20 || die "of 20 lines of the window the journal has $(journalctl -q -o cat -t window | grep -c "^$letter ")"
+        expect_equal "" "$(ls -A /run/vss/held)" "what is noted as held"
+        wait_until 30 known || die "the service does not come back"
+        no_more() { [ "$(vssctl --json snapshots | jq '.snapshots | length')" -le 1 ]; }
+        no_more || die "snapshots of a set that failed: $(vssctl snapshots)"
+}
+case_killed_with_everything_in_its_unit() { interrupted b systemctl kill --signal=KILL --kill-whom=all vssd; }
+case_stopped() { interrupted c systemctl stop vssd; }
+
+cases a_set_of_the_root_and_the_logs_of_its_window killed_with_everything_in_its_unit stopped
