@@ -55,8 +55,7 @@ bool lvm_kernel_has_dm(void) {
 bool lvm_kernel_has_target(const char *target) {
         struct {
                 struct dm_ioctl header;
-                struct dm_target_versions versions;
-                char name[128];
+                char answer[sizeof(struct dm_target_versions) + 128];
         } q = { .header = { .version = { 4, 41, 0 }, .data_size = sizeof(q), .data_start = sizeof(q.header) } };
         _cleanup_close_ int fd = open(DM_CONTROL, O_RDWR | O_CLOEXEC);
         if (fd < 0)
@@ -150,11 +149,13 @@ bool lvm_layer_exists(const LvmIdentity *l, const char *suffix) {
         return each_entry("/sys/block", layer_matches, uuid) == 1;
 }
 
+_Static_assert(offsetof(struct dm_target_msg, message) == sizeof(uint64_t), "what follows the head of a message");
+
 int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id) {
         struct {
                 struct dm_ioctl header;
-                struct dm_target_msg message;
-                char text[64];
+                uint64_t sector; /* a struct dm_target_msg */
+                char message[64];
         } q = { .header = { .version = { DM_VERSION_MAJOR, 0, 0 },
                             .data_size = sizeof(q),
                             .data_start = sizeof(q.header) } };
@@ -162,7 +163,7 @@ int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id
         if (fd < 0)
                 return -errno;
         (void) snprintf(q.header.uuid, sizeof(q.header.uuid), "LVM-%s%s-tpool", vg_uuid, pool_uuid);
-        (void) snprintf(q.message.message, sizeof(q.text), "delete %llu", (unsigned long long) thin_id);
+        (void) snprintf(q.message, sizeof(q.message), "delete %llu", (unsigned long long) thin_id);
         return ioctl(fd, DM_TARGET_MSG, &q) < 0 ? -errno : 0;
 }
 
