@@ -20,9 +20,12 @@ enum { DEPENDENCIES_MAX = 64, GROUP_PREFIX = GUARD_DM_GROUP_BYTES - 1 };
 
 typedef struct Dependencies {
         struct dm_ioctl header;
-        struct dm_target_deps deps;
-        uint64_t more[DEPENDENCIES_MAX];
+        struct {
+                uint32_t count, padding;
+                uint64_t dev[DEPENDENCIES_MAX];
+        } deps; /* a struct dm_target_deps */
 } Dependencies;
+_Static_assert(offsetof(struct dm_target_deps, dev) == sizeof(uint64_t), "what lies before the devices");
 
 int guard_dm_open(void) {
         int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
