@@ -10,6 +10,7 @@
 #       # boots: 2              how often the machine starts at most: vm-next-boot cuts it off, see there (default 1)
 #       # root: ext4            / is ext4 on a disk, with /var/log/journal, and lives through the boots (default: a tmpfs over
 #                               a read-only root, new at each boot)
+#       # known: WHY            it is known to fail, or not known to pass: skipped with this reason unless it is named
 #       # programs: cow-verify  what it needs from $VSS_BUILD/tests or tests/
 #
 # VM_BOOT  number of this boot, from 1     VM_SEED  of the run, for what is left to chance     VM_LONG  1: as long as it likes
