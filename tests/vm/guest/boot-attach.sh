@@ -7,6 +7,7 @@
 # disks: 300M
 # root: ext4
 # boots: 3
+# known: udev makes no link by UUID for a volume that is a ublk device; mounting by /dev/vss/NAME at boot works
 # seconds: 300
 . "$(dirname "$0")/functions.sh"
 
