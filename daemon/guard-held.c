@@ -4,9 +4,11 @@
  * locked and mapped before the first FIFREEZE and only a byte per file system changes after that, by a store into the
  * mapping: a dead process leaves it as it was at that moment. Text, so that an administrator can read it:
  *
- *     - MAJOR:MINOR MOUNTPOINT   'h' instead of '-': frozen by this guard, or about to be; 'm': likewise, and its
- * logical volume may be suspended; 'w': that alone guard PID STARTTIME        the first, then the second (start time as
- * in /proc/PID/stat)
+ *     - MAJOR:MINOR MOUNTPOINT
+ *     guard PID STARTTIME        the first, then the second (start time as in /proc/PID/stat)
+ *
+ * Instead of '-': 'h', frozen by this guard, or about to be; 'm', likewise, and its logical volume may be suspended;
+ * 'w', that alone.
  *
  * The lock (flock; both guards share it) says that a guard of the set lives. The file appears under its name already
  * locked and filled (O_TMPFILE, linkat), or a clean-up that runs at that moment would take it for a leftover. It must

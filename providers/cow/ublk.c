@@ -10,9 +10,10 @@
  *       not carried out, nobody was told the result, and to do the request again is to do it: its client has issued
  *       nothing that depends on it. There is no state between (hazards A7).
  *   R3  All tags of a queue are given to the kernel by one call, so that a kill finds all or none there: a queue of
- * which it has some cannot be taken over (Linux 6.12). R4  START and END commands never wait for I/O of the device: no
- * partitions are looked for, since whoever parks the commands lacks CAP_SYS_ADMIN for that moment. Else a server killed
- * meanwhile would leave the device locked for good, with its mutex held by somebody who waits for us.
+ *       which it has some cannot be taken over (Linux 6.12).
+ *   R4  START and END commands never wait for I/O of the device: no partitions are looked for, since whoever parks
+ *       the commands lacks CAP_SYS_ADMIN for that moment. Else a server killed meanwhile would leave the device
+ *       locked for good, with its mutex held by somebody who waits for us.
  *
  * Data is copied by pread and pwrite on the character device (USER_COPY), so that buffers are taken when there is a
  * request and not parked with every tag of hundreds of devices: they are the slots of shared.h, which the ring knows.
