@@ -232,10 +232,13 @@ static void result_print(const Bench *b, const EngineStats *before, uint64_t ope
         uint64_t stored = s.record_bytes + s.checkpoint_bytes + s.merge_bytes - before->record_bytes -
                           before->checkpoint_bytes - before->merge_bytes;
         printf("{\"operations\": %lu, \"usec\": %lu, \"iops\": %.0f, \"preserved\": %lu, \"stored_per_byte\": %.4f, "
-               "\"records\": %lu, \"origin_flushes\": %lu, \"store_writes\": %lu}\n",
+               "\"checkpoint_bytes\": %lu, \"merge_bytes\": %lu, \"records\": %lu, \"origin_flushes\": %lu, "
+               "\"store_writes\": %lu}\n",
                operations, usec, (double) operations * 1e6 / (double) usec, preserved,
-               preserved ? (double) stored / (double) (preserved * BLOCK_SIZE) : 0, s.records - before->records,
-               s.origin_flushes - before->origin_flushes, s.store_writes - before->store_writes);
+               preserved ? (double) stored / (double) (preserved * BLOCK_SIZE) : 0,
+               s.checkpoint_bytes - before->checkpoint_bytes, s.merge_bytes - before->merge_bytes,
+               s.records - before->records, s.origin_flushes - before->origin_flushes,
+               s.store_writes - before->store_writes);
 }
 
 int main(int argc, char **argv) {
@@ -272,6 +275,7 @@ int main(int argc, char **argv) {
                 snapshot(&b);
                 write_all(&b, operations);
         }
+        CALL(&b, engine_collect(b.engine, &reply)); /* what was preserved before pays for itself before */
         EngineStats before;
         engine_stats(b.engine, &before);
         result_print(&b, &before, operations, write_all(&b, operations));

@@ -38,6 +38,7 @@ static void limits_random(World *w) {
                 .reserved = 3 + sim_below(r, 8),
                 .cache_pages = 4 + sim_below(r, 8),
                 .merge_runs = 2 + sim_below(r, 3),
+                .record_worth = w->options.seed % 2 == 0 ? 1 : 64, /* several small records with the disk, or few */
         };
         w->segment_blocks = 16u << (sim_chance(r, 2, 3) ? 0 : sim_below(r, 3));
         w->segments = w->options.roomy ? 3000 / w->segment_blocks * 4 : 24 + sim_below(r, 90);

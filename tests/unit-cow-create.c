@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a snapshot costs, counted: one record of one block, one flush of the origin, nothing else, whatever the size of
- * the volume and however many snapshots there are. How long that takes is for bench-create.
+ * What the engine costs, counted. A snapshot: one record of one block, one flush of the origin, nothing else, whatever
+ * the size of the volume and however many snapshots there are. A first overwrite: the old block once, and one block
+ * more for as many of them as the queue is deep; the next overwrite of it: nothing. No flush for either. How long that
+ * takes is for bench-create and bench-engine.
  */
 #include "providers/cow/engine.h"
 #include "providers/cow/ring.h"
@@ -112,6 +114,78 @@ START_TEST(a_snapshot_costs_one_record_and_one_flush) {
 }
 END_TEST
 
+/* --- overwrites --------------------------------------------------------------------------------------------------- */
+
+enum { DEPTH_MAX = 32, OVERWRITES = 512 }; /* too few for a checkpoint */
+
+typedef struct Load {
+        World *world;
+        Request requests[DEPTH_MAX];
+        uint8_t *buffer;
+        uint64_t begun, ended;
+} Load;
+
+static void write_next(Load *l, Request *q);
+
+static void written(Request *q, int result) {
+        Load *l = q->owner;
+        ck_assert_int_eq(result, 0);
+        l->ended++;
+        write_next(l, q);
+}
+
+static void write_next(Load *l, Request *q) {
+        if (l->begun == OVERWRITES)
+                return;
+        *q = (Request) { .op = REQUEST_WRITE,
+                         .volume = l->world->volume,
+                         .offset = l->begun++ * 3 * BLOCK_SIZE, /* no two are neighbours */
+                         .length = BLOCK_SIZE,
+                         .buffer = l->buffer,
+                         .done = written,
+                         .owner = l };
+        engine_submit(l->world->engine, q);
+}
+
+static void write_all(World *w, unsigned depth, uint8_t with) {
+        Load l = { .world = w, .buffer = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE) };
+        memset(l.buffer, with, BLOCK_SIZE);
+        for (unsigned i = 0; i < depth; i++)
+                write_next(&l, &l.requests[i]);
+        while (l.ended < OVERWRITES)
+                ck_assert_int_ge(ring_wait(w->ring), 0);
+        free(l.buffer);
+}
+
+static void write_and_count(World *w, unsigned depth, uint64_t blocks, uint64_t records) {
+        EngineStats before, after;
+        engine_stats(w->engine, &before);
+        write_all(w, depth, 2);
+        engine_stats(w->engine, &after);
+        ck_assert_uint_eq(after.preserved_blocks - before.preserved_blocks, blocks);
+        ck_assert_uint_eq(after.records - before.records, records);
+        ck_assert_uint_eq(after.record_bytes - before.record_bytes, (blocks + records) * BLOCK_SIZE);
+        ck_assert_uint_eq(after.store_writes - before.store_writes, records);
+        ck_assert_uint_eq(after.origin_writes - before.origin_writes, OVERWRITES);
+        ck_assert_uint_eq(after.origin_flushes, before.origin_flushes);
+        ck_assert_uint_eq(after.checkpoints, before.checkpoints);
+}
+
+START_TEST(an_overwrite_costs_its_old_block_once) {
+        static const unsigned depths[] = { 1, 8, DEPTH_MAX };
+        unsigned depth = depths[_i];
+        World w;
+        world_begin(&w, GIB);
+        write_and_count(&w, depth, 0, 0); /* nobody wants the old blocks */
+        create(&w, 1);
+        write_and_count(&w, depth, OVERWRITES, OVERWRITES / depth);
+        write_and_count(&w, depth, 0, 0);
+        create(&w, 2);
+        write_and_count(&w, depth, OVERWRITES, OVERWRITES / depth);
+        world_end(&w);
+}
+END_TEST
+
 /* xfs and btrfs have files that long, ext4 and tmpfs too; older file systems do not. */
 static void need_large_files(void) {
         char *directory = temp_dir_new(), path[512];
@@ -130,6 +204,7 @@ int main(void) {
         TCase *t = tcase_create("cost");
         tcase_set_timeout(t, 50);
         tcase_add_loop_test(t, a_snapshot_costs_one_record_and_one_flush, 0, 4);
+        tcase_add_loop_test(t, an_overwrite_costs_its_old_block_once, 0, 3);
         suite_add_tcase(suite, t);
         SRunner *runner = srunner_create(suite);
         srunner_run_all(runner, CK_NORMAL);

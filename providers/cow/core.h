@@ -271,6 +271,7 @@ struct Op {
         uint64_t block, end; /* the next block to look at, and the end */
         uint64_t wait_sequence;
         bool counted; /* in volume->writing */
+        bool awaited; /* in engine->awaited */
         Io io;
 
         /* reads of copies */
@@ -428,6 +429,7 @@ struct Engine {
         uint32_t record_blocks;          /* a record has at most, without its head */
         uint32_t unsettled;              /* entries of records that are not in memory yet */
         uint32_t in_flight;              /* records with the disk */
+        uint32_t awaited;                /* overwrites with the disk that had to wait for a record */
         bool log_stalled;                /* the reserved segments are used up; a checkpoint brings new ones */
         bool log_full;                   /* … and nothing could: what needs a record is refused */
         uint64_t next_sequence, durable;

@@ -157,6 +157,7 @@ static void limits_fill(EngineLimits *l) {
                 .reserved = 24,
                 .cache_pages = 2048,
                 .merge_runs = 8,
+                .record_worth = 64,
         };
         l->requests = l->requests ?: defaults.requests;
         l->memtable = l->memtable ?: defaults.memtable;
@@ -164,6 +165,7 @@ static void limits_fill(EngineLimits *l) {
         l->reserved = MIN_OF(l->reserved ?: defaults.reserved, (uint32_t) RESERVED_MAX);
         l->cache_pages = MAX_OF(l->cache_pages ?: defaults.cache_pages, 4u);
         l->merge_runs = MAX_OF(l->merge_runs ?: defaults.merge_runs, 2u);
+        l->record_worth = l->record_worth ?: defaults.record_worth;
 }
 
 int engine_size(Engine *e, uint32_t segments, uint32_t segment_blocks) {

@@ -28,6 +28,7 @@ typedef struct EngineLimits {
         uint32_t cache_pages;  /* pages of runs kept in memory. Default 2048 (8 MiB) */
         uint32_t low_segments; /* free segments at which the policy begins to act. Default 1/16 of the store */
         uint32_t merge_runs;   /* runs of one level that are merged into one. Default 8 */
+        uint32_t record_worth; /* blocks from which on an open record does not wait. Default 64: its head is 1.6 % */
 } EngineLimits;
 
 /* What happens without being asked for. Called from inside any entry point; must not call the engine. */

@@ -3,7 +3,9 @@
  * The log: old blocks and what describes them in one durable write. A record gets its sequence when it is opened, and
  * records are given to the disk in that order. What belongs to a record is read straight to its place in it. The open
  * record goes to the disk as soon as nothing is being read for it and not too many are there already; meanwhile it
- * takes in what comes. So at queue depth 1 every block is a record, and under load it is dozens.
+ * takes in what comes. It also lets the overwrites end that the record before it has set free, unless it is large
+ * already: whoever sent those is about to send the next. So at queue depth 1 every block is a record, and under load a
+ * record is as many blocks as the queue is deep, and not half of them or a third.
  *
  *   UNUSED ─log_preserve─► OPEN ─full, or a control record behind it─► CLOSED ─log_pump─► WRITING ─► DONE
  * ─log_advance─► UNUSED
@@ -344,12 +346,16 @@ bool log_is_stuck(const Engine *e) {
         return e->log_stalled && e->log_fruitless >= LOG_FRUITLESS_MAX;
 }
 
+static bool record_may_grow(const Engine *e, const Record *r) {
+        return r->state == RECORD_OPEN && r->count < e->limits.record_worth && e->awaited > 0;
+}
+
 void log_pump(Engine *e) {
         Record *r;
         TAILQ_FOREACH(r, &e->queue, link) {
                 if (r->state == RECORD_WRITING || r->state == RECORD_DONE)
                         continue;
-                if (e->lost || r->reading > 0 || e->in_flight >= RECORDS_IN_FLIGHT_MAX)
+                if (e->lost || r->reading > 0 || e->in_flight >= RECORDS_IN_FLIGHT_MAX || record_may_grow(e, r))
                         return;
                 if (r->state == RECORD_OPEN)
                         record_close(e, r);

@@ -99,10 +99,8 @@ static void op_flush(Op *op) {
         op_submit(op, IO_FLUSH, 0, 0, NULL, op_flushed);
 }
 
-static void op_overwritten(Io *io, int result) {
-        Op *op = io->owner;
+static void op_overwrite_ended(Op *op, int result) {
         const Request *q = op->request;
-        engine_io_done(op->engine, io);
         if (result < 0) {
                 op_finish(op, result);
                 return;
@@ -116,6 +114,17 @@ static void op_overwritten(Io *io, int result) {
                 op_finish(op, 0);
 }
 
+static void op_overwritten(Io *io, int result) {
+        Op *op = io->owner;
+        Engine *e = op->engine;
+        bool was_awaited = op->awaited;
+        engine_io_done(e, io);
+        op->awaited = false;
+        op_overwrite_ended(op, result); /* and whoever sent it has sent the next */
+        if (was_awaited && --e->awaited == 0)
+                log_pump(e);
+}
+
 static void op_overwrite(Op *op, uint64_t length) {
         static const IoOp ops[REQUEST_MAX] = {
                 [REQUEST_WRITE] = IO_WRITE, [REQUEST_ZERO] = IO_ZERO, [REQUEST_DISCARD] = IO_DISCARD
@@ -124,6 +133,8 @@ static void op_overwrite(Op *op, uint64_t length) {
         IoOp what = q->op == REQUEST_WRITE && q->fua ? IO_WRITE_DURABLE : ops[q->op];
         uint8_t *buffer = q->op == REQUEST_WRITE ? (uint8_t *) q->buffer + (op->cursor - q->offset) : NULL;
         op->engine->stats.origin_writes++;
+        op->awaited = op->wait_sequence > 0;
+        op->engine->awaited += op->awaited;
         op_submit(op, what, op->cursor, length, buffer, op_overwritten);
 }
 
