@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+enum { HIDE_TRIES = 50 }; /* one second together */
+#define HIDE_AGAIN_USEC (20 * USEC_PER_MSEC)
+
 /* ---- finished sets ---- */
 
 static int finished_path(struct vss_call *c, const char *set, char *ret, size_t size) {
@@ -299,12 +302,20 @@ int cow_copy_end_with_use(struct vss_call *c, CowStore *s, const char *snapshot,
         return cow_ask(c, s, q, NULL);
 }
 
+/* Whoever looks at all devices (udev, losetup -a) has this one open for a moment, just after it was unmounted, too. */
+static int hide_patiently(struct vss_call *c, CowStore *s, const char *snapshot) {
+        int r;
+        for (unsigned i = 0; (r = cow_ask(c, s, request_for("hide", snapshot), NULL)) == -EBUSY && i < HIDE_TRIES; i++)
+                (void) usleep(HIDE_AGAIN_USEC);
+        return r;
+}
+
 int cow_remove(void *state, struct vss_call *c, const char *snapshot) {
         CowStore s = COW_STORE_NULL;
         CowCopy copy;
         int r = cow_copy_find(c, snapshot, &s, &copy);
         if (r >= 0)
-                r = cow_ask(c, &s, request_for("hide", snapshot), NULL);
+                r = hide_patiently(c, &s, snapshot);
         if (r == -EBUSY)
                 (void) cow_fail(c, r, "copy %s is in use as %s: unmount or close it", snapshot,
                                 copy.snapshot.device[0] ? copy.snapshot.device : "a device");

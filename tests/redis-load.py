@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""
+redis-load.py SOCKET COUNTS: counts up the key n of a Redis server for ever, over its Unix socket, and in the same
+transaction writes the number into one of 1,000 other keys, k0 to k999. COUNTS holds two numbers of ten digits that can be read at any time: begun, acknowledged.
+"""
+import mmap
+import socket
+import sys
+import time
+
+
+def connect(path):
+    while True:
+        try:
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            s.connect(path)
+            return s
+        except OSError:
+            time.sleep(0.01)
+
+
+def answer(stream):
+    line = stream.readline()
+    if not line.startswith((b"+", b":")):
+        raise OSError(line)
+    return line
+
+
+def main():
+    path, counts = sys.argv[1:]
+    with open(counts, "wb") as f:
+        f.write(b"%010d%010d" % (0, 0))
+    with open(counts, "r+b") as f:
+        shared = mmap.mmap(f.fileno(), 20)
+    s = connect(path)
+    stream = s.makefile("rb")
+    n = 0
+    while True:
+        n += 1
+        shared[0:10] = b"%010d" % n
+        key = b"k%d" % (n % 1000)
+        s.sendall(b"MULTI\r\nINCR n\r\nSET %s %d\r\nEXEC\r\n" % (key, n))
+        for _ in range(3):
+            answer(stream)
+        if stream.readline() != b"*2\r\n":
+            raise OSError("EXEC was refused")
+        if int(answer(stream)[1:]) != n:
+            raise OSError("the count is not ours")
+        answer(stream)
+        shared[10:20] = b"%010d" % n
+
+
+main()

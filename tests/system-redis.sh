@@ -1,0 +1,250 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# vss-writer-redis with real servers under load: in every copy everything acknowledged before Freeze is there and nothing
+# that began after it; a copy starts as an append-only file that is whole. Whatever happens to writer or server, nothing
+# stays switched off and nobody stays paused.
+. "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/fake-vssd.sh"
+requires redis-server redis-cli redis-check-aof jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
+watchdog 280
+SETS=${REDIS_SETS:-100}
+export VSS_IMAGE_DIR=/var/tmp
+engine_area area
+new_fs tree btrfs 512M
+
+sock=$VSS_TEST_DIR/redis.sock counts=$VSS_TEST_DIR/counts
+# server DIR [OPTION…]: REDIS_PID
+server() {
+        redis-server --port 0 --unixsocket "$sock" --dir "$1" --daemonize no --save '' --appendonly yes "${@:2}" >>"$VSS_TEST_DIR/log/redis.log" 2>&1 &
+        REDIS_PID=$!
+        cleanup_fn stop_process "$REDIS_PID"
+        EXPECT='PONG\|NOAUTH' wait_until 10 redis ping || die "the server does not start: $(tail -3 "$VSS_TEST_DIR/log/redis.log")"
+}
+redis() { timeout 5 redis-cli -s "$sock" "$@" 2>&1 | grep -q "${EXPECT:-.}" || return 1; }
+ask_redis() { timeout 5 redis-cli -s "$sock" "$@"; }
+percentage() { ask_redis config get auto-aof-rewrite-percentage | tail -1; }
+begun() { head -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
+acknowledged() { tail -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
+load() {
+        /usr/bin/python3 "$VSS_SOURCE/tests/redis-load.py" "$sock" "$counts" 2>"$VSS_TEST_DIR/log/load.log" &
+        LOAD_PID=$!
+        cleanup_fn stop_process $LOAD_PID
+        wait_until 10 eval '[ -s "$counts" ] && [ "$(acknowledged)" -gt 10 ]' || die "the load does not run"
+}
+stands_still() {
+        local n
+        n=$(acknowledged)
+        sleep 0.2
+        [ "$n" = "$(acknowledged)" ]
+}
+goes_on() {
+        local n
+        n=$(acknowledged)
+        wait_until 5 eval "[ \"\$(acknowledged)\" -gt $n ]"
+}
+back_to_normal() {
+        goes_on || die "$1: clients do not go on"
+        wait_until 5 eval '[ "$(percentage)" = 100 ]' || die "$1: rewriting stays switched off ($(percentage))"
+}
+redis_writer() { start_writer "$VSS_BUILD/writers/vss-writer-redis" --socket="$sock" "$@"; }
+
+# check_copy DIR LEAST MOST: a second server has all of the transactions up to some n from LEAST to MOST
+check_copy() {
+        local copy=$VSS_TEST_DIR/copy n keys pid log
+        rm -rf --one-file-system "$copy"
+        cp -r "$1" "$copy"
+        log=$copy/log
+        redis-check-aof "$copy/appendonlydir/appendonly.aof.manifest" >"$VSS_TEST_DIR/check" 2>&1 || die "redis-check-aof: $(tail -3 "$VSS_TEST_DIR/check")"
+        redis-server --port 0 --unixsocket "$copy/s" --dir "$copy" --save '' --appendonly yes >"$log" 2>&1 &
+        pid=$!
+        cleanup_fn stop_process $pid
+        wait_until 10 grep -qi 'ready to accept connections' "$log" || die "no server on the copy: $(tail -3 "$log")"
+        n=$(redis-cli -s "$copy/s" get n) keys=$(redis-cli -s "$copy/s" dbsize)
+        expect_equal "$n" "$(redis-cli -s "$copy/s" get k$((n % 1000)))" "the other half of the last transaction"
+        kill -KILL $pid
+        wait $pid 2>/dev/null || :
+        grep -q 'DB loaded from incr file' "$log" || die "the copy was not loaded from its append-only file"
+        ! grep -qiE 'short read|truncat|bad file format' "$log" || die "the append-only file is not whole: $(grep -iE 'short read|truncat|bad' "$log")"
+        expect_equal $((n < 1000 ? n + 1 : 1001)) "$keys" "keys of the copy"
+        [ "$n" -ge "$2" ] || die "$2 were acknowledged, the copy has $n"
+        [ "$n" -le "$3" ] || die "$3 had begun, the copy has $n"
+}
+
+start_bus
+start_fake
+fake volume "$tree" "$tree"
+mkdir "$tree/a"
+server "$tree/a"
+load
+redis_writer --name=cache
+
+note "documents"
+ask cache identify ok
+grep '^document cache ' "$FAKE_LOG" | tail -1 | cut -d' ' -f3- >"$VSS_TEST_DIR/doc"
+expect_equal "$tree/a|dump.rdb $tree/a/appendonlydir|*|aof|stop-restore-start" "$(jq -r '.components[0].files as $f |
+        "\($f[0].root)|\($f[0].pattern) \($f[1].root)|\($f[1].pattern)|\(.x.persistence // ."x.persistence")|\(.restore.method)"' <"$VSS_TEST_DIR/doc")" document
+
+note "frozen: writers wait, readers do not, rewriting is off; the copy is exact"
+for _ in 1 2 3 4 5; do
+        prepare cache
+        expect_equal 0 "$(percentage)" "auto-aof-rewrite-percentage"
+        ask cache freeze ok 5000 30000
+        expect_equal n "$(EXPECT=. ask_redis get n | tr -c '0-9\n' n | sed 's/^[0-9]*$/n/')" "a reader"
+        stands_still || die "clients write while frozen"
+        last=$(acknowledged) most=$(begun)
+        check_copy "$tree/a" "$last" "$most"
+        ask cache thaw ok
+        back_to_normal thaw
+done
+
+note "abort, SIGTERM, SIGKILL of the writer, and of the whole unit with a record"
+prepare cache
+ask cache freeze ok 5000 30000
+ask cache abort ok
+back_to_normal abort
+ask cache abort ok
+prepare cache
+ask cache freeze ok 5000 30000
+kill -TERM "$WRITER_PID"
+wait "$WRITER_PID" || die "SIGTERM: status $?"
+back_to_normal SIGTERM
+redis_writer --name=cache
+prepare cache
+ask cache freeze ok 5000 30000
+kill -KILL "$WRITER_PID"
+back_to_normal SIGKILL
+mkdir -p "$VSS_TEST_DIR/run"
+RUNTIME_DIRECTORY=$VSS_TEST_DIR/run redis_writer --name=cache
+prepare cache
+ask cache freeze ok 2000 3000
+keeper=$(pgrep -P "$WRITER_PID" | head -1)
+[ -n "$keeper" ] || die "there is no process that undoes"
+kill -KILL "$keeper" "$WRITER_PID"
+goes_on || die "the pause does not end by itself"
+expect_equal 0 "$(percentage)" "auto-aof-rewrite-percentage after both were killed"
+RUNTIME_DIRECTORY=$VSS_TEST_DIR/run redis_writer --name=cache
+back_to_normal "the next writer"
+[ -z "$(ls "$VSS_TEST_DIR/run")" ] || die "the record is still there"
+
+note "a pause that somebody ended, and a thaw that comes too late"
+prepare cache
+ask cache freeze ok 5000 30000
+ask_redis client unpause >/dev/null
+goes_on || die "unpause does nothing"
+ask cache thaw WriterRetryable
+ask cache abort ok
+back_to_normal "a broken pause"
+prepare cache
+ask cache freeze ok 5000 3000
+must_hear '.' 1 "$FAKE_LOG"
+wait_until 8 goes_on || die "does not go on at thaw_by"
+back_to_normal thaw_by
+
+note "the server hangs, dies, refuses: vetoed in time, and the next set works"
+prepare cache
+kill -STOP "$REDIS_PID"
+ask cache freeze WriterRetryable 1500 30000
+kill -CONT "$REDIS_PID"
+ask cache abort ok
+back_to_normal "a server that hung"
+prepare cache
+ask cache freeze ok 5000 30000
+kill -KILL "$REDIS_PID"
+ask cache thaw WriterRetryable
+ask cache abort WriterRetryable
+ask cache prepare-snapshot WriterRetryable
+stop_process "$LOAD_PID"
+last=$(acknowledged)
+server "$tree/a"
+# every second it is synced: acknowledged and read back after a kill of the server alone
+[ "$(ask_redis get n)" -ge "$last" ] || die "the server lost what it had acknowledged"
+ask_redis flushall >/dev/null
+rm -f "$counts"
+load
+ask cache abort ok
+prepare cache
+ask cache freeze ok 5000 30000
+ask cache thaw ok
+back_to_normal "a server that came back"
+ask_redis config set maxclients 1 >/dev/null
+stop_process "$WRITER_PID"
+expect_exit 1 "$VSS_BUILD/writers/vss-writer-redis" --socket="$sock"
+stop_process "$LOAD_PID"
+stop_process "$REDIS_PID"
+
+note "a password"
+rm -rf "$tree/a"/*
+server "$tree/a" --requirepass sesame
+echo sesame >"$VSS_TEST_DIR/password"
+chmod 644 "$VSS_TEST_DIR/password"
+expect_exit 2 "$VSS_BUILD/writers/vss-writer-redis" --socket="$sock" --password-file="$VSS_TEST_DIR/password"
+chmod 600 "$VSS_TEST_DIR/password"
+expect_exit 1 "$VSS_BUILD/writers/vss-writer-redis" --socket="$sock"
+redis_writer --name=cache --password-file="$VSS_TEST_DIR/password"
+prepare cache
+ask cache freeze ok
+ask cache thaw ok
+stop_process "$WRITER_PID"
+stop_process "$REDIS_PID"
+
+note "only RDB files: saved before, nobody waits; nothing on disk: no component"
+rm -rf "$tree/a"/*
+server "$tree/a" --appendonly no --save '3600 1000000'
+rm -f "$counts"
+load
+redis_writer --name=cache
+last=$(acknowledged)
+prepare cache
+ask cache freeze ok
+goes_on || die "clients wait without need"
+ask cache thaw ok
+rm -rf "$VSS_TEST_DIR/copy"
+cp -r "$tree/a" "$VSS_TEST_DIR/copy"
+stop_process "$LOAD_PID"
+ask_redis config set save '' >/dev/null
+ask cache identify ok
+expect_equal 0 "$(grep '^document cache ' "$FAKE_LOG" | tail -1 | cut -d' ' -f3- | jq '.components | length')" "components"
+stop_process "$WRITER_PID"
+stop_process "$REDIS_PID"
+server "$VSS_TEST_DIR/copy" --appendonly no
+[ "$(ask_redis get n)" -ge "$last" ] || die "the saved file is older than PrepareSnapshot"
+stop_process "$REDIS_PID"
+expect_exit 2 "$VSS_BUILD/writers/vss-writer-redis"
+expect_exit 1 "$VSS_BUILD/writers/vss-writer-redis" --socket="$VSS_TEST_DIR/none"
+stop_process "$FAKE_PID"
+
+# sets VOLUME N: as a backup program takes them
+sets() {
+        local i set path last most
+        for ((i = 1; i <= $2; i++)); do
+                last=$(acknowledged)
+                vssctl --json create --require=application "$1" >"$VSS_TEST_DIR/set.json" || die "create failed: $(cat "$VSS_TEST_DIR/set.json")"
+                most=$(begun)
+                set=$(json .set <"$VSS_TEST_DIR/set.json")
+                path=$(vssctl --json mount "$(json '.snapshots[0].id' <"$VSS_TEST_DIR/set.json")" | json .path)
+                check_copy "$path/redis" "$last" "$most"
+                vssctl delete --force "$set" >/dev/null 2>"$VSS_TEST_DIR/deleted" || die "delete failed: $(cat "$VSS_TEST_DIR/deleted")"
+        done
+        expect_equal 100 "$(percentage)" "auto-aof-rewrite-percentage at the end"
+}
+
+start_vssd
+truncate -s 256M "$area/v.img"
+expect_exit 0 vssctl volume create v --origin="$area/v.img" --store="$area/store" --store-max=256M
+mkfs.ext4 -q "$RUNTIME_DIRECTORY/dev/v"
+mkdir "$VSS_TEST_DIR/v"
+mount "$RUNTIME_DIRECTORY/dev/v" "$VSS_TEST_DIR/v"
+cleanup_fn umount "$VSS_TEST_DIR/v"
+for volume in "$tree" "$VSS_TEST_DIR/v"; do
+        mkdir "$volume/redis"
+        rm -f "$counts"
+        server "$volume/redis" --auto-aof-rewrite-min-size 1mb
+        load
+        redis_writer --name=cache
+        note "$((SETS / 2)) sets of $(stat -f -c %T "$volume")"
+        sets "$volume" $((SETS / 2))
+        stop_process "$WRITER_PID"
+        stop_process "$LOAD_PID"
+        stop_process "$REDIS_PID"
+done
+note "$((SETS / 2 * 2)) sets, the last with $(acknowledged) transactions begun"

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * A Redis server as its writer sees it: one connection over its Unix socket, made anew when it is needed, and calls
+ * that never take longer than they may. What the server says is not believed to be of any length or form.
+ */
+#include "protocol/base.h"
+#include "protocol/vocabulary.h"
+#include "writers/writer-lib.h"
+
+struct redisContext;
+
+typedef struct RedisServer {
+        char *socket, *user, *password;
+        struct redisContext *connection; /* NULL: none now */
+} RedisServer;
+
+/* Whether there was a connection does not matter; one that fails in the middle of a call is closed. */
+int redis_connect(RedisServer *s, uint64_t until_usec, Failure *reterr);
+void redis_disconnect(RedisServer *s);
+/*
+ * One command. ret: its answer as text (of CONFIG GET the value), owned by the caller; NULL: its success is all that
+ * counts. -EBUSY: the server said that it is loading or busy, -ETIME: no answer in time, -EACCES: not allowed,
+ * -ENOTCONN.
+ */
+int redis_call(RedisServer *s, uint64_t until_usec, const char *const *argv, size_t n, char **ret, Failure *reterr);
+#define REDIS_CALL(s, until_usec, ret, reterr, ...) \
+        redis_call(s, until_usec, (const char *const[]) { __VA_ARGS__ }, \
+                   sizeof((const char *const[]) { __VA_ARGS__ }) / sizeof(char *), ret, reterr)
+int redis_config(RedisServer *s, uint64_t until_usec, const char *key, char **ret, Failure *reterr);
+
+/* The value of a line of what INFO printed, at most size - 1 bytes of it; "" if there is none. */
+const char *redis_info_value(const char *info, const char *key, char *value, size_t size);
+bool redis_info_is(const char *info, const char *key, const char *value);
