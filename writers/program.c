@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "writers/program.h"
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -7,7 +8,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { CONF_LINES_MAX = 4096, OPTIONS_MAX = 48, FIRST_OPTION = 0x100 };
+enum { CONF_LINES_MAX = 4096, OPTIONS_MAX = 48, FIRST_OPTION = 0x100, PASSWORD_BYTES_MAX = 512 };
 
 static int set_name(void *target, const char *value, Failure *reterr) {
         Program *p = target;
@@ -244,6 +245,26 @@ int path_absolute(const char *path, char **ret, Failure *reterr) {
                                    strerror(errno));
         *ret = real;
         return 0;
+}
+
+int password_read(const char *path, char **ret, Failure *reterr) {
+        char text[PASSWORD_BYTES_MAX + 1] = "";
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        struct stat st;
+        ssize_t n = fd < 0 || fstat(fd, &st) < 0 ? -1 : read(fd, text, PASSWORD_BYTES_MAX);
+
+        if (n < 0)
+                return failure_set(reterr, errno == ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED, "%s: %s", path,
+                                   strerror(errno));
+        if (S_ISREG(st.st_mode) && (st.st_mode & 077))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s can be read by others: chmod 600 it", path);
+        text[strcspn(text, "\r\n")] = '\0';
+        if (!text[0])
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s has no password in its first line", path);
+        free(*ret);
+        *ret = strdup(text);
+        explicit_bzero(text, sizeof(text));
+        return *ret ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
 }
 
 int parse_seconds(const char *text, uint64_t *ret_usec, Failure *reterr) {

@@ -35,4 +35,6 @@ int program_run(Program *p, const struct vss_writer_callbacks *callbacks, void *
 int program_fail(const Program *p, const Failure *f);
 /* Absolute, symbolic links resolved where the file exists. */
 int path_absolute(const char *path, char **ret, Failure *reterr);
+/* The first line of a file that nobody else may read. Replaces *ret, which is the caller's. */
+int password_read(const char *path, char **ret, Failure *reterr);
 int parse_seconds(const char *text, uint64_t *ret_usec, Failure *reterr);

@@ -12,12 +12,10 @@
  */
 #include "writers/program.h"
 #include "writers/redis-undo.h"
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #define FREEZE_TIMEOUT_USEC (30 * USEC_PER_SEC)
 #define IDENTIFY_USEC (5 * USEC_PER_SEC)
@@ -26,7 +24,6 @@
 #define CHECK_USEC (500 * USEC_PER_MSEC)        /* for the question whether anything was written */
 #define LOOK_MSEC 1                             /* between two looks at a server whose clients wait */
 #define LOOK_SELDOM_MSEC 50
-enum { PASSWORD_BYTES_MAX = 512 };
 #define COMPONENT "dataset"
 
 typedef enum Persistence { PERSISTENCE_NONE, PERSISTENCE_RDB, PERSISTENCE_AOF } Persistence;
@@ -320,20 +317,7 @@ static int set_service(void *target, const char *value, Failure *reterr) {
 
 static int set_password_file(void *target, const char *value, Failure *reterr) {
         Redis *r = target;
-        char password[PASSWORD_BYTES_MAX + 1] = "";
-        _cleanup_close_ int fd = open(value, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-        struct stat st;
-        ssize_t n = fd < 0 ? -1 : read(fd, password, PASSWORD_BYTES_MAX);
-        if (n < 0 || fstat(fd, &st) < 0)
-                return failure_set(reterr, CONDITION_FAILED, "%s: %s", value, strerror(errno));
-        if (S_ISREG(st.st_mode) && (st.st_mode & 077))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s can be read by others: chmod 600 it", value);
-        password[strcspn(password, "\r\n")] = '\0';
-        if (!password[0])
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s has no password in its first line", value);
-        n = replace(&r->server.password, password, reterr);
-        explicit_bzero(password, sizeof(password));
-        return (int) n;
+        return password_read(value, &r->server.password, reterr);
 }
 
 static int set_freeze_timeout(void *target, const char *value, Failure *reterr) {

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vss-writer-mariadb: brings a MariaDB server (10.4.1 or later) to rest for a copy, with BACKUP STAGE on one session.
+ *
+ * PrepareSnapshot does what disturbs nobody: START (redo logs are kept) and FLUSH (tables without transactions that are
+ * not in use are written and closed). Freeze waits for statements that change such tables or the schema (BLOCK_DDL) and
+ * then keeps commits from happening (BLOCK_COMMIT); reading goes on, and so does work inside transactions. What was
+ * committed before is in the copy and nothing that was committed after it; the position in the binary log that belongs
+ * to that moment goes into the manifest. Thaw is END, which fails if the session, and with it the lock, was lost.
+ */
+#include "protocol/jsonutil.h"
+#include "writers/mariadb-server.h"
+#include "writers/program.h"
+#include <limits.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+
+#define FREEZE_TIMEOUT_USEC (30 * USEC_PER_SEC)
+#define IDENTIFY_USEC (5 * USEC_PER_SEC)
+#define MARGIN_USEC (300 * USEC_PER_MSEC) /* left of a budget when the server gives up */
+#define COUNT_USEC (1 * USEC_PER_SEC)     /* for counting tables, which opens each of them */
+#define RELEASE_USEC (2 * USEC_PER_SEC)
+enum { TABLESPACES_MAX = 1024 };
+#define COMPONENT "server"
+
+typedef struct Mariadb {
+        MariadbServer server;
+        char *service;
+        uint64_t freeze_usec;
+} Mariadb;
+
+static uint64_t until(const struct vss_event *e) {
+        uint64_t end = vss_event_deadline_usec(e);
+        return end == UINT64_MAX ? usec_add(now_usec(), 60 * USEC_PER_SEC) : end > MARGIN_USEC ? end - MARGIN_USEC : 0;
+}
+
+/* --- identify ----------------------------------------------------------------------------------------------------- */
+
+typedef struct Identify {
+        struct vss_metadata *metadata;
+        char directory[PATH_MAX]; /* data */
+} Identify;
+
+static bool lies_in(const char *path, const char *directory) {
+        size_t n = strlen(directory);
+        while (n > 1 && directory[n - 1] == '/')
+                n--;
+        return strncmp(path, directory, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
+}
+
+/* What the server calls a path, as seen by us: absolute, without symbolic links. */
+static int real_path(const Identify *i, const char *path, char ret[static PATH_MAX], Failure *reterr) {
+        char whole[PATH_MAX + MARIADB_VALUE_BYTES + 2];
+        (void) snprintf(whole, sizeof(whole), "%s%s%s", path[0] == '/' ? "" : i->directory, path[0] == '/' ? "" : "/",
+                        path);
+        if (!realpath(whole, ret))
+                return failure_set(reterr, CONDITION_FAILED, "%.300s, which mariadb names: %s", whole, strerror(errno));
+        return 0;
+}
+
+/* Only what lies elsewhere: the data directory is in the component as a whole. */
+static int files_elsewhere(const Identify *i, const char *directory, const char *pattern, uint32_t flags,
+                           Failure *reterr) {
+        char real[PATH_MAX];
+        if (!directory[0])
+                return 0;
+        int r = real_path(i, directory, real, reterr);
+        if (r < 0 || lies_in(real, i->directory))
+                return r;
+        return vss_metadata_files(i->metadata, COMPONENT, real, pattern, flags);
+}
+
+static int take_directories(void *target, char **v, Failure *reterr) {
+        Identify *i = target;
+        char base[MARIADB_VALUE_BYTES] = "", pattern[NAME_MAX + 1];
+        if (!v[0] || v[0][0] != '/' || !realpath(v[0], i->directory))
+                return failure_set(reterr, CONDITION_FAILED, "the data directory %.200s: %s", v[0] ?: "",
+                                   strerror(errno));
+        int r = vss_metadata_files(i->metadata, COMPONENT, i->directory, "*", VSS_FILES_RECURSIVE);
+        r = r < 0 ? r : files_elsewhere(i, v[1] ?: "", "ibdata*", 0, reterr);
+        r = r < 0 ? r : files_elsewhere(i, v[2] ?: "", "ib_logfile*", VSS_FILES_LOG, reterr);
+        r = r < 0 ? r : files_elsewhere(i, v[3] ?: "", "undo*", 0, reterr);
+        r = r < 0 ? r : files_elsewhere(i, v[4] ?: "", "aria_log*", VSS_FILES_LOG, reterr);
+        if (r < 0 || !v[5] || !v[5][0])
+                return r;
+        (void) snprintf(base, sizeof(base), "%s", v[5]);
+        char *slash = strrchr(base, '/');
+        if (!slash || strpbrk(slash, "*?["))
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED, "the binary log is called %.200s", base);
+        (void) snprintf(pattern, sizeof(pattern), "%.200s.*", slash + 1);
+        *slash = '\0';
+        return files_elsewhere(i, base[0] ? base : "/", pattern, VSS_FILES_LOG, reterr);
+}
+
+static int take_tablespace(void *target, char **v, Failure *reterr) {
+        Identify *i = target;
+        char path[MARIADB_VALUE_BYTES], real[PATH_MAX];
+        if (!v[0] || strlen(v[0]) >= sizeof(path))
+                return failure_set(reterr, CONDITION_LIMIT_REACHED, "the path of a tablespace is too long");
+        (void) snprintf(path, sizeof(path), "%s", v[0]);
+        char *slash = strrchr(path, '/');
+        if (path[0] != '/' || !slash || lies_in(path, i->directory))
+                return 0;
+        if (strpbrk(slash, "*?["))
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED, "a tablespace is called %.200s", path);
+        *slash = '\0';
+        int r = real_path(i, path, real, reterr);
+        return r < 0 ? r : vss_metadata_files(i->metadata, COMPONENT, real, slash + 1, 0);
+}
+
+static int identify(struct vss_metadata *m, void *userdata) {
+        Mariadb *d = userdata;
+        Identify i = { .metadata = m };
+        Failure f = {};
+        uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
+        int r = vss_metadata_set(m, "restore.method", "stop-restore-start");
+        r = r < 0 ? r : vss_metadata_set(m, "restore.service", d->service);
+        r = r < 0 ? r :
+                    vss_metadata_component(m, COMPONENT,
+                                           VSS_COMPONENT_DATABASE | VSS_COMPONENT_SELECTABLE |
+                                                   VSS_COMPONENT_SELECTABLE_FOR_RESTORE,
+                                           "MariaDB");
+        r = r < 0 ? r :
+                    server_ask(&d->server, end,
+                               "SELECT @@datadir, @@innodb_data_home_dir, @@innodb_log_group_home_dir, "
+                               "@@innodb_undo_directory, @@aria_log_dir_path, @@log_bin_basename",
+                               1, take_directories, &i, &f);
+        r = r < 0 ? r :
+                    server_ask(&d->server, end,
+                               "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES "
+                               "WHERE FILENAME LIKE '/%'",
+                               TABLESPACES_MAX, take_tablespace, &i, &f);
+        if (r < 0)
+                fprintf(stderr, "vss-writer-mariadb: cannot say what there is: %s\n",
+                        f.message[0] ? f.message : strerror(-r));
+        return r;
+}
+
+/* --- a set -------------------------------------------------------------------------------------------------------- */
+
+static int veto(Mariadb *d, struct vss_event *e, const Failure *f) {
+        int r = vss_event_fail(e, server_veto(&d->server), "%s", f->message);
+        server_disconnect(&d->server); /* and with it everything it holds */
+        return r;
+}
+
+/* Tables without transactions are whole in the copy, but a crash of the server may tear them: worth knowing. */
+static int tell_of_tables(Mariadb *d, struct vss_event *e) {
+        char n[MARIADB_VALUE_BYTES], text[128];
+        int r = server_value(&d->server, MIN_OF(until(e), usec_add(now_usec(), COUNT_USEC)),
+                             "SELECT COUNT(*) FROM information_schema.TABLES WHERE ENGINE IN ('MyISAM', 'CSV', "
+                             "'ARCHIVE') AND TABLE_SCHEMA NOT IN ('mysql', 'performance_schema', 'sys')",
+                             0, n, NULL);
+        if (r < 0 || streq(n, "0"))
+                return 0;
+        (void) snprintf(text, sizeof(text), "%.20s tables are not transactional: written and closed for the copy", n);
+        return vss_event_put(e, NULL, "message", text);
+}
+
+static int prepare_snapshot(struct vss_event *e, void *userdata) {
+        Mariadb *d = userdata;
+        Failure f = {};
+        server_disconnect(&d->server); /* nothing of an earlier set is left */
+        int r = server_connect(&d->server, until(e), &f);
+        if (r >= 0)
+                (void) tell_of_tables(d, e);
+        r = r < 0 ? r : server_do(&d->server, until(e), "BACKUP STAGE START", &f);
+        r = r < 0 ? r : server_do(&d->server, until(e), "BACKUP STAGE FLUSH", &f);
+        return r < 0 ? veto(d, e, &f) : 0;
+}
+
+static int take_position(void *target, char **v, Failure *reterr) {
+        json_object *o = target;
+        json_add_string(o, "binlog_file", v[0] ?: "");
+        json_add_uint(o, "binlog_position", strtoull(v[1] ?: "0", NULL, 10));
+        return 0;
+}
+
+/* {"binlog_file": …, "binlog_position": …, "gtid": …}; nothing without a binary log */
+static int position_tell(Mariadb *d, struct vss_event *e, Failure *reterr) {
+        _cleanup_(json_object_putp) json_object *o = json_object_new_object();
+        char gtid[MARIADB_VALUE_BYTES];
+        int r = server_ask(&d->server, until(e), "SHOW MASTER STATUS", 1, take_position, o, reterr);
+        if (r < 0 || json_object_object_length(o) == 0)
+                return r;
+        r = server_value(&d->server, until(e), "SELECT @@gtid_binlog_pos", 0, gtid, reterr);
+        if (r < 0)
+                return r;
+        json_add_string(o, "gtid", gtid);
+        return vss_event_put(e, COMPONENT, "metadata", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+}
+
+static int freeze(struct vss_event *e, void *userdata) {
+        Mariadb *d = userdata;
+        Failure f = {};
+        int r = server_do(&d->server, until(e), "BACKUP STAGE BLOCK_DDL", &f);
+        r = r < 0 ? r : server_do(&d->server, until(e), "BACKUP STAGE BLOCK_COMMIT", &f);
+        r = r < 0 ? r : position_tell(d, e, &f);
+        return r < 0 ? veto(d, e, &f) : 0;
+}
+
+static int thaw(struct vss_event *e, void *userdata) {
+        Mariadb *d = userdata;
+        Failure f = {};
+        int r = d->server.session ?
+                        server_do(&d->server, until(e), "BACKUP STAGE END", &f) :
+                        failure_set(&f, CONDITION_FAILED, "mariadb at %s: the session was lost", d->server.socket);
+        return r < 0 ? veto(d, e, &f) : 0;
+}
+
+/* To end the session is enough; in order if that can be had. */
+static int do_abort(struct vss_event *e, void *userdata) {
+        Mariadb *d = userdata;
+        if (d->server.session)
+                (void) server_do(&d->server, usec_add(now_usec(), RELEASE_USEC), "BACKUP STAGE END", NULL);
+        server_disconnect(&d->server);
+        return 0;
+}
+
+/* --- the program -------------------------------------------------------------------------------------------------- */
+
+static int replace(char **to, const char *value, Failure *reterr) {
+        free(*to);
+        *to = strdup(value);
+        return *to ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
+}
+
+static int set_socket(void *target, const char *value, Failure *reterr) {
+        Mariadb *d = target;
+        if (value[0] != '/')
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no absolute path of a socket", value);
+        return replace(&d->server.socket, value, reterr);
+}
+
+static int set_user(void *target, const char *value, Failure *reterr) {
+        Mariadb *d = target;
+        return replace(&d->server.user, value, reterr);
+}
+
+static int set_service(void *target, const char *value, Failure *reterr) {
+        Mariadb *d = target;
+        return replace(&d->service, value, reterr);
+}
+
+static int set_password_file(void *target, const char *value, Failure *reterr) {
+        Mariadb *d = target;
+        return password_read(value, &d->server.password, reterr);
+}
+
+static int set_freeze_timeout(void *target, const char *value, Failure *reterr) {
+        Mariadb *d = target;
+        int r = parse_seconds(value, &d->freeze_usec, reterr);
+        if (r >= 0 && d->freeze_usec < BUDGET_MIN_FREEZE_USEC)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "a freeze timeout below 3 seconds is too short");
+        return r;
+}
+
+/* The server has to be there when we begin: a wrong path or password is noticed by whoever typed it. */
+static int begin(Mariadb *d, char version[static MARIADB_VALUE_BYTES], Failure *reterr) {
+        uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
+        if (!d->server.socket)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "no --socket=PATH given; see --help");
+        int r = server_value(&d->server, end, "SELECT VERSION()", 0, version, reterr);
+        if (r >= 0 && !strstr(version, "MariaDB"))
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED,
+                                   "%.60s is no MariaDB: only that has BACKUP STAGE, which this writer needs", version);
+        r = r < 0 ? r : server_do(&d->server, end, "BACKUP STAGE START", reterr);
+        return r < 0 ? r : server_do(&d->server, end, "BACKUP STAGE END", reterr);
+}
+
+static int serve(Program *p, Mariadb *d) {
+        char version[MARIADB_VALUE_BYTES];
+        Failure f = {};
+        (void) signal(SIGPIPE, SIG_IGN);
+        if (begin(d, version, &f) < 0)
+                return program_fail(p, &f);
+        struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,
+                                          .version = version,
+                                          .usage = VSS_USAGE_USER_DATA,
+                                          .source = VSS_SOURCE_TRANSACTED,
+                                          .freeze_timeout_usec = d->freeze_usec,
+                                          .identify = identify,
+                                          .prepare_snapshot = prepare_snapshot,
+                                          .freeze = freeze,
+                                          .thaw = thaw,
+                                          .abort = do_abort };
+        return program_run(p, &c, d);
+}
+
+int main(int argc, char *argv[]) {
+        static const ProgramOption options[] = {
+                { "socket", "PATH", "the server's Unix socket", set_socket },
+                { "user", "NAME", "account of the server; default: the name of who runs this", set_user },
+                { "password-file", "FILE", "first line: the password", set_password_file },
+                { "service", "UNIT", "what a restore stops (default mariadb.service)", set_service },
+                { "freeze-timeout", "SEC", "longest time commits may wait (default 30)", set_freeze_timeout },
+        };
+        static Mariadb d = { .freeze_usec = FREEZE_TIMEOUT_USEC };
+        Program p = { .command = "vss-writer-mariadb",
+                      .arguments = "--socket=PATH",
+                      .summary = "Brings a MariaDB server to rest while it is copied.",
+                      .options = options,
+                      .n_options = ELEMENTSOF(options),
+                      .target = &d,
+                      .name = (char *) "mariadb",
+                      .level = LEVEL_BACK_END };
+        Failure f = {};
+        const struct passwd *who = getpwuid(geteuid());
+        if (set_service(&d, "mariadb.service", &f) < 0 || set_user(&d, who ? who->pw_name : "root", &f) < 0)
+                return program_fail(&p, &f);
+        if (program_parse(&p, argc, argv) == 0)
+                p.status = serve(&p, &d);
+        server_disconnect(&d.server);
+        free(d.server.socket);
+        free(d.server.user);
+        free(d.server.password);
+        free(d.service);
+        program_done(&p);
+        return p.status;
+}
