@@ -263,10 +263,11 @@ int lvm_keeper_lock(struct vss_call *c, LvmKeeper *k, uint64_t deadline_usec) {
                 r = await_answer(k, usec_add(deadline_usec, USEC_PER_SEC), &a);
         if (r >= 0)
                 r = a.result;
-        return r >= 0 ? 0 :
-                        lvm_fail(c, r == -ETIME ? -EBUSY : r,
-                                 "an earlier call of lvm has not come back (look for vss-lvm-keeper and its child): "
-                                 "nothing else is done with LVM until it has");
+        return r >= 0 ?
+                       0 :
+                       lvm_fail(c, r == -ETIME ? -EBUSY : r,
+                                "another set, or an earlier call of lvm that has not come back, has the lock (look for "
+                                "vss-lvm-keeper and its child): nothing else is done with LVM until it has ended");
 }
 
 /* What lvm says becomes one line. */

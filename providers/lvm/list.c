@@ -116,14 +116,34 @@ static bool has_half_made_copy(const LvmReport *r, const LvmVolume *origin) {
         return false;
 }
 
-static int repair(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
+static bool is_stopped(const LvmVolume *v) {
+        return lvm_is_suspended(makedev((unsigned) v->major, (unsigned) v->minor));
+}
+
+static const LvmVolume *active_volume(const LvmSession *s, const LvmIdentity *id) {
         const LvmVolume *v = lvm_report_find(&s->report, id->vg_uuid, id->lv_uuid);
-        if (!v || v->minor < 0)
+        return v && v->minor >= 0 ? v : NULL;
+}
+
+/*
+ * Before copies are removed. Where the metadata do not know the snapshot yet, its device uses "-real" and lvm cannot
+ * take that away; then it says that it has failed, although the volume runs: the removal of the copy makes the way
+ * free.
+ */
+static int repair_first(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
+        const LvmVolume *v = active_volume(s, id);
+        if (!v || (!is_stopped(v) && !has_half_made_copy(&s->report, v)))
                 return 0;
-        if (lvm_is_suspended(makedev((unsigned) v->major, (unsigned) v->minor)) ||
-            (!v->has_thick_copies && lvm_layer_exists(id, "-real")) || has_half_made_copy(&s->report, v))
-                return refresh(c, s, v);
-        return 0;
+        int r = refresh(c, s, v);
+        return r == -EIO && !is_stopped(v) ? 0 : r;
+}
+
+static int repair_last(struct vss_call *c, LvmSession *s, const LvmIdentity *id) {
+        const LvmVolume *v = active_volume(s, id);
+        if (!v || (!is_stopped(v) && !has_half_made_copy(&s->report, v) &&
+                   (v->has_thick_copies || !lvm_layer_exists(id, "-real"))))
+                return 0;
+        return refresh(c, s, v);
 }
 
 /*
@@ -157,26 +177,19 @@ static int remove_pending(struct vss_call *c, LvmSession *s) {
         return r;
 }
 
-static int repair_all(struct vss_call *c, LvmSession *s, const LvmIdentity *volumes, unsigned n) {
-        int r = 0;
-        for (unsigned i = 0; i < n && r >= 0; i++)
-                r = repair(c, s, &volumes[i]);
-        return r;
-}
-
 int lvm_abort_set(struct vss_call *c) {
         LvmSession s = LVM_SESSION_NULL;
         LvmIdentity volumes[VSS_VOLUMES_MAX];
         unsigned n = lvm_place_read(c->set, volumes, ELEMENTSOF(volumes));
         int r = lvm_session_open(c, NULL, &s);
-        if (r >= 0)
-                r = repair_all(c, &s, volumes, n);
+        for (unsigned i = 0; i < n && r >= 0; i++)
+                r = repair_first(c, &s, &volumes[i]);
         if (r >= 0)
                 r = remove_pending(c, &s);
         if (r >= 0 && n > 0)
                 r = lvm_session_reload(c, &s);
-        if (r >= 0)
-                r = repair_all(c, &s, volumes, n);
+        for (unsigned i = 0; i < n && r >= 0; i++)
+                r = repair_last(c, &s, &volumes[i]);
         lvm_session_done(&s);
         r = r == -ENOENT ? 0 : r;
         if (r >= 0)

@@ -10,21 +10,16 @@
 . "$(dirname "$0")/lvm-double.inc"
 
 hangs() {
-        local pid status=0
-        echo stop >"$mode"
-        rm -f "$VSS_TEST_DIR/stopped"
-        vssctl create --provider=lvm "$1" 2>"$VSS_TEST_DIR/err" &
-        local create=$!
-        wait_until 60 test -s "$VSS_TEST_DIR/stopped" || die "lvm was not stopped: $(cat "$VSS_TEST_DIR/err")"
-        pid=$(cat "$VSS_TEST_DIR/stopped")
+        local status=0
+        stop_lvm "$1"
         must_write 60 "$1" # by the deadline, although lvm still hangs
-        wait $create || status=$?
+        wait "$CREATE" || status=$?
         expect_equal 6 $status "end of a set whose lvm hangs: $(cat "$VSS_TEST_DIR/err")"
-        [ -d "/proc/$pid" ] || die "lvm was killed"
+        [ -d "/proc/$STOPPED" ] || die "lvm was killed"
         expect_exit 0 timeout 30 vssctl status >/dev/null
         rm -f "$mode"
         expect_exit 8 vssctl create --provider=lvm "$1" 2>"$VSS_TEST_DIR/err" # as long as it hangs
-        kill -CONT "$pid"
+        kill -CONT "$STOPPED"
         end_well "$1"
 }
 case_lvm_hangs_while_a_thick_volume_is_suspended() { hangs "$thick"; }
