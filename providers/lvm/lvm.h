@@ -30,6 +30,8 @@ enum {
         LVM_SNAPSHOT_PERCENT = 20,      /* of its origin that a thick copy gets, unless vssd.conf says otherwise */
 };
 
+#define LVM_COPY_BYTES_STEP (UINT64_C(1) << 20) /* of a thick copy: lvm takes whole sectors only */
+
 /* Formats c->message as "lvm: …" and returns r, mapped to what the contract knows. */
 int lvm_fail(struct vss_call *c, int r, const char *format, ...) _printf_(3, 4);
 

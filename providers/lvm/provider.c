@@ -188,7 +188,8 @@ static unsigned snapshot_percent(void) {
 
 /* A share of the origin; less where the group has less, as long as it is worth having. */
 static int size_copy(struct vss_call *c, const LvmVolume *l, Group *g, LvmMember *m) {
-        uint64_t wanted = MAX_OF(lvm_part_of(l->size, (int) snapshot_percent() * 100), (uint64_t) LVM_COPY_BYTES_MIN);
+        uint64_t part = lvm_part_of(l->size, (int) snapshot_percent() * 100) & ~(LVM_COPY_BYTES_STEP - 1);
+        uint64_t wanted = MAX_OF(part, (uint64_t) LVM_COPY_BYTES_MIN);
         uint64_t left = l->vg_free - MIN_OF(l->vg_free, g->reserved);
         m->copy_bytes = MIN_OF(wanted, left);
         if (m->copy_bytes < MAX_OF(wanted / 4, (uint64_t) LVM_COPY_BYTES_MIN))
