@@ -5,7 +5,6 @@
 # the kills comes while every request that the queue has room for is held back by a gate. Then its holder is killed as well,
 # and another vss-cow takes the devices over, mounted as they are: so it is upgraded in place.
 # disks: 2G
-# known: it passed before the guards had units of their own, and was not run since
 # seconds: 600
 # programs: cow-verify cow-client
 . "$(dirname "$0")/functions.sh"
