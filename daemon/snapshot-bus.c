@@ -132,6 +132,8 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
                 return sd_bus_message_append(reply, "t", s->size_bytes);
         if (streq(property, "State"))
                 return append_state(reply, s);
+        if (streq(property, "Pinned"))
+                return sd_bus_message_append(reply, "b", (int) s->pinned);
         if (streq(property, "Mounts"))
                 return strings_append_to_message(reply, s->mounts);
         return get_text(reply, property, s);
@@ -160,6 +162,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Device", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Path", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Mounts", "as", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Pinned", "b", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_VTABLE_END,
 };
 
