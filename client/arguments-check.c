@@ -3,6 +3,7 @@
  * The syntax of every kind of argument. Each check says what would have been right; what is well-formed but unknown is
  * for vssd.
  */
+#include "client/prune.h"
 #include "client/verbs.h"
 #include <ctype.h>
 #include <math.h>
@@ -96,6 +97,13 @@ const char *check_seconds(const char *value) {
 
 const char *check_count(const char *value) {
         return value[strspn(value, "0123456789")] || strlen(value) > 4 ? "takes a number from 0 to 9999" : NULL;
+}
+
+const char *check_span(const char *value) {
+        PruneSpan span;
+        return prune_span_parse(value, &span) < 0 ?
+                       "takes a time like 36h, 14d, 6w or 1y6m (years, months, weeks, days, hours in this order)" :
+                       NULL;
 }
 
 const char *check_type(const char *value) {

@@ -145,3 +145,26 @@ int call_results(Context *c, json_object *raw, const char *key, json_object **re
         *ret = rows;
         return failed;
 }
+
+void first_keep(First *first, const Context *c) {
+        if (first->condition != CONDITION_NONE)
+                return;
+        first->condition = c->condition;
+        first->retryable = c->retryable;
+        (void) snprintf(first->name, sizeof(first->name), "%s", c->error_name);
+        (void) snprintf(first->message, sizeof(first->message), "%s", c->error_message);
+}
+
+int first_restore(const First *first, Context *c, unsigned n_failed) {
+        if (first->condition == CONDITION_NONE)
+                return 0;
+        c->condition = first->condition;
+        c->retryable = first->retryable;
+        (void) snprintf(c->error_name, sizeof(c->error_name), "%s", first->name);
+        if (n_failed > 1)
+                (void) snprintf(c->error_message, sizeof(c->error_message), "%u failed; the first: %.400s", n_failed,
+                                first->message);
+        else
+                (void) snprintf(c->error_message, sizeof(c->error_message), "%s", first->message);
+        return -condition_errno(first->condition);
+}

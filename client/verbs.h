@@ -76,6 +76,7 @@ const char *check_unit(const char *value);
 const char *check_provider(const char *value);
 const char *check_seconds(const char *value);
 const char *check_count(const char *value);
+const char *check_span(const char *value);
 const char *check_type(const char *value);
 const char *check_level(const char *value);
 const char *check_closure(const char *value);
@@ -102,6 +103,15 @@ int call_properties(Context *c, const char *path, const char *interface, json_ob
 int call_objects(Context *c, const char *interface, json_object **ret);
 /* results a(sss): → [{"id":…,"error":null|{…}}]; the first that failed becomes the error. */
 int call_results(Context *c, json_object *raw, const char *key, json_object **ret);
+
+/* Verbs that go on after a failure: the first one stays the error of the run. */
+typedef struct First {
+        Condition condition;
+        bool retryable;
+        char name[REQUESTER_ERROR_NAME_BYTES], message[LIMIT_MESSAGE_BYTES];
+} First;
+void first_keep(First *first, const Context *c);
+int first_restore(const First *first, Context *c, unsigned n_failed);
 
 /* bus-json.c */
 int bus_to_json(sd_bus_message *m, json_object **ret);          /* what is left of m, as an array */
@@ -182,5 +192,5 @@ char *text_visible(const char *text);                                    /* cont
 int snapshot_resolve(Context *c, json_object *objects, const char *id, json_object **ret);
 
 extern const Verb verb_cancel, verb_complete, verb_create, verb_delete, verb_monitor, verb_mount, verb_plan,
-        verb_providers, verb_report, verb_run, verb_sets, verb_show, verb_snapshots, verb_status, verb_timeline,
-        verb_storage, verb_umount, verb_volume, verb_volumes, verb_writers;
+        verb_providers, verb_prune, verb_report, verb_run, verb_sets, verb_show, verb_snapshots, verb_status,
+        verb_timeline, verb_storage, verb_umount, verb_volume, verb_volumes, verb_writers;

@@ -30,7 +30,7 @@ wrong --json-no
 wrong nonsense
 wrong $'non\nsense\e[31m'
 wrong "$long"
-for verb in diff export revert restore prune volume storage script shell metrics pin unpin label detach import list; do wrong $verb; done
+for verb in diff export revert restore volume storage script shell metrics pin unpin label detach import list; do wrong $verb; done
 wrong CREATE /x
 wrong creat /x
 
@@ -101,6 +101,27 @@ wrong delete --volume=/a --all 1234
 wrong delete --oldest
 wrong delete --all 1234
 wrong delete 1234 ''
+wrong prune
+wrong prune --dry-run
+wrong prune --volume=/a
+wrong prune /a --keep-last=1
+wrong prune --volume= --keep-last=1
+wrong prune --keep-last
+wrong prune --keep-last=
+wrong prune --keep-last=-1
+wrong prune --keep-daily=all
+wrong prune --keep-daily=1.5
+wrong prune --keep-daily=10000
+wrong prune --keep-daily=1 --keep-daily=2
+wrong prune --keep-minutely=1
+wrong prune --keep-within=
+wrong prune --keep-within=7
+wrong prune --keep-within=7s
+wrong prune --keep-within=1h1d
+wrong prune --keep-within=-1d
+wrong prune --keep-within="$long"
+wrong prune --keep-last=1 --label=x
+wrong prune --keep-last=1 --force
 
 note "create, plan, run"
 for verb in create plan run; do
@@ -159,7 +180,7 @@ expect_equal org.vssd.Vss1.Error.InvalidArgument "$(json .error.name <"$VSS_TEST
 expect_equal 1 "$(jq -s length <"$VSS_TEST_DIR/out")" "number of documents"
 
 note "help and version"
-for verb in status volumes writers providers sets snapshots show timeline plan create run mount umount complete cancel delete monitor report; do
+for verb in status volumes writers providers sets snapshots show timeline plan create run mount umount complete cancel delete prune monitor report; do
         [ "$(vssctl $verb --help 2>&1 | grep -c '^Examples:')" = 1 ] || die "$verb --help has no examples"
         vssctl --help | finds "^  $verb " || die "$verb is missing in --help"
 done
@@ -169,7 +190,7 @@ done
 note "no service: 13, at once, before and after the verb"
 begin=$SECONDS
 for words in status volumes writers "writers x" providers sets snapshots "show abcd" "plan /" "create /" "create / --dry-run" "mount abcd" \
-        "umount abcd" "complete abcd" "cancel abcd" "delete abcd" "delete --volume=/ --all" "timeline abcd" "monitor"; do
+        "umount abcd" "complete abcd" "cancel abcd" "delete abcd" "delete --volume=/ --all" "prune --keep-last=1" "timeline abcd" "monitor"; do
         # shellcheck disable=SC2086
         expect_exit 13 vssctl $words >"$VSS_TEST_DIR/out" 2>"$VSS_TEST_DIR/err"
         expect_equal 1 "$(wc -l <"$VSS_TEST_DIR/err")" "lines on stderr of $words"
