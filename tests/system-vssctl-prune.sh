@@ -115,14 +115,14 @@ expect_exit 0 vssctl -q prune --volume="$data" --keep-last=1
 expect_equal "$other" "$(vssctl --json snapshots | json ".snapshots[] | select(.set == \"$both2\") | .volume")" "what is left of the set"
 
 note "labels; the last one goes only if that is asked for"
-copy tag1 $((6 * day)) "$other" --label=plan=a --label=x=1
+copy tag1 $((6 * day)) "$other" --label=plan=a --label='timer=srv-a\x2db' # as the units name them
 copy tag2 $((7 * day)) "$other" --label=plan=a
 copy tag3 $((8 * day)) "$other" --label=plan=b
 age
 expect_exit 0 vssctl -q prune --label=plan=a --keep-yearly=0
 expect_equal "o1 both2 tag1 tag3 " "$(left o1 both2 tag1 tag2 tag3)" "sets after pruning by label"
-expect_exit 0 vssctl -q prune --label=plan=a --label=x=2 --keep-last=0
-expect_exit 0 vssctl -q prune --label=plan=a --label=x=1 --keep-last=0
+expect_exit 0 vssctl -q prune --label=plan=a --label=timer=srv-a --keep-last=0
+expect_exit 0 vssctl -q prune --label=plan=a --label='timer=srv-a\x2db' --keep-last=0
 expect_equal "o1 both2 tag3 " "$(left o1 both2 tag1 tag3)" "sets after keep-last=0"
 
 note "errors"

@@ -55,6 +55,24 @@ exposure() {
 exposure vssd.service 3.0
 exposure vss-guard@srv-db.service 4.5
 exposure vss-snapshot@srv-db.service 3.0
+exposure vss-prune@srv-db.service 3.0
+
+# takes_its_line UNIT [WORD…]: what ExecStart= says is a line that its program takes, with the values of Environment=
+takes_its_line() {
+        local line status=0
+        line=$(sed -n 's/^ExecStart=//p' "$units/$1" | sed 's/%[if]/srv-db/g')
+        [ -n "$line" ] || die "$1 starts nothing"
+        # systemd's words: $NAME alone is split, quotes group, $$ is $
+        (
+                eval "$(sed -n 's/^Environment=\([A-Z_]*=.*\)$/\1/p; s/^Environment="\(VSS_[A-Z]*\)=\(.*\)"$/\1="\2"/p' "$units/$1" | sed 's/%[if]/srv-db/g')"
+                eval "DBUS_SYSTEM_BUS_ADDRESS=unix:path=$root/none ${line//\$\$/\\$} ${*:2}"
+        ) >"$root/said" 2>&1 || status=$?
+        echo "$status"
+}
+for unit in vss-snapshot@ vss-prune@; do
+        status=$(takes_its_line $unit.service)
+        [ "$status" = 13 ] || die "$unit.service: its line ends with $status, not with 13 for want of a bus: $(cat "$root/said")"
+done
 
 mkdir -p "$root/etc"
 systemd-sysusers --root="$root" "$root$prefix/lib/sysusers.d/vss.conf" 2>"$root/said" || die "sysusers: $(cat "$root/said")"
