@@ -64,7 +64,7 @@ static int load_snapshot(Set *s, json_object *o, Snapshot *after, Snapshot **ret
         n->created_at_usec = s->created_at_usec;
         n->available = true;
         n->set = s;
-        (void) copy_strings(o, "mounts", &n->mounts);
+        /* not its mounts, which were those when it was stored: mounts_adopt() knows what they are now */
         if (after)
                 LIST_INSERT_AFTER(after, n, entries);
         else

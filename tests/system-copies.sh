@@ -199,5 +199,15 @@ start_vssd
 cases the_most_native_provider_is_taken a_named_provider_or_none providers_are_listed_with_what_they_can \
         volumes_say_whether_they_can_be_taken one_set_mixes_providers commit_goes_in_fixed_steps attributes_stay_readable \
         lists_filter_exactly a_copy_says_what_it_is progress_is_shown_live delete_in_every_form mounted_read_only_and_unmounted
+
+note "what was mounted when its set was stored last, and is not any more, is not mounted for the next service either"
+create "$tree/a"
+vssctl --json mount "$SET" >/dev/null
+expect_exit 8 vssctl delete "$SET" 2>/dev/null
+expect_exit 0 vssctl umount "$SET" >/dev/null
+stop_vssd
+start_vssd
+expect_equal 0 "$(vssctl --json snapshots | jq '[.snapshots[].mounts[]] | length')" "mounts"
+expect_exit 0 vssctl delete "$SET" >/dev/null
 stop_vssd
 cases abort_follows_a_failure_of_any_step persistent_copies_survive_the_service
