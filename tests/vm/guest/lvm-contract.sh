@@ -3,7 +3,6 @@
 # The contract of every provider (tests/contract-provider.c) over logical volumes: two thin ones and a thick one.
 # kernel: 6.12
 # disks: 700M
-# known: not run to its end since a list in the window of its own set, which waits for that set, was taken out
 # seconds: 1500
 # programs: contract-provider
 . "$(dirname "$0")/functions.sh"
