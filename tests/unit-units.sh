@@ -74,6 +74,34 @@ for unit in vss-snapshot@ vss-prune@; do
         [ "$status" = 13 ] || die "$unit.service: its line ends with $status, not with 13 for want of a bus: $(cat "$root/said")"
 done
 
+# Writers: nothing but their name stands on the line, the rest in writers.d/NAME.conf; --help comes after the line was read.
+writers=0
+for unit in "$units"/vss-writer-*@srv-db.service; do
+        name=${unit##*/vss-writer-} name=${name%@srv-db.service}
+        case $name in
+        exec) exposure "${unit##*/}" 8.0 ;;
+        *) exposure "${unit##*/}" 2.5 ;;
+        esac
+        [ "$(takes_its_line "vss-writer-$name@.service" --help)" = 0 ] || die "vss-writer-$name refuses its line: $(cat "$root/said")"
+        [ "$(takes_its_line "vss-writer-$name@.service" --no-such-option)" = 2 ] || die "vss-writer-$name takes any line"
+        # what its comment gives as an example of the file is one
+        mkdir -p "$root/conf/writers.d" "$root/scripts"
+        : >"$root/database"
+        (umask 077 && echo word >"$root/password")
+        sed -n '/writers\.d/,/^\[Unit\]/s/^#     //p' "$unit" |
+                sed "s|=/.*book.db|=$root/database|; s|=/.*password|=$root/password|; s|=/.*hook.d|=$root/scripts|" >"$root/conf/writers.d/srv-db.conf"
+        [ -s "$root/conf/writers.d/srv-db.conf" ] || die "vss-writer-$name@.service gives no example"
+        CONFIGURATION_DIRECTORY=$root/conf takes_its_line "vss-writer-$name@.service" >"$root/status"
+        [ "$(cat "$root/status")" != 2 ] || die "the example of vss-writer-$name@.service is refused: $(cat "$root/said")"
+        for key in "Restart=on-failure" "After=dbus" "WantedBy=multi-user.target"; do
+                grep -q "^$key" "$unit" || die "vss-writer-$name@.service lacks $key"
+        done
+        writers=$((writers + 1))
+done
+built=$(find "$root$libexec" -name 'vss-writer-*' | wc -l)
+[ "$writers" = "$built" ] || die "$built writers are installed, with $writers units"
+grep -q '^KillMode=process$' "$units/vss-writer-exec@.service" || die "a stop of vss-writer-exec would end a thaw"
+
 mkdir -p "$root/etc"
 systemd-sysusers --root="$root" "$root$prefix/lib/sysusers.d/vss.conf" 2>"$root/said" || die "sysusers: $(cat "$root/said")"
 grep -q '^vss:' "$root/etc/group" || die "sysusers made no group vss"
