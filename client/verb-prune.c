@@ -202,7 +202,7 @@ static int delete_rest(Context *c, PruneCopy *copies, size_t n, json_object **ro
         unsigned n_failed = 0;
         if (!refused)
                 return context_fail(c, CONDITION_LIMIT_REACHED, "out of memory");
-        for (size_t i = n; i > 0 && c->condition != CONDITION_UNAVAILABLE; i--) {
+        for (size_t i = n; i > 0; i--) {
                 PruneCopy *copy = &copies[i - 1];
                 if (copy->why)
                         continue;
@@ -210,7 +210,8 @@ static int delete_rest(Context *c, PruneCopy *copies, size_t n, json_object **ro
                         copy->why = PRUNE_WHY_SET;
                         continue;
                 }
-                int r = delete_one(c, copy);
+                /* Without a service the rest stays as well, for the same reason. */
+                int r = c->condition == CONDITION_UNAVAILABLE ? -EHOSTDOWN : delete_one(c, copy);
                 refused[i - 1] = r < 0 || copy->why;
                 if (r >= 0)
                         continue;
