@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vss-writer-postgresql: a PostgreSQL cluster takes part in snapshots. Where the whole cluster, its log and every
+ * tablespace included, is in the copy at one instant, the copy is what a crash at that instant would leave, and
+ * PostgreSQL recovers from that by itself: a checkpoint in PrepareSnapshot shortens it, and nobody has to wait in the
+ * window. Otherwise (or with --mode=backup) the server is told that a backup is made: pg_backup_start() before,
+ * pg_backup_stop() after, on the same session, whose label goes into the copy (postgresql-backup.c).
+ */
+#include "protocol/jsonutil.h"
+#include "writers/postgresql.h"
+#include "writers/program.h"
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define IDENTIFY_USEC (5 * USEC_PER_SEC)
+#define MARGIN_USEC (300 * USEC_PER_MSEC) /* left of a budget when the server gives up */
+
+uint64_t pg_until(const struct vss_event *e) {
+        uint64_t end = vss_event_deadline_usec(e);
+        return end == UINT64_MAX ? usec_add(now_usec(), 60 * USEC_PER_SEC) : end > MARGIN_USEC ? end - MARGIN_USEC : 0;
+}
+
+int pg_veto(Postgresql *p, struct vss_event *e, const Failure *f) {
+        int r = vss_event_fail(e, server_veto(&p->server), "%s", f->message);
+        server_disconnect(&p->server); /* and with it a backup it may be making */
+        return r;
+}
+
+/* --- where its files are ------------------------------------------------------------------------------------------ */
+
+static int place_add(Places *p, const char *path, bool is_log, Failure *reterr) {
+        char *real = NULL;
+        struct stat st;
+        if (path[0] != '/')
+                return failure_set(reterr, CONDITION_FAILED, "postgresql names %.200s, which is no absolute path",
+                                   path);
+        if (p->n >= PLACES_MAX)
+                return failure_set(reterr, CONDITION_LIMIT_REACHED, "more than %d tablespaces", PLACES_MAX);
+        int r = path_absolute(path, &real, reterr);
+        if (r < 0)
+                return r;
+        p->places[p->n++] = (Place) { real, is_log };
+        if (stat(real, &st) < 0 || !S_ISDIR(st.st_mode) || (p->n > 1 && st.st_uid != p->owner))
+                return failure_set(reterr, CONDITION_FAILED,
+                                   "postgresql names %.200s, which is no directory of its own", real);
+        p->owner = st.st_uid;
+        return 0;
+}
+
+static int take_data_directory(void *target, char *const *v, Failure *reterr) {
+        char log[PATH_MAX];
+        Places *p = target;
+        int r = place_add(p, v[0] ?: "", false, reterr);
+        if (r < 0)
+                return r;
+        (void) snprintf(log, sizeof(log), "%s/pg_wal", p->places[0].path);
+        r = place_add(p, log, true, reterr);
+        if (r >= 0 && path_is_inside(p->places[p->n - 1].path, p->places[0].path))
+                free(p->places[--p->n].path); /* no link: it is in the data directory */
+        return r;
+}
+
+static int take_tablespace(void *target, char *const *v, Failure *reterr) {
+        return place_add(target, v[0] ?: "", false, reterr);
+}
+
+void places_done(Places *p) {
+        while (p->n > 0)
+                free(p->places[--p->n].path);
+}
+
+int places_get(Postgresql *p, uint64_t until_usec, Places *ret, Failure *reterr) {
+        ret->n = 0;
+        int r = server_ask(&p->server, until_usec, "SELECT pg_catalog.current_setting('data_directory')",
+                           take_data_directory, ret, reterr);
+        return r < 0 ? r :
+                       server_ask(&p->server, until_usec,
+                                  "SELECT pg_catalog.pg_tablespace_location(oid) FROM pg_catalog.pg_tablespace "
+                                  "WHERE pg_catalog.pg_tablespace_location(oid) LIKE '/%'",
+                                  take_tablespace, ret, reterr);
+}
+
+static int places_describe(struct vss_metadata *m, const Places *p) {
+        int r = 0;
+        for (size_t i = 0; r >= 0 && i < p->n; i++)
+                r = vss_metadata_files(m, COMPONENT, p->places[i].path, "*",
+                                       VSS_FILES_RECURSIVE | (p->places[i].is_log ? VSS_FILES_LOG : 0));
+        /* The second belongs to the server that runs; a copy with it does not start while that process number is taken.
+         */
+        r = r < 0 ? r : vss_metadata_exclude(m, p->places[0].path, "postmaster.opts", 0);
+        return r < 0 ? r : vss_metadata_exclude(m, p->places[0].path, "postmaster.pid", 0);
+}
+
+static int identify(struct vss_metadata *m, void *userdata) {
+        Postgresql *p = userdata;
+        Places places = {};
+        Failure f = {};
+        int r = places_get(p, usec_add(now_usec(), IDENTIFY_USEC), &places, &f);
+        r = r < 0 ? r : vss_metadata_set(m, "restore.method", "stop-restore-start");
+        r = r < 0 ? r : vss_metadata_set(m, "restore.service", p->service);
+        r = r < 0 ? r :
+                    vss_metadata_component(m, COMPONENT,
+                                           VSS_COMPONENT_DATABASE | VSS_COMPONENT_SELECTABLE |
+                                                   VSS_COMPONENT_SELECTABLE_FOR_RESTORE |
+                                                   (p->mode == MODE_CHECKPOINT ? 0 : VSS_COMPONENT_RECOVERS),
+                                           "PostgreSQL cluster");
+        r = r < 0 ? r : places_describe(m, &places);
+        places_done(&places);
+        if (r < 0)
+                fprintf(stderr, "vss-writer-postgresql: cannot say what there is: %s\n",
+                        f.message[0] ? f.message : strerror(-r));
+        return r;
+}
+
+/* --- a set -------------------------------------------------------------------------------------------------------- */
+
+/* 1: all of it is in the set. 0: nothing. Else the set is refused: part of a cluster is worth nothing. */
+static int is_affected(Postgresql *p, struct vss_event *e) {
+        Places places = {};
+        Failure f = {};
+        const char *missing = NULL;
+        size_t in = 0;
+        int r = places_get(p, pg_until(e), &places, &f);
+        for (size_t i = 0; r >= 0 && i < places.n; i++)
+                if (vss_event_affects(e, places.places[i].path))
+                        in++;
+                else
+                        missing = missing ?: places.places[i].path;
+        if (r < 0)
+                r = pg_veto(p, e, &f);
+        else if (in > 0 && missing)
+                r = vss_event_fail(e, VSS_VETO_MISSING_VOLUME, "part of the cluster is at %s, which is not in the set",
+                                   missing);
+        else
+                r = in > 0;
+        places_done(&places);
+        return r;
+}
+
+static int take_facts(void *target, char *const *v, Failure *reterr) {
+        static const char *const keys[] = { "system_identifier", "timeline", "lsn" };
+        for (size_t i = 0; i < ELEMENTSOF(keys); i++)
+                json_add_string(target, keys[i], v[i] ?: "");
+        return 0;
+}
+
+/* {"system_identifier": …, "timeline": …, "lsn": …}: everything up to this position in the log is in the copy. */
+static int facts_tell(Postgresql *p, struct vss_event *e, Failure *reterr) {
+        _cleanup_(json_object_putp) json_object *o = json_object_new_object();
+        int r = server_ask(&p->server, pg_until(e),
+                           "SELECT s.system_identifier, c.timeline_id, CASE WHEN pg_catalog.pg_is_in_recovery() "
+                           "THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END "
+                           "FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
+                           take_facts, o, reterr);
+        if (r < 0)
+                return r;
+        return vss_event_put(e, COMPONENT, "metadata", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+}
+
+static int prepare_snapshot(struct vss_event *e, void *userdata) {
+        Postgresql *p = userdata;
+        Failure f = {};
+        server_disconnect(&p->server); /* nothing of an earlier set is left */
+        p->backup.running = false;
+        int r = is_affected(p, e);
+        if (r <= 0)
+                return r;
+        if (p->mode == MODE_CHECKPOINT && !vss_event_one_instant(e))
+                return vss_event_fail(e, VSS_VETO_FATAL,
+                                      "the copies are not of one instant: that needs --mode=auto or --mode=backup");
+        if (p->mode == MODE_BACKUP || (p->mode == MODE_AUTO && !vss_event_one_instant(e)))
+                r = pg_backup_begin(p, e, &f);
+        else
+                r = server_do(&p->server, pg_until(e), "CHECKPOINT", &f);
+        r = r < 0 ? r : facts_tell(p, e, &f);
+        return r < 0 ? pg_veto(p, e, &f) : 0;
+}
+
+/* Where its files are is looked at once more: a tablespace may have been made after PrepareSnapshot. */
+static int post_snapshot(struct vss_event *e, void *userdata) {
+        Postgresql *p = userdata;
+        Failure f = {};
+        if (p->backup.running && pg_backup_end(p, e, &f) < 0)
+                return pg_veto(p, e, &f);
+        int r = is_affected(p, e);
+        return MIN_OF(r, 0);
+}
+
+static int do_abort(struct vss_event *e, void *userdata) {
+        Postgresql *p = userdata;
+        p->backup.running = false;
+        server_disconnect(&p->server);
+        return 0;
+}
+
+/* --- the program -------------------------------------------------------------------------------------------------- */
+
+static int set_text(char **to, const char *value, Failure *reterr) {
+        free(*to);
+        *to = strdup(value);
+        return *to ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
+}
+
+static int set_dsn(void *target, const char *value, Failure *reterr) {
+        Postgresql *p = target;
+        int r = server_dsn_check(value, reterr);
+        return r < 0 ? r : set_text(&p->server.dsn, value, reterr);
+}
+
+static int set_service(void *target, const char *value, Failure *reterr) {
+        Postgresql *p = target;
+        return set_text(&p->service, value, reterr);
+}
+
+static int set_mode(void *target, const char *value, Failure *reterr) {
+        static const char *const words[] = { "auto", "checkpoint", "backup" };
+        Postgresql *p = target;
+        for (size_t i = 0; i < ELEMENTSOF(words); i++)
+                if (streq(value, words[i])) {
+                        p->mode = (Mode) i;
+                        return 0;
+                }
+        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "mode is auto, checkpoint or backup, not %s", value);
+}
+
+static int take_version(void *target, char *const *v, Failure *reterr) {
+        Postgresql *p = target;
+        (void) snprintf(p->version, sizeof(p->version), "%.60s", v[0] ?: "");
+        if (atoi(p->version) < 15)
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED, "postgresql %s is older than 15", p->version);
+        return 0;
+}
+
+static int serve(Program *program, Postgresql *p) {
+        Failure f = {};
+        Places places = {};
+        uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
+        (void) signal(SIGPIPE, SIG_IGN);
+        /* The server has to be there when we begin: a wrong path or password is noticed by whoever typed it. */
+        int r = server_ask(&p->server, end, "SELECT pg_catalog.current_setting('server_version')", take_version, p, &f);
+        r = r < 0 ? r : places_get(p, end, &places, &f);
+        places_done(&places);
+        if (r < 0)
+                return program_fail(program, &f);
+        struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,           .version = p->version,
+                                          .usage = VSS_USAGE_USER_DATA,   .source = VSS_SOURCE_TRANSACTED,
+                                          .identify = identify,           .prepare_snapshot = prepare_snapshot,
+                                          .post_snapshot = post_snapshot, .abort = do_abort };
+        return program_run(program, &c, p);
+}
+
+int main(int argc, char *argv[]) {
+        static const ProgramOption options[] = {
+                { "dsn", "CONNINFO", "how to connect, as for psql (default \"dbname=postgres\")", set_dsn },
+                { "mode", "MODE", "auto (default), checkpoint or backup", set_mode },
+                { "service", "UNIT", "what a restore stops (default postgresql.service)", set_service },
+        };
+        static Postgresql p;
+        Program program = { .command = "vss-writer-postgresql",
+                            .arguments = "",
+                            .summary = "Lets a PostgreSQL cluster take part in snapshots.",
+                            .options = options,
+                            .n_options = ELEMENTSOF(options),
+                            .target = &p,
+                            .name = (char *) "postgresql",
+                            .level = LEVEL_BACK_END };
+        Failure f = {};
+        if (set_service(&p, "postgresql.service", &f) < 0 || set_dsn(&p, "dbname=postgres", &f) < 0)
+                return program_fail(&program, &f);
+        if (program_parse(&program, argc, argv) == 0)
+                program.status = serve(&program, &p);
+        server_disconnect(&p.server);
+        free(p.server.dsn);
+        free(p.service);
+        program_done(&program);
+        return program.status;
+}
