@@ -8,8 +8,8 @@
 requires mariadbd mariadb mariadb-install-db mariadb-check mariadb-binlog jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
 watchdog 560
 SETS=${MARIADB_SETS:-100}
-export VSS_IMAGE_DIR=/var/tmp
 engine_area area
+export VSS_IMAGE_DIR=$area
 new_fs tree btrfs 1G
 
 home=$VSS_TEST_DIR/m # what the servers may enter

@@ -11,8 +11,8 @@ PATH=$PATH:$PG
 requires initdb postgres psql pgbench pg_amcheck pg_controldata setpriv jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
 watchdog 560
 SETS=${POSTGRESQL_SETS:-100}
-export VSS_IMAGE_DIR=/var/tmp
 engine_area area
+export VSS_IMAGE_DIR=$area
 new_fs tree btrfs 1536M
 
 home=$VSS_TEST_DIR/p # what the servers may enter
@@ -94,7 +94,7 @@ check_copy() {
                 grep -q 'database system was not properly shut down; automatic recovery in progress' "$log" || die "the copy of a running server needed no recovery: $(head "$log")"
                 [ ! -e "$copy/data/backup_label.old" ] || die "there is a label"
         fi
-        ! grep -E 'PANIC|FATAL|ERROR|invalid page|corrupt' "$log" | grep -v 'starting up' || die "the copy is not whole"
+        ! grep -E 'PANIC|FATAL|ERROR|invalid page|corrupt' "$log" | grep -v 'starting up\|not yet accepting' || die "the copy is not whole"
         n=$(sql 'SELECT max(n) FROM done' "$there")
         expect_equal "$((n > 5000 ? 5000 : n))" "$(sql 'SELECT count(*) FROM done' "$there")" "rows of $n transactions"
         expect_equal 1 "$(sql 'SELECT count(DISTINCT s) FROM (SELECT sum(abalance) FROM pgbench_accounts UNION ALL SELECT sum(bbalance)

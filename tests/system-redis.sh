@@ -8,8 +8,8 @@
 requires redis-server redis-cli redis-check-aof jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
 watchdog 280
 SETS=${REDIS_SETS:-100}
-export VSS_IMAGE_DIR=/var/tmp
 engine_area area
+export VSS_IMAGE_DIR=$area
 new_fs tree btrfs 512M
 
 sock=$VSS_TEST_DIR/redis.sock counts=$VSS_TEST_DIR/counts
