@@ -62,11 +62,20 @@ case $VM_BOOT in
         check_mounts 1
         grep -q "unverified" /run/vss-test/snapshots && die "a reboot in order makes copies unverified: $(cat /run/vss-test/snapshots)"
         echo "kept 2" | tee /srv/file/kept >/srv/disk/kept
+        truncate -s 16M /var/lib/lost.img
+        expect_exit 0 vssctl volume create lost --origin=/var/lib/lost.img --store=/var/lib/vss/cow/one.store
+        rm /var/lib/lost.img
         sync
         vm-next-boot
         ;;
 3)
         check_mounts 2
+        journalctl -b -o cat -u 'vss-cow@*' | grep "volume lost cannot be attached: .*/var/lib/lost.img" ||
+                die "nobody says that lost.img is missing: $(journalctl -b -o cat --no-pager -u 'vss-cow@*')"
+        vssctl volume attach lost 2>/run/vss-test/refused && die "a volume without its origin was attached"
+        note "$(cat /run/vss-test/refused)"
+        grep -q /var/lib/lost.img /run/vss-test/refused || die "the reason does not name the origin: $(cat /run/vss-test/refused)"
+        expect_exit 0 vssctl volume remove lost
         for m in file disk; do
                 umount /srv/$m
                 e2fsck -fn /dev/vss/$m || die "the file system of $m is damaged"
