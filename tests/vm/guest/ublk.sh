@@ -77,11 +77,12 @@ mv /usr/libexec/vss/vss-cow.new /usr/libexec/vss/vss-cow
 [[ $(exe) == *deleted* ]] || die "the server has $(exe) already"
 count_writes /mnt/ext4
 systemctl restart vssd
-since=$EPOCHREALTIME
 kill -KILL "$holder"
 replaced() { [ "$(exe)" = /usr/libexec/vss/vss-cow ]; }
 wait_until 60 replaced || die "the engine is not replaced: $(systemctl status "$unit" --no-pager)"
-writes_go_on "$since" /mnt/ext4
+at=$(writes /mnt/ext4)
+go_on() { [ "$(writes /mnt/ext4)" -gt $((at + 10)) ]; }
+wait_until 60 go_on || die "the writes do not go on with the engine that is new"
 for t in ext4 xfs btrfs; do
         expect_equal "$(device_of $t)" "$(findmnt -no SOURCE /mnt/$t)" "what /mnt/$t is mounted from"
         fill "/mnt/$t" replaced
