@@ -11,6 +11,7 @@
 #       # root: ext4            / is ext4 on a disk, with /var/log/journal, and lives through the boots (default: a tmpfs over
 #                               a read-only root, new at each boot)
 #       # known: WHY            it is known to fail, or not known to pass: skipped with this reason unless it is named
+#       # long: 6.1             on these kernels only with --long, or named: more than a whole run has time for
 #       # programs: cow-verify  what it needs from $VSS_BUILD/tests or tests/
 #
 # VM_BOOT  number of this boot, from 1     VM_SEED  of the run, for what is left to chance     VM_LONG  1: as long as it likes

@@ -3,6 +3,7 @@
 # The contract of every provider (tests/contract-provider.c) over logical volumes: two thin ones and a thick one.
 # kernel: 6.12
 # disks: 700M
+# long: 6.12
 # seconds: 1500
 # programs: contract-provider
 . "$(dirname "$0")/functions.sh"

@@ -4,6 +4,7 @@
 # A2): nothing stays suspended, the service goes on, and what it has left is cleaned up.
 # kernel: 6.12 6.1
 # disks: 600M
+# long: 6.1
 # seconds: 700
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/lvm-double.inc"

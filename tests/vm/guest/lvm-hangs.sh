@@ -4,6 +4,7 @@
 # set fails, lvm is left alone and the next sets are refused until it has come back; then its copy goes.
 # kernel: 6.12 6.1
 # disks: 600M
+# long: 6.1
 # seconds: 700
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/lvm-double.inc"

@@ -7,6 +7,7 @@
 # cow-verify sees versions that only grow. The origin is a block device behind dm-delay, once with ublk and once with FUSE.
 # (What holds the successor back is the claim of the origin, which a request under way keeps although its process has ended.)
 # disks: 1G 128M
+# long: 6.12
 # seconds: 300
 # programs: cow-verify cow-client
 . "$(dirname "$0")/functions.sh"
