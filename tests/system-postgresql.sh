@@ -150,7 +150,6 @@ expect_equal "data $tree/data, log $tree/log, data $tree/space" \
         "$(jq -r '[.components[0].files[] | select(.recursive and .pattern == "*") | "\(.role) \(.root)"] | join(", ")' <"$VSS_TEST_DIR/doc")" document
 
 note "a long transaction does no harm; a lock that somebody has on everything neither; a server that hangs, dies, refuses"
-mode=checkpoint
 for mode in checkpoint backup; do
         stop_process "$WRITER_PID"
         writer --mode=$mode

@@ -83,7 +83,7 @@ static int text_into_copy(struct vss_event *e, const char *directory, const char
 /* The whole of a file of the live log that is exactly as long as it has to be; what else lies there is not followed. */
 static int segment_into_copy(struct vss_event *e, const char *directory, const char *name, uint64_t bytes,
                              Failure *reterr) {
-        struct stat st;
+        struct stat st, now;
         char path[PATH_MAX + 32];
         ssize_t n = 0;
         int r = 0;
@@ -103,6 +103,9 @@ static int segment_into_copy(struct vss_event *e, const char *directory, const c
                 r = write_all(to, buffer, (size_t) n);
         if (r < 0 || n < 0 || fsync(to) < 0)
                 return failure_set(reterr, CONDITION_FAILED, "%s in the copy: %s", path, strerror(r < 0 ? -r : errno));
+        /* A segment that is used again is first renamed: under its name it was what it said while it was read. */
+        if (n == 0 || stat(path, &now) < 0 || now.st_dev != st.st_dev || now.st_ino != st.st_ino)
+                return failure_set(reterr, CONDITION_FAILED, "%s was used again while it was copied", path);
         return 0;
 }
 
