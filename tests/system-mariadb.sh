@@ -12,12 +12,12 @@ engine_area area
 export VSS_IMAGE_DIR=$area
 new_fs tree btrfs 1G
 
-home=$VSS_TEST_DIR/m # what the servers may enter
+home=$VSS_TEST_DIR/m # what the servers may enter, and where they make what is temporary (TMPDIR may not be theirs)
 mkdir "$home"
 chown mysql "$home"
 chmod 755 "$VSS_TEST_DIR" "$home"
 sock=$home/s counts=$VSS_TEST_DIR/counts
-common=(--no-defaults --user=mysql --skip-networking --innodb-buffer-pool-size=32M --innodb-log-file-size=16M --skip-name-resolve)
+common=(--no-defaults --user=mysql --tmpdir="$home" --skip-networking --innodb-buffer-pool-size=32M --innodb-log-file-size=16M --skip-name-resolve)
 # server DATA LOGS [OPTION…]: SERVER_PID
 server() {
         mariadbd "${common[@]}" --datadir="$1" --socket="$sock" --log-bin="$2/bin" --server-id=1 --max-binlog-size=8M \
@@ -30,7 +30,7 @@ install() {
         mkdir -p "$1" "$2"
         chown mysql "$1" "$2"
         mariadb-install-db --no-defaults --user=mysql --datadir="$1" --skip-test-db --auth-root-authentication-method=normal \
-                --innodb-log-file-size=16M >"$VSS_TEST_DIR/log/install.log" 2>&1 || die "mariadb-install-db: $(tail -3 "$VSS_TEST_DIR/log/install.log")"
+                --innodb-log-file-size=16M --tmpdir="$home" >"$VSS_TEST_DIR/log/install.log" 2>&1 || die "mariadb-install-db: $(tail -3 "$VSS_TEST_DIR/log/install.log")"
 }
 sql() { timeout 20 mariadb --no-defaults -S "${2:-$sock}" -uroot --batch --skip-column-names -e "$1" 2>"$VSS_TEST_DIR/sql.err"; }
 _answers() { sql 'SELECT 1' "$1" >/dev/null; }
