@@ -5,6 +5,7 @@
 # and the position in the binary log is that of the copy. Whatever happens to writer or server, nothing stays locked.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
+. "$(dirname "$0")/servers.sh"
 requires mariadbd mariadb mariadb-install-db mariadb-check mariadb-binlog jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
 watchdog 560
 SETS=${MARIADB_SETS:-100}
@@ -12,11 +13,8 @@ engine_area area
 export VSS_IMAGE_DIR=$area
 new_fs tree btrfs 1G
 
-home=$VSS_TEST_DIR/m # what the servers may enter, and where they make what is temporary (TMPDIR may not be theirs)
-mkdir "$home"
-chown mysql "$home"
-chmod 755 "$VSS_TEST_DIR" "$home"
-sock=$home/s counts=$VSS_TEST_DIR/counts
+server_home home mysql # and where they make what is temporary: TMPDIR may not be theirs
+sock=$home/s
 common=(--no-defaults --user=mysql --tmpdir="$home" --skip-networking --innodb-buffer-pool-size=32M --innodb-log-file-size=16M --skip-name-resolve)
 # server DATA LOGS [OPTION…]: SERVER_PID
 server() {
@@ -34,26 +32,7 @@ install() {
 }
 sql() { timeout 20 mariadb --no-defaults -S "${2:-$sock}" -uroot --batch --skip-column-names -e "$1" 2>"$VSS_TEST_DIR/sql.err"; }
 _answers() { sql 'SELECT 1' "$1" >/dev/null; }
-begun() { head -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
-acknowledged() { tail -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
-load() {
-        rm -f "$counts"
-        /usr/bin/python3 "$VSS_SOURCE/tests/mariadb-load.py" "$sock" "$counts" 2>"$VSS_TEST_DIR/log/load.log" &
-        LOAD_PID=$!
-        cleanup_fn stop_process $LOAD_PID
-        wait_until 20 eval '[ -s "$counts" ] && [ "$(acknowledged)" -gt 10 ]' || die "the load does not run"
-}
-stands_still() {
-        local n
-        n=$(acknowledged)
-        sleep 0.2
-        [ "$n" = "$(acknowledged)" ]
-}
-goes_on() {
-        local n
-        n=$(acknowledged)
-        wait_until 5 eval "[ \"\$(acknowledged)\" -gt $n ]"
-}
+load() { start_load mariadb-load.py "$sock" "$counts"; }
 # a second session can commit, change the schema and take the lock of a backup
 back_to_normal() {
         goes_on || die "$1: commits still wait"
@@ -80,8 +59,7 @@ check_copy() {
         n=$(sql 'SELECT MAX(n) FROM vss.done' "$copy/s") plain=$(sql 'SELECT MAX(n) FROM vss.plain' "$copy/s")
         expect_equal "$((n * (n + 1) / 2)) -$((n * (n + 1) / 2))" \
                 "$(sql 'SELECT SUM(v) FROM vss.a; SELECT SUM(v) FROM vss.b' "$copy/s" | tr '\n' ' ' | sed 's/ $//')" "sums of $n transactions"
-        [ "$n" -ge "$3" ] || die "$3 were acknowledged, the copy has $n"
-        [ "$n" -le "$4" ] || die "$4 had begun, the copy has $n"
+        expect_range "$n" "$3" "$4"
         [ "$plain" -ge $((n - 1)) ] && [ "$plain" -le "$n" ] || die "the table without transactions is at $plain, the others at $n"
         mariadb-check --no-defaults -S "$copy/s" -uroot --check --extended vss >"$VSS_TEST_DIR/check" 2>&1 || die "mariadb-check: $(cat "$VSS_TEST_DIR/check")"
         ! grep -v 'OK$' "$VSS_TEST_DIR/check" || die "mariadb-check finds something"
@@ -109,9 +87,8 @@ mariadb_writer --name=db
 
 note "documents"
 ask db identify ok
-grep '^document db ' "$FAKE_LOG" | tail -1 | cut -d' ' -f3- >"$VSS_TEST_DIR/doc"
 expect_equal "data $tree/data * true, log $tree/logs bin.* false" \
-        "$(jq -r '[.components[0].files[] | "\(.role) \(.root) \(.pattern) \(.recursive)"] | join(", ")' <"$VSS_TEST_DIR/doc")" document
+        "$(jq -r '[.components[0].files[] | "\(.role) \(.root) \(.pattern) \(.recursive)"] | join(", ")' <<<"$(document db)")" document
 
 note "frozen: commits wait, readers do not; the copy is exact"
 for _ in 1 2 3; do
@@ -212,33 +189,21 @@ expect_exit 2 "$VSS_BUILD/writers/vss-writer-mariadb"
 expect_exit 1 "$VSS_BUILD/writers/vss-writer-mariadb" --socket="$home/none"
 stop_process "$FAKE_PID"
 
-# sets DATA-VOLUME LOG-VOLUME N: as a backup program takes them
+# sets DATA-VOLUME LOG-VOLUME N
 sets() {
-        local i set data logs last most position
+        local i logs position
         for ((i = 1; i <= $3; i++)); do
-                last=$(acknowledged)
-                vssctl --json create --require=application --manifest="$VSS_TEST_DIR/manifest" "$1" "$2" >"$VSS_TEST_DIR/set.json" ||
-                        die "create failed: $(cat "$VSS_TEST_DIR/set.json")"
-                most=$(begun)
-                set=$(json .set <"$VSS_TEST_DIR/set.json")
-                data=$(vssctl --json mount "$(jq -er --arg v "$1" '.snapshots[] | select(.volume == $v).id' <"$VSS_TEST_DIR/set.json")" | json .path)
-                logs=$(vssctl --json mount "$(jq -er --arg v "$2" '.snapshots[] | select(.volume == $v).id' <"$VSS_TEST_DIR/set.json")" | json .path)
-                check_copy "$data/data" "$logs/logs" "$last" "$most"
-                position=$(jq -er '[.. | objects | select(.path? == "server") | .metadata? // empty] | first' <"$VSS_TEST_DIR/manifest") ||
-                        die "the manifest has no position: $(cat "$VSS_TEST_DIR/manifest")"
+                make_set "$1" "$2"
+                logs=$(mount_copy "$2")
+                check_copy "$(mount_copy "$1")/data" "$logs/logs" "$LAST" "$MOST"
+                position=$(manifest_metadata server)
                 check_position "$logs/logs" "$(jq -er .binlog_file <<<"$position")" "$(jq -er .binlog_position <<<"$position")"
-                vssctl delete --force "$set" >/dev/null 2>"$VSS_TEST_DIR/deleted" || die "delete failed: $(cat "$VSS_TEST_DIR/deleted")"
+                delete_set
         done
 }
 
 start_vssd
-truncate -s 1G "$area/v.img"
-expect_exit 0 vssctl volume create v --origin="$area/v.img" --store="$area/store" --store-max=512M
-mkfs.ext4 -q "$RUNTIME_DIRECTORY/dev/v"
-v=$VSS_TEST_DIR/v
-mkdir "$v"
-mount "$RUNTIME_DIRECTORY/dev/v" "$v"
-cleanup_fn umount "$v"
+engine_volume v 1G 512M
 for volumes in "$v $tree" "$tree $v"; do
         read -r data logs <<<"$volumes"
         rm -rf "$tree"/{data,logs} "$v"/{data,logs}

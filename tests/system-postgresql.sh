@@ -6,6 +6,7 @@
 # open, and the next set works.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
+. "$(dirname "$0")/servers.sh"
 PG=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
 PATH=$PATH:$PG
 requires initdb postgres psql pgbench pg_amcheck pg_controldata setpriv jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
@@ -15,11 +16,8 @@ engine_area area
 export VSS_IMAGE_DIR=$area
 new_fs tree btrfs 1536M
 
-home=$VSS_TEST_DIR/p # what the servers may enter
-mkdir "$home"
-chown postgres "$home"
-chmod 755 "$VSS_TEST_DIR" "$home"
-counts=$VSS_TEST_DIR/counts live="host=$home user=postgres dbname=postgres"
+server_home home postgres
+live="host=$home user=postgres dbname=postgres"
 as_postgres=(setpriv --reuid postgres --regid postgres --init-groups env "PATH=$PATH" LC_ALL=C)
 settings=(-c listen_addresses= -c shared_buffers=32MB -c max_wal_size=64MB -c min_wal_size=32MB -c max_connections=20)
 # run_server DATA SOCKET-DIRECTORY LOG [SETTING…]: PID
@@ -48,19 +46,13 @@ server() {
         run_server "$1" "$home" "$VSS_TEST_DIR/log/postgresql.log"
         SERVER_PID=$PID
 }
-begun() { head -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
-acknowledged() { tail -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
 load() {
-        rm -f "$counts"
         sql "CREATE TABLESPACE elsewhere LOCATION '$1'" || die "no tablespace: $(cat "$VSS_TEST_DIR/sql.err")"
         "${as_postgres[@]}" pgbench -i -q -s 1 --index-tablespace=elsewhere -d "$live" >"$VSS_TEST_DIR/log/pgbench-i.log" 2>&1 || die "pgbench -i: $(tail -3 "$VSS_TEST_DIR/log/pgbench-i.log")"
         "${as_postgres[@]}" pgbench -n -c 2 -T 10000 -R 400 -d "$live" >"$VSS_TEST_DIR/log/pgbench.log" 2>&1 &
         BENCH_PID=$!
         cleanup_fn stop_process $BENCH_PID
-        /usr/bin/python3 "$VSS_SOURCE/tests/postgresql-load.py" "$PG/psql" "$counts" "$live" 2>"$VSS_TEST_DIR/log/load.log" &
-        LOAD_PID=$!
-        cleanup_fn stop_process $LOAD_PID
-        wait_until 20 eval '[ -s "$counts" ] && [ "$(acknowledged)" -gt 10 ]' || die "the load does not run"
+        start_load postgresql-load.py "$PG/psql" "$counts" "$live"
 }
 no_backup_open() {
         wait_until 5 eval '[ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '"'%pg_backup%'"' AND pid <> pg_backend_pid()")" = 0 ]' ||
@@ -99,8 +91,7 @@ check_copy() {
         expect_equal "$((n > 5000 ? 5000 : n))" "$(sql 'SELECT count(*) FROM done' "$there")" "rows of $n transactions"
         expect_equal 1 "$(sql 'SELECT count(DISTINCT s) FROM (SELECT sum(abalance) FROM pgbench_accounts UNION ALL SELECT sum(bbalance)
                 FROM pgbench_branches UNION ALL SELECT sum(tbalance) FROM pgbench_tellers UNION ALL SELECT coalesce(sum(delta), 0) FROM pgbench_history) x(s)' "$there")" "sums of pgbench"
-        [ "$n" -ge "$4" ] || die "$4 were acknowledged, the copy has $n"
-        [ "$n" -le "$5" ] || die "$5 had begun, the copy has $n"
+        expect_range "$n" "$4" "$5"
         if [ $(((CHECKED += 1) % 5)) -eq 1 ]; then
                 pg_amcheck --install-missing --heapallindexed -h "$copy" -U postgres -d postgres >"$VSS_TEST_DIR/check" 2>&1 || die "pg_amcheck: $(tail -3 "$VSS_TEST_DIR/check")"
         fi
@@ -109,22 +100,17 @@ check_copy() {
 }
 CHECKED=0
 
-# sets DATA-VOLUME LOG-VOLUME N HOW: as a backup program takes them
+# sets DATA-VOLUME LOG-VOLUME N HOW
 sets() {
-        local i set data logs last most
+        local i data logs volumes=("$1" "$2")
+        [ "$1" != "$2" ] || volumes=("$1")
         for ((i = 1; i <= $3; i++)); do
-                last=$(acknowledged)
-                vssctl --json create --require=application --manifest="$VSS_TEST_DIR/manifest" "$1" "$2" >"$VSS_TEST_DIR/set.json" ||
-                        die "create failed: $(cat "$VSS_TEST_DIR/set.json")"
-                most=$(begun)
-                set=$(json .set <"$VSS_TEST_DIR/set.json")
-                data=$(vssctl --json mount "$(jq -er --arg v "$1" '.snapshots[] | select(.volume == $v).id' <"$VSS_TEST_DIR/set.json")" | json .path)
-                logs=$data
-                [ "$1" = "$2" ] || logs=$(vssctl --json mount "$(jq -er --arg v "$2" '.snapshots[] | select(.volume == $v).id' <"$VSS_TEST_DIR/set.json")" | json .path)
-                check_copy "$data/data" "$logs/log" "$data/space" "$last" "$most" "$4"
-                jq -er '[.. | objects | select(.path? == "cluster") | .metadata? // empty] | first | fromjson.system_identifier' <"$VSS_TEST_DIR/manifest" >/dev/null ||
-                        die "the manifest does not say which cluster it is: $(cat "$VSS_TEST_DIR/manifest")"
-                vssctl delete --force "$set" >/dev/null 2>"$VSS_TEST_DIR/deleted" || die "delete failed: $(cat "$VSS_TEST_DIR/deleted")"
+                make_set "${volumes[@]}"
+                data=$(mount_copy "$1") logs=$data
+                [ "$1" = "$2" ] || logs=$(mount_copy "$2")
+                check_copy "$data/data" "$logs/log" "$data/space" "$LAST" "$MOST" "$4"
+                [ -n "$(manifest_metadata cluster | jq -er .system_identifier)" ] || die "the manifest does not say which cluster it is"
+                delete_set
         done
 }
 end_all() {
@@ -145,9 +131,8 @@ writer
 
 note "documents"
 ask pg identify ok
-grep '^document pg ' "$FAKE_LOG" | tail -1 | cut -d' ' -f3- >"$VSS_TEST_DIR/doc"
 expect_equal "data $tree/data, log $tree/log, data $tree/space" \
-        "$(jq -r '[.components[0].files[] | select(.recursive and .pattern == "*") | "\(.role) \(.root)"] | join(", ")' <"$VSS_TEST_DIR/doc")" document
+        "$(jq -r '[.components[0].files[] | select(.recursive and .pattern == "*") | "\(.role) \(.root)"] | join(", ")' <<<"$(document pg)")" document
 
 note "a long transaction does no harm; a lock that somebody has on everything neither; a server that hangs, dies, refuses"
 for mode in checkpoint backup; do
@@ -212,13 +197,7 @@ wait "$SERVER_PID" || :
 stop_process "$FAKE_PID"
 
 start_vssd
-truncate -s 1536M "$area/v.img"
-expect_exit 0 vssctl volume create v --origin="$area/v.img" --store="$area/store" --store-max=1G
-mkfs.ext4 -q "$RUNTIME_DIRECTORY/dev/v"
-v=$VSS_TEST_DIR/v
-mkdir "$v"
-mount "$RUNTIME_DIRECTORY/dev/v" "$v"
-cleanup_fn umount "$v"
+engine_volume v 1536M 1G
 for volumes in "$v $tree" "$tree $v"; do
         read -r data logs <<<"$volumes"
         rm -rf "$tree"/{data,log,space} "$v"/{data,log,space}

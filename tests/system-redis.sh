@@ -5,6 +5,7 @@
 # stays switched off and nobody stays paused.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
+. "$(dirname "$0")/servers.sh"
 requires redis-server redis-cli redis-check-aof jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
 watchdog 280
 SETS=${REDIS_SETS:-100}
@@ -12,7 +13,7 @@ engine_area area
 export VSS_IMAGE_DIR=$area
 new_fs tree btrfs 512M
 
-sock=$VSS_TEST_DIR/redis.sock counts=$VSS_TEST_DIR/counts
+sock=$VSS_TEST_DIR/redis.sock
 # server DIR [OPTION…]: REDIS_PID
 server() {
         redis-server --port 0 --unixsocket "$sock" --dir "$1" --daemonize no --save '' --appendonly yes "${@:2}" >>"$VSS_TEST_DIR/log/redis.log" 2>&1 &
@@ -23,25 +24,7 @@ server() {
 redis() { timeout 5 redis-cli -s "$sock" "$@" 2>&1 | grep -q "${EXPECT:-.}" || return 1; }
 ask_redis() { timeout 5 redis-cli -s "$sock" "$@"; }
 percentage() { ask_redis config get auto-aof-rewrite-percentage | tail -1; }
-begun() { head -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
-acknowledged() { tail -c 10 "$counts" | sed 's/^0*//; s/^$/0/'; }
-load() {
-        /usr/bin/python3 "$VSS_SOURCE/tests/redis-load.py" "$sock" "$counts" 2>"$VSS_TEST_DIR/log/load.log" &
-        LOAD_PID=$!
-        cleanup_fn stop_process $LOAD_PID
-        wait_until 10 eval '[ -s "$counts" ] && [ "$(acknowledged)" -gt 10 ]' || die "the load does not run"
-}
-stands_still() {
-        local n
-        n=$(acknowledged)
-        sleep 0.2
-        [ "$n" = "$(acknowledged)" ]
-}
-goes_on() {
-        local n
-        n=$(acknowledged)
-        wait_until 5 eval "[ \"\$(acknowledged)\" -gt $n ]"
-}
+load() { start_load redis-load.py "$sock" "$counts"; }
 back_to_normal() {
         goes_on || die "$1: clients do not go on"
         wait_until 5 eval '[ "$(percentage)" = 100 ]' || die "$1: rewriting stays switched off ($(percentage))"
@@ -66,8 +49,7 @@ check_copy() {
         grep -q 'DB loaded from incr file' "$log" || die "the copy was not loaded from its append-only file"
         ! grep -qiE 'short read|truncat|bad file format' "$log" || die "the append-only file is not whole: $(grep -iE 'short read|truncat|bad' "$log")"
         expect_equal $((n < 1000 ? n + 1 : 1001)) "$keys" "keys of the copy"
-        [ "$n" -ge "$2" ] || die "$2 were acknowledged, the copy has $n"
-        [ "$n" -le "$3" ] || die "$3 had begun, the copy has $n"
+        expect_range "$n" "$2" "$3"
 }
 
 start_bus
@@ -80,9 +62,8 @@ redis_writer --name=cache
 
 note "documents"
 ask cache identify ok
-grep '^document cache ' "$FAKE_LOG" | tail -1 | cut -d' ' -f3- >"$VSS_TEST_DIR/doc"
 expect_equal "$tree/a|dump.rdb $tree/a/appendonlydir|*|aof|stop-restore-start" "$(jq -r '.components[0].files as $f |
-        "\($f[0].root)|\($f[0].pattern) \($f[1].root)|\($f[1].pattern)|\(.x.persistence // ."x.persistence")|\(.restore.method)"' <"$VSS_TEST_DIR/doc")" document
+        "\($f[0].root)|\($f[0].pattern) \($f[1].root)|\($f[1].pattern)|\(.x.persistence // ."x.persistence")|\(.restore.method)"' <<<"$(document cache)")" document
 
 note "frozen: writers wait, readers do not, rewriting is off; the copy is exact"
 for _ in 1 2 3 4 5; do
@@ -158,7 +139,6 @@ server "$tree/a"
 # every second it is synced: acknowledged and read back after a kill of the server alone
 [ "$(ask_redis get n)" -ge "$last" ] || die "the server lost what it had acknowledged"
 ask_redis flushall >/dev/null
-rm -f "$counts"
 load
 ask cache abort ok
 prepare cache
@@ -189,7 +169,6 @@ stop_process "$REDIS_PID"
 note "only RDB files: saved before, nobody waits; nothing on disk: no component"
 rm -rf "$tree/a"/*
 server "$tree/a" --appendonly no --save '3600 1000000'
-rm -f "$counts"
 load
 redis_writer --name=cache
 last=$(acknowledged)
@@ -202,7 +181,7 @@ cp -r "$tree/a" "$VSS_TEST_DIR/copy"
 stop_process "$LOAD_PID"
 ask_redis config set save '' >/dev/null
 ask cache identify ok
-expect_equal 0 "$(grep '^document cache ' "$FAKE_LOG" | tail -1 | cut -d' ' -f3- | jq '.components | length')" "components"
+expect_equal 0 "$(document cache | jq '.components | length')" "components"
 stop_process "$WRITER_PID"
 stop_process "$REDIS_PID"
 server "$VSS_TEST_DIR/copy" --appendonly no
@@ -212,31 +191,21 @@ expect_exit 2 "$VSS_BUILD/writers/vss-writer-redis"
 expect_exit 1 "$VSS_BUILD/writers/vss-writer-redis" --socket="$VSS_TEST_DIR/none"
 stop_process "$FAKE_PID"
 
-# sets VOLUME N: as a backup program takes them
+# sets VOLUME N
 sets() {
-        local i set path last most
+        local i
         for ((i = 1; i <= $2; i++)); do
-                last=$(acknowledged)
-                vssctl --json create --require=application "$1" >"$VSS_TEST_DIR/set.json" || die "create failed: $(cat "$VSS_TEST_DIR/set.json")"
-                most=$(begun)
-                set=$(json .set <"$VSS_TEST_DIR/set.json")
-                path=$(vssctl --json mount "$(json '.snapshots[0].id' <"$VSS_TEST_DIR/set.json")" | json .path)
-                check_copy "$path/redis" "$last" "$most"
-                vssctl delete --force "$set" >/dev/null 2>"$VSS_TEST_DIR/deleted" || die "delete failed: $(cat "$VSS_TEST_DIR/deleted")"
+                make_set "$1"
+                check_copy "$(mount_copy "$1")/redis" "$LAST" "$MOST"
+                delete_set
         done
         expect_equal 100 "$(percentage)" "auto-aof-rewrite-percentage at the end"
 }
 
 start_vssd
-truncate -s 256M "$area/v.img"
-expect_exit 0 vssctl volume create v --origin="$area/v.img" --store="$area/store" --store-max=256M
-mkfs.ext4 -q "$RUNTIME_DIRECTORY/dev/v"
-mkdir "$VSS_TEST_DIR/v"
-mount "$RUNTIME_DIRECTORY/dev/v" "$VSS_TEST_DIR/v"
-cleanup_fn umount "$VSS_TEST_DIR/v"
-for volume in "$tree" "$VSS_TEST_DIR/v"; do
+engine_volume v 256M 256M
+for volume in "$tree" "$v"; do
         mkdir "$volume/redis"
-        rm -f "$counts"
         server "$volume/redis" --auto-aof-rewrite-min-size 1mb
         load
         redis_writer --name=cache

@@ -10,7 +10,7 @@
  */
 #include "writers/exec-child.h"
 #include "writers/exec-identity.h"
-#include "writers/program.h"
+#include "writers/program-options.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -38,12 +38,12 @@ typedef struct Script {
 } Script;
 
 typedef struct Exec {
+        WriterOptions options; /* first: see there */
         const Program *program;
         char *directories[DIRECTORIES_MAX], *volumes[VOLUMES_MAX];
         size_t n_directories, n_volumes, n_scripts;
         Script scripts[SCRIPTS_MAX]; /* in the order of freeze; thaw goes the other way */
         bool hooks_only;
-        uint64_t freeze_usec;
 } Exec;
 
 /* ---- which scripts there are ---- */
@@ -472,19 +472,10 @@ static int set_hooks(void *target, const char *value, Failure *reterr) {
         return ((Exec *) target)->hooks_only = true, 0;
 }
 
-static int set_freeze_timeout(void *target, const char *value, Failure *reterr) {
-        Exec *x = target;
-        int r = parse_seconds(value, &x->freeze_usec, reterr);
-
-        if (r >= 0 && x->freeze_usec < BUDGET_MIN_FREEZE_USEC)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "a freeze timeout below 3 seconds is too short");
-        return r;
-}
-
 static const ProgramOption options[] = {
         { "hooks", NULL, "all scripts are hooks of the QEMU guest agent: freeze and thaw only", set_hooks },
         { "volume", "PATH", "the scripts' data are all of PATH (may be given again)", add_volume },
-        { "freeze-timeout", "SEC", "longest time from Freeze to Thaw", set_freeze_timeout },
+        { "freeze-timeout", "SEC", "longest time from Freeze to Thaw", option_freeze_timeout },
 };
 
 static int start(Exec *x, Program *p) {
@@ -521,7 +512,7 @@ int main(int argc, char *argv[]) {
                                                   .version = VSS_VERSION,
                                                   .usage = VSS_USAGE_OTHER,
                                                   .source = VSS_SOURCE_OTHER,
-                                                  .freeze_timeout_usec = x.freeze_usec,
+                                                  .freeze_timeout_usec = x.options.freeze_usec,
                                                   .identify = identify,
                                                   .prepare_backup = pass_on,
                                                   .prepare_snapshot = prepare_snapshot,

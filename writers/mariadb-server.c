@@ -29,7 +29,7 @@ void server_disconnect(MariadbServer *s) {
 
 static int failed(MariadbServer *s, const char *what, Failure *reterr) {
         s->error = mysql_errno(s->session);
-        (void) failure_set(reterr, CONDITION_FAILED, "mariadb at %s: %s: %.200s", s->socket, what,
+        (void) failure_set(reterr, CONDITION_FAILED, "mariadb at %s: %s: %.200s", s->options->socket, what,
                            mysql_error(s->session));
         if (s->error >= CR_MIN_ERROR && s->error <= CR_MAX_ERROR)
                 server_disconnect(s); /* what the library says: the session is of no use any more */
@@ -62,7 +62,8 @@ int server_connect(MariadbServer *s, uint64_t until_usec, Failure *reterr) {
         (void) mysql_options(s->session, MYSQL_OPT_NONBLOCK, NULL);
         (void) mysql_options(s->session, MYSQL_OPT_MAX_ALLOWED_PACKET, &packet);
         (void) mysql_options(s->session, MYSQL_SET_CHARSET_NAME, "utf8mb4");
-        int what = mysql_real_connect_start(&connected, s->session, NULL, s->user, s->password, NULL, 0, s->socket, 0);
+        int what = mysql_real_connect_start(&connected, s->session, NULL, s->options->user, s->options->password, NULL,
+                                            0, s->options->socket, 0);
         while (what)
                 what = mysql_real_connect_cont(&connected, s->session, wait_for(s, what, until_usec));
         if (connected)
@@ -87,7 +88,7 @@ static int query_limited(MariadbServer *s, uint64_t until_usec, const char *stat
         if (r < 0)
                 return r;
         if (usec < USEC_PER_MSEC)
-                return failure_set(reterr, CONDITION_FAILED, "mariadb at %s: no time is left", s->socket);
+                return failure_set(reterr, CONDITION_FAILED, "mariadb at %s: no time is left", s->options->socket);
         (void) snprintf(text, sizeof(text), "SET SESSION max_statement_time = %.3f, SESSION lock_wait_timeout = %u",
                         (double) usec / (double) USEC_PER_SEC, seconds_left(until_usec) + 1);
         r = query(s, until_usec, text, reterr);
@@ -114,8 +115,8 @@ int server_ask(MariadbServer *s, uint64_t until_usec, const char *statement, uns
         MYSQL_ROW values;
         while ((values = next_row(s, until_usec, answer))) /* to its end, or the session cannot be used for the next */
                 if (r >= 0 && n++ >= max_rows)
-                        r = failure_set(reterr, CONDITION_LIMIT_REACHED, "mariadb at %s: %s: more than %u", s->socket,
-                                        statement, max_rows);
+                        r = failure_set(reterr, CONDITION_LIMIT_REACHED, "mariadb at %s: %s: more than %u",
+                                        s->options->socket, statement, max_rows);
                 else if (r >= 0 && row)
                         r = row(target, values, reterr);
         bool broken = mysql_errno(s->session) != 0;

@@ -4,18 +4,16 @@
  * A MariaDB server as its writer sees it: one session over its Unix socket. Locks belong to the session, so whatever
  * ends it lets go of them: closing it here, our death, the server's.
  */
-#include "protocol/base.h"
-#include "protocol/vocabulary.h"
-#include "writers/writer-lib.h"
+#include "writers/program-options.h"
 
 enum { MARIADB_VALUE_BYTES = 1024 };
 
 struct st_mysql;
 
 typedef struct MariadbServer {
-        char *socket, *user, *password;
-        struct st_mysql *session; /* NULL: none now */
-        unsigned error;           /* of the server or its library, of the last call that failed */
+        const WriterOptions *options; /* socket, user, password */
+        struct st_mysql *session;     /* NULL: none now */
+        unsigned error;               /* of the server or its library, of the last call that failed */
 } MariadbServer;
 
 int server_connect(MariadbServer *s, uint64_t until_usec, Failure *reterr);

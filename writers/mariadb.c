@@ -10,7 +10,7 @@
  */
 #include "protocol/jsonutil.h"
 #include "writers/mariadb-server.h"
-#include "writers/program.h"
+#include "writers/program-options.h"
 #include <limits.h>
 #include <pwd.h>
 #include <signal.h>
@@ -18,22 +18,15 @@
 
 #define FREEZE_TIMEOUT_USEC (30 * USEC_PER_SEC)
 #define IDENTIFY_USEC (5 * USEC_PER_SEC)
-#define MARGIN_USEC (300 * USEC_PER_MSEC) /* left of a budget when the server gives up */
-#define COUNT_USEC (1 * USEC_PER_SEC)     /* for counting tables, which opens each of them */
+#define COUNT_USEC (1 * USEC_PER_SEC) /* for counting tables, which opens each of them */
 #define RELEASE_USEC (2 * USEC_PER_SEC)
 enum { TABLESPACES_MAX = 1024 };
 #define COMPONENT "server"
 
 typedef struct Mariadb {
+        WriterOptions options; /* first: see there */
         MariadbServer server;
-        char *service;
-        uint64_t freeze_usec;
 } Mariadb;
-
-static uint64_t until(const struct vss_event *e) {
-        uint64_t end = vss_event_deadline_usec(e);
-        return end == UINT64_MAX ? usec_add(now_usec(), 60 * USEC_PER_SEC) : end > MARGIN_USEC ? end - MARGIN_USEC : 0;
-}
 
 /* --- identify ----------------------------------------------------------------------------------------------------- */
 
@@ -115,7 +108,7 @@ static int identify(struct vss_metadata *m, void *userdata) {
         Failure f = {};
         uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
         int r = vss_metadata_set(m, "restore.method", "stop-restore-start");
-        r = r < 0 ? r : vss_metadata_set(m, "restore.service", d->service);
+        r = r < 0 ? r : vss_metadata_set(m, "restore.service", d->options.service);
         r = r < 0 ? r :
                     vss_metadata_component(m, COMPONENT,
                                            VSS_COMPONENT_DATABASE | VSS_COMPONENT_SELECTABLE |
@@ -148,7 +141,7 @@ static int veto(Mariadb *d, struct vss_event *e, const Failure *f) {
 /* Tables without transactions are whole in the copy, but a crash of the server may tear them: worth knowing. */
 static int tell_of_tables(Mariadb *d, struct vss_event *e) {
         char n[MARIADB_VALUE_BYTES], text[128];
-        int r = server_value(&d->server, MIN_OF(until(e), usec_add(now_usec(), COUNT_USEC)),
+        int r = server_value(&d->server, MIN_OF(program_until(e), usec_add(now_usec(), COUNT_USEC)),
                              "SELECT COUNT(*) FROM information_schema.TABLES WHERE ENGINE IN ('MyISAM', 'CSV', "
                              "'ARCHIVE') AND TABLE_SCHEMA NOT IN ('mysql', 'performance_schema', 'sys')",
                              0, n, NULL);
@@ -162,11 +155,11 @@ static int prepare_snapshot(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         Failure f = {};
         server_disconnect(&d->server); /* nothing of an earlier set is left */
-        int r = server_connect(&d->server, until(e), &f);
+        int r = server_connect(&d->server, program_until(e), &f);
         if (r >= 0)
                 (void) tell_of_tables(d, e);
-        r = r < 0 ? r : server_do(&d->server, until(e), "BACKUP STAGE START", &f);
-        r = r < 0 ? r : server_do(&d->server, until(e), "BACKUP STAGE FLUSH", &f);
+        r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE START", &f);
+        r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE FLUSH", &f);
         return r < 0 ? veto(d, e, &f) : 0;
 }
 
@@ -181,10 +174,10 @@ static int take_position(void *target, char **v, Failure *reterr) {
 static int position_tell(Mariadb *d, struct vss_event *e, Failure *reterr) {
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
         char gtid[MARIADB_VALUE_BYTES];
-        int r = server_ask(&d->server, until(e), "SHOW MASTER STATUS", 1, take_position, o, reterr);
+        int r = server_ask(&d->server, program_until(e), "SHOW MASTER STATUS", 1, take_position, o, reterr);
         if (r < 0 || json_object_object_length(o) == 0)
                 return r;
-        r = server_value(&d->server, until(e), "SELECT @@gtid_binlog_pos", 0, gtid, reterr);
+        r = server_value(&d->server, program_until(e), "SELECT @@gtid_binlog_pos", 0, gtid, reterr);
         if (r < 0)
                 return r;
         json_add_string(o, "gtid", gtid);
@@ -194,8 +187,8 @@ static int position_tell(Mariadb *d, struct vss_event *e, Failure *reterr) {
 static int freeze(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         Failure f = {};
-        int r = server_do(&d->server, until(e), "BACKUP STAGE BLOCK_DDL", &f);
-        r = r < 0 ? r : server_do(&d->server, until(e), "BACKUP STAGE BLOCK_COMMIT", &f);
+        int r = server_do(&d->server, program_until(e), "BACKUP STAGE BLOCK_DDL", &f);
+        r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE BLOCK_COMMIT", &f);
         r = r < 0 ? r : position_tell(d, e, &f);
         return r < 0 ? veto(d, e, &f) : 0;
 }
@@ -204,8 +197,8 @@ static int thaw(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         Failure f = {};
         int r = d->server.session ?
-                        server_do(&d->server, until(e), "BACKUP STAGE END", &f) :
-                        failure_set(&f, CONDITION_FAILED, "mariadb at %s: the session was lost", d->server.socket);
+                        server_do(&d->server, program_until(e), "BACKUP STAGE END", &f) :
+                        failure_set(&f, CONDITION_FAILED, "mariadb at %s: the session was lost", d->options.socket);
         return r < 0 ? veto(d, e, &f) : 0;
 }
 
@@ -220,46 +213,10 @@ static int do_abort(struct vss_event *e, void *userdata) {
 
 /* --- the program -------------------------------------------------------------------------------------------------- */
 
-static int replace(char **to, const char *value, Failure *reterr) {
-        free(*to);
-        *to = strdup(value);
-        return *to ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
-}
-
-static int set_socket(void *target, const char *value, Failure *reterr) {
-        Mariadb *d = target;
-        if (value[0] != '/')
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no absolute path of a socket", value);
-        return replace(&d->server.socket, value, reterr);
-}
-
-static int set_user(void *target, const char *value, Failure *reterr) {
-        Mariadb *d = target;
-        return replace(&d->server.user, value, reterr);
-}
-
-static int set_service(void *target, const char *value, Failure *reterr) {
-        Mariadb *d = target;
-        return replace(&d->service, value, reterr);
-}
-
-static int set_password_file(void *target, const char *value, Failure *reterr) {
-        Mariadb *d = target;
-        return password_read(value, &d->server.password, reterr);
-}
-
-static int set_freeze_timeout(void *target, const char *value, Failure *reterr) {
-        Mariadb *d = target;
-        int r = parse_seconds(value, &d->freeze_usec, reterr);
-        if (r >= 0 && d->freeze_usec < BUDGET_MIN_FREEZE_USEC)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "a freeze timeout below 3 seconds is too short");
-        return r;
-}
-
 /* The server has to be there when we begin: a wrong path or password is noticed by whoever typed it. */
 static int begin(Mariadb *d, char version[static MARIADB_VALUE_BYTES], Failure *reterr) {
         uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
-        if (!d->server.socket)
+        if (!d->options.socket)
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "no --socket=PATH given; see --help");
         int r = server_value(&d->server, end, "SELECT VERSION()", 0, version, reterr);
         if (r >= 0 && !strstr(version, "MariaDB"))
@@ -279,7 +236,7 @@ static int serve(Program *p, Mariadb *d) {
                                           .version = version,
                                           .usage = VSS_USAGE_USER_DATA,
                                           .source = VSS_SOURCE_TRANSACTED,
-                                          .freeze_timeout_usec = d->freeze_usec,
+                                          .freeze_timeout_usec = d->options.freeze_usec,
                                           .identify = identify,
                                           .prepare_snapshot = prepare_snapshot,
                                           .freeze = freeze,
@@ -290,13 +247,13 @@ static int serve(Program *p, Mariadb *d) {
 
 int main(int argc, char *argv[]) {
         static const ProgramOption options[] = {
-                { "socket", "PATH", "the server's Unix socket", set_socket },
-                { "user", "NAME", "account of the server; default: the name of who runs this", set_user },
-                { "password-file", "FILE", "first line: the password", set_password_file },
-                { "service", "UNIT", "what a restore stops (default mariadb.service)", set_service },
-                { "freeze-timeout", "SEC", "longest time commits may wait (default 30)", set_freeze_timeout },
+                { "socket", "PATH", "the server's Unix socket", option_socket },
+                { "user", "NAME", "account of the server; default: the name of who runs this", option_user },
+                { "password-file", "FILE", "first line: the password", option_password_file },
+                { "service", "UNIT", "what a restore stops (default mariadb.service)", option_service },
+                { "freeze-timeout", "SEC", "longest time commits may wait (default 30)", option_freeze_timeout },
         };
-        static Mariadb d = { .freeze_usec = FREEZE_TIMEOUT_USEC };
+        static Mariadb d = { .options.freeze_usec = FREEZE_TIMEOUT_USEC, .server.options = &d.options };
         Program p = { .command = "vss-writer-mariadb",
                       .arguments = "--socket=PATH",
                       .summary = "Brings a MariaDB server to rest while it is copied.",
@@ -307,15 +264,12 @@ int main(int argc, char *argv[]) {
                       .level = LEVEL_BACK_END };
         Failure f = {};
         const struct passwd *who = getpwuid(geteuid());
-        if (set_service(&d, "mariadb.service", &f) < 0 || set_user(&d, who ? who->pw_name : "root", &f) < 0)
+        if (option_service(&d, "mariadb.service", &f) < 0 || option_user(&d, who ? who->pw_name : "root", &f) < 0)
                 return program_fail(&p, &f);
         if (program_parse(&p, argc, argv) == 0)
                 p.status = serve(&p, &d);
         server_disconnect(&d.server);
-        free(d.server.socket);
-        free(d.server.user);
-        free(d.server.password);
-        free(d.service);
+        writer_options_done(&d.options);
         program_done(&p);
         return p.status;
 }

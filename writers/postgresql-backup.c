@@ -35,7 +35,7 @@ static int take_begin(void *target, char *const *v, Failure *reterr) {
 }
 
 int pg_backup_begin(Postgresql *p, struct vss_event *e, Failure *reterr) {
-        return server_ask(&p->server, pg_until(e),
+        return server_ask(&p->server, program_until(e),
                           "SELECT pg_catalog.pg_backup_start('vss', true), "
                           "(SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), "
                           "(SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size')",
@@ -119,7 +119,7 @@ static int log_into_copy(const Backup *b, uint64_t stop_lsn, struct vss_event *e
                 return failure_set(reterr, CONDITION_LIMIT_REACHED, "the backup is of %" PRIu64 " segments of the log",
                                    last - first + 1);
         for (uint64_t i = first; r >= 0 && i <= last; i++) {
-                if (now_usec() >= pg_until(e))
+                if (now_usec() >= program_until(e))
                         return failure_set(reterr, CONDITION_FAILED, "copying the log of the backup takes too long");
                 char name[32];
                 (void) snprintf(name, sizeof(name), "%08X%08X%08X", b->timeline, (unsigned) (i / per_id),
@@ -153,11 +153,11 @@ int pg_backup_end(Postgresql *p, struct vss_event *e, Failure *reterr) {
                                     failure_set(reterr, CONDITION_FAILED,
                                                 "postgresql: the session was lost, and with it the backup");
         r = r < 0 ? r :
-                    server_ask(&p->server, pg_until(e),
+                    server_ask(&p->server, program_until(e),
                                "SELECT lsn, labelfile, spcmapfile FROM pg_catalog.pg_backup_stop(false)", take_end,
                                &ended, reterr);
         p->backup.running = false;
-        r = r < 0 ? r : places_get(p, pg_until(e), &places, reterr);
+        r = r < 0 ? r : places_get(p, program_until(e), &places, reterr);
         if (r >= 0) {
                 char inside[PATH_MAX];
                 const char *data = places.places[0].path, *log = inside;

@@ -8,19 +8,12 @@
  */
 #include "protocol/jsonutil.h"
 #include "writers/postgresql.h"
-#include "writers/program.h"
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
 #define IDENTIFY_USEC (5 * USEC_PER_SEC)
-#define MARGIN_USEC (300 * USEC_PER_MSEC) /* left of a budget when the server gives up */
-
-uint64_t pg_until(const struct vss_event *e) {
-        uint64_t end = vss_event_deadline_usec(e);
-        return end == UINT64_MAX ? usec_add(now_usec(), 60 * USEC_PER_SEC) : end > MARGIN_USEC ? end - MARGIN_USEC : 0;
-}
 
 int pg_veto(Postgresql *p, struct vss_event *e, const Failure *f) {
         int r = vss_event_fail(e, server_veto(&p->server), "%s", f->message);
@@ -99,7 +92,7 @@ static int identify(struct vss_metadata *m, void *userdata) {
         Failure f = {};
         int r = places_get(p, usec_add(now_usec(), IDENTIFY_USEC), &places, &f);
         r = r < 0 ? r : vss_metadata_set(m, "restore.method", "stop-restore-start");
-        r = r < 0 ? r : vss_metadata_set(m, "restore.service", p->service);
+        r = r < 0 ? r : vss_metadata_set(m, "restore.service", p->options.service);
         r = r < 0 ? r :
                     vss_metadata_component(m, COMPONENT,
                                            VSS_COMPONENT_DATABASE | VSS_COMPONENT_SELECTABLE |
@@ -122,7 +115,7 @@ static int is_affected(Postgresql *p, struct vss_event *e) {
         Failure f = {};
         const char *missing = NULL;
         size_t in = 0;
-        int r = places_get(p, pg_until(e), &places, &f);
+        int r = places_get(p, program_until(e), &places, &f);
         for (size_t i = 0; r >= 0 && i < places.n; i++)
                 if (vss_event_affects(e, places.places[i].path))
                         in++;
@@ -149,7 +142,7 @@ static int take_facts(void *target, char *const *v, Failure *reterr) {
 /* {"system_identifier": …, "timeline": …, "lsn": …}: everything up to this position in the log is in the copy. */
 static int facts_tell(Postgresql *p, struct vss_event *e, Failure *reterr) {
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
-        int r = server_ask(&p->server, pg_until(e),
+        int r = server_ask(&p->server, program_until(e),
                            "SELECT s.system_identifier, c.timeline_id, CASE WHEN pg_catalog.pg_is_in_recovery() "
                            "THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END "
                            "FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
@@ -173,7 +166,7 @@ static int prepare_snapshot(struct vss_event *e, void *userdata) {
         if (p->mode == MODE_BACKUP || (p->mode == MODE_AUTO && !vss_event_one_instant(e)))
                 r = pg_backup_begin(p, e, &f);
         else
-                r = server_do(&p->server, pg_until(e), "CHECKPOINT", &f);
+                r = server_do(&p->server, program_until(e), "CHECKPOINT", &f);
         r = r < 0 ? r : facts_tell(p, e, &f);
         return r < 0 ? pg_veto(p, e, &f) : 0;
 }
@@ -197,21 +190,10 @@ static int do_abort(struct vss_event *e, void *userdata) {
 
 /* --- the program -------------------------------------------------------------------------------------------------- */
 
-static int set_text(char **to, const char *value, Failure *reterr) {
-        free(*to);
-        *to = strdup(value);
-        return *to ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
-}
-
 static int set_dsn(void *target, const char *value, Failure *reterr) {
         Postgresql *p = target;
         int r = server_dsn_check(value, reterr);
-        return r < 0 ? r : set_text(&p->server.dsn, value, reterr);
-}
-
-static int set_service(void *target, const char *value, Failure *reterr) {
-        Postgresql *p = target;
-        return set_text(&p->service, value, reterr);
+        return r < 0 ? r : option_text(&p->server.dsn, value, reterr);
 }
 
 static int set_mode(void *target, const char *value, Failure *reterr) {
@@ -255,7 +237,7 @@ int main(int argc, char *argv[]) {
         static const ProgramOption options[] = {
                 { "dsn", "CONNINFO", "how to connect, as for psql (default \"dbname=postgres\")", set_dsn },
                 { "mode", "MODE", "auto (default), checkpoint or backup", set_mode },
-                { "service", "UNIT", "what a restore stops (default postgresql.service)", set_service },
+                { "service", "UNIT", "what a restore stops (default postgresql.service)", option_service },
         };
         static Postgresql p;
         Program program = { .command = "vss-writer-postgresql",
@@ -267,13 +249,13 @@ int main(int argc, char *argv[]) {
                             .name = (char *) "postgresql",
                             .level = LEVEL_BACK_END };
         Failure f = {};
-        if (set_service(&p, "postgresql.service", &f) < 0 || set_dsn(&p, "dbname=postgres", &f) < 0)
+        if (option_service(&p, "postgresql.service", &f) < 0 || set_dsn(&p, "dbname=postgres", &f) < 0)
                 return program_fail(&program, &f);
         if (program_parse(&program, argc, argv) == 0)
                 program.status = serve(&program, &p);
         server_disconnect(&p.server);
         free(p.server.dsn);
-        free(p.service);
+        writer_options_done(&p.options);
         program_done(&program);
         return program.status;
 }

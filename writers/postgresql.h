@@ -2,6 +2,7 @@
 #pragma once
 /* What postgresql.c (events, metadata) and postgresql-backup.c (a backup and what it leaves in the copy) share. */
 #include "writers/postgresql-server.h"
+#include "writers/program-options.h"
 #include <sys/types.h>
 
 #define COMPONENT "cluster"
@@ -28,14 +29,13 @@ typedef struct Backup {
 } Backup;
 
 typedef struct Postgresql {
+        WriterOptions options; /* first: see there */
         PgServer server;
-        char *service;
         Mode mode;
         char version[64];
         Backup backup;
 } Postgresql;
 
-uint64_t pg_until(const struct vss_event *e);
 int pg_veto(Postgresql *p, struct vss_event *e, const Failure *f);
 int places_get(Postgresql *p, uint64_t until_usec, Places *ret, Failure *reterr);
 void places_done(Places *p);

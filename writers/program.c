@@ -237,6 +237,13 @@ int program_run(Program *p, const struct vss_writer_callbacks *callbacks, void *
                                                                       EXIT_SUCCESS;
 }
 
+uint64_t program_until(const struct vss_event *e) {
+        uint64_t end = vss_event_deadline_usec(e);
+        if (end == UINT64_MAX)
+                return usec_add(now_usec(), 60 * USEC_PER_SEC);
+        return end > PROGRAM_MARGIN_USEC ? end - PROGRAM_MARGIN_USEC : 0;
+}
+
 int path_absolute(const char *path, char **ret, Failure *reterr) {
         char *real = realpath(path, NULL);
 

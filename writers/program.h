@@ -33,6 +33,12 @@ void program_done(Program *p);
 int program_run(Program *p, const struct vss_writer_callbacks *callbacks, void *userdata);
 /* One line on stderr; returns the exit status that belongs to f. */
 int program_fail(const Program *p, const Failure *f);
+/*
+ * When to give up so that the answer to e still comes in time: PROGRAM_MARGIN_USEC before it is due; in an event
+ * without an end a minute from now.
+ */
+#define PROGRAM_MARGIN_USEC (300 * USEC_PER_MSEC)
+uint64_t program_until(const struct vss_event *e);
 /* Absolute, symbolic links resolved where the file exists. */
 int path_absolute(const char *path, char **ret, Failure *reterr);
 /* The first line of a file that nobody else may read. Replaces *ret, which is the caller's. */

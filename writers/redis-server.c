@@ -23,7 +23,7 @@ void redis_disconnect(RedisServer *s) {
 }
 
 static int not_connected(RedisServer *s, const char *why, Failure *reterr) {
-        (void) failure_set(reterr, CONDITION_FAILED, "no connection to redis at %s: %.200s", s->socket, why);
+        (void) failure_set(reterr, CONDITION_FAILED, "no connection to redis at %s: %.200s", s->options->socket, why);
         redis_disconnect(s);
         return -ENOTCONN;
 }
@@ -31,15 +31,16 @@ static int not_connected(RedisServer *s, const char *why, Failure *reterr) {
 int redis_connect(RedisServer *s, uint64_t until_usec, Failure *reterr) {
         if (s->connection)
                 return 0;
-        s->connection = redisConnectUnixWithTimeout(s->socket, left(until_usec));
+        s->connection = redisConnectUnixWithTimeout(s->options->socket, left(until_usec));
         if (!s->connection)
                 return not_connected(s, "out of memory", reterr);
         if (s->connection->err)
                 return not_connected(s, s->connection->errstr, reterr);
-        if (!s->password)
+        if (!s->options->password)
                 return 0;
-        int r = s->user ? REDIS_CALL(s, until_usec, NULL, reterr, "AUTH", s->user, s->password) :
-                          REDIS_CALL(s, until_usec, NULL, reterr, "AUTH", s->password);
+        int r = s->options->user ?
+                        REDIS_CALL(s, until_usec, NULL, reterr, "AUTH", s->options->user, s->options->password) :
+                        REDIS_CALL(s, until_usec, NULL, reterr, "AUTH", s->options->password);
         if (r < 0)
                 redis_disconnect(s);
         return r;
@@ -52,7 +53,8 @@ static int refused(RedisServer *s, const char *command, const char *text, Failur
                 int error;
         } words[] = { { "LOADING ", -EBUSY }, { "BUSY ", -EBUSY },       { "MASTERDOWN ", -EBUSY },
                       { "NOAUTH ", -EACCES }, { "WRONGPASS ", -EACCES }, { "NOPERM ", -EACCES } };
-        (void) failure_set(reterr, CONDITION_FAILED, "redis at %s refuses %s: %.200s", s->socket, command, text);
+        (void) failure_set(reterr, CONDITION_FAILED, "redis at %s refuses %s: %.200s", s->options->socket, command,
+                           text);
         for (size_t i = 0; i < ELEMENTSOF(words); i++)
                 if (strncmp(text, words[i].word, strlen(words[i].word)) == 0)
                         return words[i].error;
@@ -68,8 +70,8 @@ static int take_answer(RedisServer *s, const char *command, const redisReply *a,
                 a = a->element[1];
         if ((a->type != REDIS_REPLY_STRING && a->type != REDIS_REPLY_STATUS) || a->len > ANSWER_BYTES_MAX ||
             strlen(a->str) != a->len)
-                return failure_set(reterr, CONDITION_FAILED, "redis at %s answers %s with something else", s->socket,
-                                   command);
+                return failure_set(reterr, CONDITION_FAILED, "redis at %s answers %s with something else",
+                                   s->options->socket, command);
         *ret = strdup(a->str);
         return *ret ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
 }

@@ -4,14 +4,12 @@
  * A Redis server as its writer sees it: one connection over its Unix socket, made anew when it is needed, and calls
  * that never take longer than they may. What the server says is not believed to be of any length or form.
  */
-#include "protocol/base.h"
-#include "protocol/vocabulary.h"
-#include "writers/writer-lib.h"
+#include "writers/program-options.h"
 
 struct redisContext;
 
 typedef struct RedisServer {
-        char *socket, *user, *password;
+        const WriterOptions *options;    /* socket, user, password */
         struct redisContext *connection; /* NULL: none now */
 } RedisServer;
 

@@ -10,7 +10,7 @@
  * With only RDB files there is nothing to hold: PrepareSnapshot saves (BGSAVE), the copy has what was there then, and
  * the answer says so. A server that keeps nothing on disk has no component.
  */
-#include "writers/program.h"
+#include "writers/program-options.h"
 #include "writers/redis-undo.h"
 #include <limits.h>
 #include <poll.h>
@@ -19,7 +19,6 @@
 
 #define FREEZE_TIMEOUT_USEC (30 * USEC_PER_SEC)
 #define IDENTIFY_USEC (5 * USEC_PER_SEC)
-#define MARGIN_USEC (300 * USEC_PER_MSEC)       /* left of a budget when we give up */
 #define PAUSE_MARGIN_USEC (500 * USEC_PER_MSEC) /* how long a pause outlives the time by which we thaw */
 #define CHECK_USEC (500 * USEC_PER_MSEC)        /* for the question whether anything was written */
 #define LOOK_MSEC 1                             /* between two looks at a server whose clients wait */
@@ -29,10 +28,9 @@
 typedef enum Persistence { PERSISTENCE_NONE, PERSISTENCE_RDB, PERSISTENCE_AOF } Persistence;
 
 typedef struct Redis {
+        WriterOptions options; /* first: see there */
         RedisServer server;
         RedisUndo undo;
-        char *service;
-        uint64_t freeze_usec;
         char run_id[64], appended[32]; /* at Freeze */
 } Redis;
 
@@ -69,11 +67,6 @@ static int veto(struct vss_event *e, int error, const Failure *f) {
         return vss_event_fail(e, veto_of(error, f), "%s", f->message);
 }
 
-static uint64_t until(const struct vss_event *e) {
-        uint64_t end = vss_event_deadline_usec(e);
-        return end == UINT64_MAX ? usec_add(now_usec(), 60 * USEC_PER_SEC) : end > MARGIN_USEC ? end - MARGIN_USEC : 0;
-}
-
 /* 1: the server says in INFO persistence that it is so. 0: out of time, or nobody wants it any more. */
 static int wait_for(Redis *r, struct vss_event *e, uint64_t until_usec, bool (*is_so)(const char *info), int look_msec,
                     Failure *reterr) {
@@ -108,7 +101,7 @@ static int files_add(Redis *r, struct vss_metadata *m, const char *directory, Fa
                 folder = NULL; /* before 7.0: one file */
         if (!name_is_plain(rdb) || !name_is_plain(aof) || (folder && !name_is_plain(folder)))
                 return failure_set(reterr, CONDITION_NOT_SUPPORTED, "redis at %s has file names that are patterns",
-                                   r->server.socket);
+                                   r->options.socket);
         x = vss_metadata_files(m, COMPONENT, directory, rdb, 0);
         if (x >= 0 && !folder)
                 x = vss_metadata_files(m, COMPONENT, directory, aof, VSS_FILES_LOG);
@@ -130,7 +123,7 @@ static int identify(struct vss_metadata *m, void *userdata) {
         int x = persistence_get(r, end, &p, &f);
         x = x < 0 ? x : directory_get(r, end, &directory, &f);
         x = x < 0 ? x : vss_metadata_set(m, "restore.method", "stop-restore-start");
-        x = x < 0 ? x : vss_metadata_set(m, "restore.service", r->service);
+        x = x < 0 ? x : vss_metadata_set(m, "restore.service", r->options.service);
         x = x < 0 ? x : vss_metadata_set(m, "x.persistence", words[p]);
         if (x >= 0 && p != PERSISTENCE_NONE) {
                 x = vss_metadata_component(m, COMPONENT,
@@ -158,43 +151,43 @@ static bool no_save(const char *info) {
 static int rewrites_off(Redis *r, struct vss_event *e, Failure *reterr) {
         _cleanup_free_ char *percentage = NULL;
         RedisChanges c = r->undo.changes;
-        int x = redis_config(&r->server, until(e), "auto-aof-rewrite-percentage", &percentage, reterr);
+        int x = redis_config(&r->server, program_until(e), "auto-aof-rewrite-percentage", &percentage, reterr);
         if (x >= 0 && !c.percentage[0] && !streq(percentage, "0")) {
                 (void) snprintf(c.percentage, sizeof(c.percentage), "%s", percentage);
                 x = redis_undo_note(&r->undo, &c, reterr);
                 x = x < 0 ? x :
-                            REDIS_CALL(&r->server, until(e), NULL, reterr, "CONFIG", "SET",
+                            REDIS_CALL(&r->server, program_until(e), NULL, reterr, "CONFIG", "SET",
                                        "auto-aof-rewrite-percentage", "0");
         }
-        x = x < 0 ? x : wait_for(r, e, until(e), no_rewrite, LOOK_SELDOM_MSEC, reterr);
+        x = x < 0 ? x : wait_for(r, e, program_until(e), no_rewrite, LOOK_SELDOM_MSEC, reterr);
         return x == 0 ? failure_set(reterr, CONDITION_FAILED, "redis at %s is still rewriting its append-only file",
-                                    r->server.socket) :
+                                    r->options.socket) :
                         x;
 }
 
 static int save(Redis *r, struct vss_event *e, Failure *reterr) {
         _cleanup_free_ char *info = NULL;
-        int x = wait_for(r, e, until(e), no_save, LOOK_SELDOM_MSEC, reterr);
-        x = x <= 0 ? x : REDIS_CALL(&r->server, until(e), NULL, reterr, "BGSAVE");
-        x = x < 0 ? x : wait_for(r, e, until(e), no_save, LOOK_SELDOM_MSEC, reterr);
+        int x = wait_for(r, e, program_until(e), no_save, LOOK_SELDOM_MSEC, reterr);
+        x = x <= 0 ? x : REDIS_CALL(&r->server, program_until(e), NULL, reterr, "BGSAVE");
+        x = x < 0 ? x : wait_for(r, e, program_until(e), no_save, LOOK_SELDOM_MSEC, reterr);
         if (x == 0)
-                return failure_set(reterr, CONDITION_FAILED, "redis at %s is still saving", r->server.socket);
-        x = x < 0 ? x : info_get(r, until(e), "persistence", &info, reterr);
+                return failure_set(reterr, CONDITION_FAILED, "redis at %s is still saving", r->options.socket);
+        x = x < 0 ? x : info_get(r, program_until(e), "persistence", &info, reterr);
         if (x < 0)
                 return x;
         if (!redis_info_is(info, "rdb_last_bgsave_status", "ok"))
                 return failure_set(reterr, CONDITION_FAILED, "redis at %s could not save; its log says why",
-                                   r->server.socket);
+                                   r->options.socket);
         return vss_event_put(e, NULL, "message", "only RDB files: the copy has what was there at the save before it");
 }
 
 /* 1: this set has to do with us. */
 static int is_affected(Redis *r, struct vss_event *e, Persistence *ret, Failure *reterr) {
         _cleanup_free_ char *directory = NULL;
-        int x = persistence_get(r, until(e), ret, reterr);
+        int x = persistence_get(r, program_until(e), ret, reterr);
         if (x < 0 || *ret == PERSISTENCE_NONE)
                 return x;
-        x = directory_get(r, until(e), &directory, reterr);
+        x = directory_get(r, program_until(e), &directory, reterr);
         return x < 0 ? x : vss_event_affects(e, directory);
 }
 
@@ -208,7 +201,7 @@ static int prepare_snapshot(struct vss_event *e, void *userdata) {
         if (x >= 0)
                 return 0;
         x = veto(e, x, &f);
-        (void) redis_undo_now(&r->undo, until(e), NULL); /* else when it is aborted, or we end */
+        (void) redis_undo_now(&r->undo, program_until(e), NULL); /* else when it is aborted, or we end */
         return x;
 }
 
@@ -221,17 +214,18 @@ static bool nothing_in_memory(const char *info) {
 static int clients_pause(Redis *r, struct vss_event *e, Failure *reterr) {
         char msec[24];
         RedisChanges c = r->undo.changes;
-        uint64_t end = MIN_OF(usec_add(e->thaw_by_usec, PAUSE_MARGIN_USEC), usec_add(now_usec(), r->freeze_usec));
+        uint64_t end = MIN_OF(usec_add(e->thaw_by_usec, PAUSE_MARGIN_USEC),
+                              usec_add(now_usec(), r->options.freeze_usec));
         c.paused = true;
         int x = redis_undo_note(&r->undo, &c, reterr);
         if (x < 0)
                 return x;
         (void) snprintf(msec, sizeof(msec), "%llu",
                         (unsigned long long) ((end - MIN_OF(end, now_usec())) / USEC_PER_MSEC));
-        x = REDIS_CALL(&r->server, until(e), NULL, reterr, "CLIENT", "PAUSE", msec, "WRITE");
-        x = x < 0 ? x : wait_for(r, e, until(e), nothing_in_memory, LOOK_MSEC, reterr);
+        x = REDIS_CALL(&r->server, program_until(e), NULL, reterr, "CLIENT", "PAUSE", msec, "WRITE");
+        x = x < 0 ? x : wait_for(r, e, program_until(e), nothing_in_memory, LOOK_MSEC, reterr);
         return x == 0 ? failure_set(reterr, CONDITION_FAILED, "redis at %s does not get rid of what it has to write",
-                                    r->server.socket) :
+                                    r->options.socket) :
                         x;
 }
 
@@ -246,7 +240,7 @@ static int mark(Redis *r, uint64_t until_usec, char run_id[static 64], char appe
         (void) redis_info_value(persistence, "aof_current_size", appended, 32);
         if (!redis_info_is(persistence, "aof_last_write_status", "ok"))
                 return failure_set(reterr, CONDITION_FAILED, "redis at %s cannot write its append-only file",
-                                   r->server.socket);
+                                   r->options.socket);
         return 0;
 }
 
@@ -258,11 +252,11 @@ static int freeze(struct vss_event *e, void *userdata) {
         if (x == 0 || (x > 0 && p == PERSISTENCE_RDB))
                 return 0;
         x = x < 0 ? x : clients_pause(r, e, &f);
-        x = x < 0 ? x : mark(r, until(e), r->run_id, r->appended, &f);
+        x = x < 0 ? x : mark(r, program_until(e), r->run_id, r->appended, &f);
         if (x >= 0)
                 return 0;
         x = veto(e, x, &f);
-        (void) redis_undo_now(&r->undo, usec_add(now_usec(), MARGIN_USEC / 2), NULL);
+        (void) redis_undo_now(&r->undo, usec_add(now_usec(), PROGRAM_MARGIN_USEC / 2), NULL);
         return x;
 }
 
@@ -271,67 +265,32 @@ static int thaw(struct vss_event *e, void *userdata) {
         char run_id[64], appended[32];
         Failure f = {};
         bool was_paused = r->undo.changes.paused;
-        int x = was_paused ? mark(r, MIN_OF(until(e), usec_add(now_usec(), CHECK_USEC)), run_id, appended, &f) : 0;
+        int x = was_paused ? mark(r, MIN_OF(program_until(e), usec_add(now_usec(), CHECK_USEC)), run_id, appended, &f) :
+                             0;
         bool same = !was_paused || (streq(run_id, r->run_id) && streq(appended, r->appended));
         Failure undone = {};
-        int y = redis_undo_now(&r->undo, until(e), &undone);
+        int y = redis_undo_now(&r->undo, program_until(e), &undone);
         if (x < 0 || y < 0)
                 return veto(e, x < 0 ? x : y, x < 0 ? &f : &undone);
         if (!same)
                 return vss_event_fail(e, VSS_VETO_RETRYABLE, "redis at %s has written although its clients were paused",
-                                      r->server.socket);
+                                      r->options.socket);
         return 0;
 }
 
 static int do_abort(struct vss_event *e, void *userdata) {
         Redis *r = userdata;
         Failure f = {};
-        int x = redis_undo_now(&r->undo, until(e), &f);
+        int x = redis_undo_now(&r->undo, program_until(e), &f);
         return x < 0 ? veto(e, x, &f) : 0;
 }
 
 /* --- the program -------------------------------------------------------------------------------------------------- */
 
-static int replace(char **to, const char *value, Failure *reterr) {
-        free(*to);
-        *to = strdup(value);
-        return *to ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
-}
-
-static int set_socket(void *target, const char *value, Failure *reterr) {
-        Redis *r = target;
-        if (value[0] != '/')
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s is no absolute path of a socket", value);
-        return replace(&r->server.socket, value, reterr);
-}
-
-static int set_user(void *target, const char *value, Failure *reterr) {
-        Redis *r = target;
-        return replace(&r->server.user, value, reterr);
-}
-
-static int set_service(void *target, const char *value, Failure *reterr) {
-        Redis *r = target;
-        return replace(&r->service, value, reterr);
-}
-
-static int set_password_file(void *target, const char *value, Failure *reterr) {
-        Redis *r = target;
-        return password_read(value, &r->server.password, reterr);
-}
-
-static int set_freeze_timeout(void *target, const char *value, Failure *reterr) {
-        Redis *r = target;
-        int x = parse_seconds(value, &r->freeze_usec, reterr);
-        if (x >= 0 && r->freeze_usec < BUDGET_MIN_FREEZE_USEC)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "a freeze timeout below 3 seconds is too short");
-        return x;
-}
-
 /* The server has to be there when we begin: a wrong path is noticed by whoever typed it. */
 static int begin(Redis *r, const char *name, char *version, size_t size, Failure *reterr) {
         _cleanup_free_ char *info = NULL;
-        if (!r->server.socket)
+        if (!r->options.socket)
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "no --socket=PATH given; see --help");
         int x = info_get(r, usec_add(now_usec(), IDENTIFY_USEC), "server", &info, reterr);
         if (x < 0)
@@ -354,7 +313,7 @@ static int serve(Program *p, Redis *r) {
                                           .version = version,
                                           .usage = VSS_USAGE_USER_DATA,
                                           .source = VSS_SOURCE_TRANSACTED,
-                                          .freeze_timeout_usec = r->freeze_usec,
+                                          .freeze_timeout_usec = r->options.freeze_usec,
                                           .identify = identify,
                                           .prepare_snapshot = prepare_snapshot,
                                           .freeze = freeze,
@@ -367,13 +326,15 @@ static int serve(Program *p, Redis *r) {
 
 int main(int argc, char *argv[]) {
         static const ProgramOption options[] = {
-                { "socket", "PATH", "the server's Unix socket", set_socket },
-                { "user", "NAME", "account of the server (ACL); default: its default user", set_user },
-                { "password-file", "FILE", "first line: the password", set_password_file },
-                { "service", "UNIT", "what a restore stops (default redis-server.service)", set_service },
-                { "freeze-timeout", "SEC", "longest time its clients may wait (default 30)", set_freeze_timeout },
+                { "socket", "PATH", "the server's Unix socket", option_socket },
+                { "user", "NAME", "account of the server (ACL); default: its default user", option_user },
+                { "password-file", "FILE", "first line: the password", option_password_file },
+                { "service", "UNIT", "what a restore stops (default redis-server.service)", option_service },
+                { "freeze-timeout", "SEC", "longest time its clients may wait (default 30)", option_freeze_timeout },
         };
-        static Redis r = { .freeze_usec = FREEZE_TIMEOUT_USEC, .undo.fd = -EBADF };
+        static Redis r = { .options.freeze_usec = FREEZE_TIMEOUT_USEC,
+                           .server.options = &r.options,
+                           .undo.fd = -EBADF };
         Program p = { .command = "vss-writer-redis",
                       .arguments = "--socket=PATH",
                       .summary = "Brings a Redis server to rest while it is copied.",
@@ -383,16 +344,13 @@ int main(int argc, char *argv[]) {
                       .name = (char *) "redis",
                       .level = LEVEL_BACK_END };
         Failure f = {};
-        if (set_service(&r, "redis-server.service", &f) < 0)
+        if (option_service(&r, "redis-server.service", &f) < 0)
                 return program_fail(&p, &f);
         if (program_parse(&p, argc, argv) == 0)
                 p.status = serve(&p, &r);
         redis_disconnect(&r.server);
         redis_undo_done(&r.undo);
-        free(r.server.socket);
-        free(r.server.user);
-        free(r.server.password);
-        free(r.service);
+        writer_options_done(&r.options);
         program_done(&p);
         return p.status;
 }

@@ -14,7 +14,7 @@
  * several files in another order than we do would wait for us while we wait for it; so nobody is kept waiting long
  * while we hold something: we let go and begin again with the one we could not get.
  */
-#include "writers/program.h"
+#include "writers/program-options.h"
 #include <limits.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -35,10 +35,10 @@ typedef struct Database {
 } Database;
 
 typedef struct Sqlite {
+        WriterOptions options; /* first: see there */
         Database databases[DATABASES_MAX];
         size_t n;
         size_t order[DATABASES_MAX]; /* in which they are locked */
-        uint64_t freeze_usec;
 } Sqlite;
 
 static int add_database(void *target, const char *value, Failure *reterr) {
@@ -66,15 +66,6 @@ static int add_database(void *target, const char *value, Failure *reterr) {
         if (!d->directory || !d->file || path_escape(d->path + 1, &d->component) < 0)
                 return failure_set(reterr, CONDITION_FAILED, "out of memory");
         return 0;
-}
-
-static int set_freeze_timeout(void *target, const char *value, Failure *reterr) {
-        Sqlite *s = target;
-        int r = parse_seconds(value, &s->freeze_usec, reterr);
-
-        if (r >= 0 && s->freeze_usec < BUDGET_MIN_FREEZE_USEC)
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "a freeze timeout below 3 seconds is too short");
-        return r;
 }
 
 static void database_close(Database *d) {
@@ -312,9 +303,9 @@ static void done(Sqlite *s) {
 int main(int argc, char *argv[]) {
         static const ProgramOption options[] = {
                 { "freeze-timeout", "SEC", "longest time the databases may stand still (default 30)",
-                  set_freeze_timeout },
+                  option_freeze_timeout },
         };
-        static Sqlite s = { .freeze_usec = FREEZE_TIMEOUT_USEC };
+        static Sqlite s = { .options.freeze_usec = FREEZE_TIMEOUT_USEC };
         Program p = { .command = "vss-writer-sqlite",
                       .arguments = "DATABASE...",
                       .summary = "Keeps SQLite databases still while they are copied.",
@@ -342,7 +333,7 @@ int main(int argc, char *argv[]) {
                                                   .version = sqlite3_libversion(),
                                                   .usage = VSS_USAGE_USER_DATA,
                                                   .source = VSS_SOURCE_TRANSACTED,
-                                                  .freeze_timeout_usec = s.freeze_usec,
+                                                  .freeze_timeout_usec = s.options.freeze_usec,
                                                   .identify = identify,
                                                   .prepare_snapshot = prepare_snapshot,
                                                   .freeze = freeze,
