@@ -196,6 +196,7 @@ engine_area() {
 # start_writer COMMAND…: waits for its "ready" line; WRITER_PID, its output is in WRITER_LOG
 start_writer() {
         WRITER_LOG=$VSS_TEST_DIR/log/writer$((_writer_count += 1)).log
+        : >"$WRITER_LOG" # a case before may have left one, with its own "ready"
         # shellcheck disable=SC2086
         ${WRITER_WRAPPER:-} "$@" >"$WRITER_LOG" 2>"${WRITER_LOG%.log}.stderr.log" &
         WRITER_PID=$!
