@@ -56,6 +56,10 @@ const char *check_writer_option(const char *value) {
         return equals && equals > colon + 1 ? NULL : "takes WRITER:KEY=VALUE";
 }
 
+const char *check_recovery(const char *value) {
+        return auto_recovery_from_string(value) >= 0 ? NULL : "takes writers, rollback, force or none";
+}
+
 const char *check_label(const char *value) {
         const char *equals = strchr(value, '=');
         if (!equals || equals == value || equals - value > 64)

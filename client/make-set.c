@@ -20,6 +20,11 @@ const Option set_options[] = {
         { "nested", 0, NULL, true, NULL, "also take file systems mounted below (default in run)" },
         { "freeze-unit", 0, "UNIT", true, check_unit, "stop this systemd unit while the copy is taken" },
         { "type", 0, "TYPE", false, check_type, "copy (default), full, incremental, differential, log" },
+        { "previous", 0, "FILE", false, check_any, "manifest of the backup that this one builds on" },
+        { "bootable-state", 0, NULL, true, NULL, "also take what the machine needs to start again" },
+        { "partial-files", 0, NULL, true, NULL, "the backup program can save parts of files" },
+        { "auto-recovery", 0, "WHO", false, check_recovery,
+          "who writes into the copy: writers, rollback, force, none" },
         { "provider", 0, "PROVIDER", false, check_provider, "who makes the copies (default: the most native)" },
         { "require", 0, "LEVEL", false, check_level, "application, filesystem or crash (default)" },
         { "label", 0, "KEY=VALUE", true, check_label, "note this with the set; \"alias\" names it" },
@@ -44,14 +49,15 @@ void interrupts_catch(void) {
 }
 
 int make_set_check(Context *c) {
-        static const char *const with_writers[] = { "writer", "require-writer", "component", "writer-option",
-                                                    "exclude-writer" };
+        static const char *const with_writers[] = { "writer",         "require-writer", "component",
+                                                    "writer-option",  "exclude-writer", "previous",
+                                                    "bootable-state", "partial-files",  "auto-recovery" };
         if (given_flag(c, "no-writers"))
                 for (size_t i = 0; i < ELEMENTSOF(with_writers); i++)
                         if (given_flag(c, with_writers[i]))
                                 return context_usage(c, "--no-writers and --%s exclude each other", with_writers[i]);
-        if (c->n_operands == 0 && !given_flag(c, "component"))
-                return context_usage(c, "needs a VOLUME or a --component");
+        if (c->n_operands == 0 && !given_flag(c, "component") && !given_flag(c, "bootable-state"))
+                return context_usage(c, "needs a VOLUME, a --component or --bootable-state");
         return 0;
 }
 
@@ -67,9 +73,18 @@ static const struct {
         { "closure", "closure" },
         { "freeze-unit", "freeze_units" },
         { "type", "backup_type" },
+        { "auto-recovery", "auto_recovery" },
         { "provider", "provider" },
         { "require", "require" },
         { "label", "labels" },
+};
+
+static const struct {
+        const char *option, *key;
+} flags[] = {
+        { "no-writers", "no_writers" },
+        { "bootable-state", "bootable_state" },
+        { "partial-files", "partial_files" },
 };
 
 static int add_options(Context *c, struct vss_set *s) {
@@ -81,8 +96,9 @@ static int add_options(Context *c, struct vss_set *s) {
                 for (size_t i = 0; r >= 0 && (value = given_next(c, carried[k].option, &i));)
                         r = vss_set_option(s, carried[k].key, value);
         }
-        if (r >= 0 && given_flag(c, "no-writers"))
-                r = vss_set_option(s, "no_writers", "true");
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(flags); i++)
+                if (given_flag(c, flags[i].option))
+                        r = vss_set_option(s, flags[i].key, "true");
         if (r >= 0 && given_value(c, "wait-for-turn") && parse_seconds(given_value(c, "wait-for-turn"), &usec) >= 0) {
                 (void) snprintf(text, sizeof(text), "%llu", (unsigned long long) usec);
                 r = vss_set_option(s, "wait_for_turn_usec", text);
@@ -102,6 +118,17 @@ static int add_component(struct vss_set *s, const char *value) {
         assert(colon); /* check_component() */
         _cleanup_free_ char *writer = strndup(value, (size_t) (colon - value));
         return vss_set_add_component(s, writer ? writer : "", colon + 1, NULL);
+}
+
+static int add_previous(Context *c, struct vss_set *s) {
+        const char *path = given_value(c, "previous");
+        if (!path)
+                return 0;
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        if (fd < 0)
+                return context_fail(c, errno == ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED,
+                                    "cannot read the manifest %s: %s", path, strerror(errno));
+        return vss_set_previous(s, fd) < 0 ? context_fail_requester(c) : 0;
 }
 
 int make_set_new(Context *c, struct vss_set **ret) {
@@ -124,6 +151,9 @@ int make_set_new(Context *c, struct vss_set **ret) {
                 r = add_options(c, s);
         if (r < 0)
                 return context_fail_requester(c);
+        r = add_previous(c, s);
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(s);
         return 0;
 }

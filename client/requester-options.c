@@ -89,7 +89,7 @@ int set_option_check(const char *key, const char *value) {
 }
 
 /* The last one given counts for what is not a list. */
-static const char *option_last(const struct vss_set *s, const char *key) {
+const char *set_option_last(const struct vss_set *s, const char *key) {
         for (size_t i = s->n_options; i > 0; i--)
                 if (streq(s->options[i - 1].key, key))
                         return s->options[i - 1].value;
@@ -180,6 +180,19 @@ static int append_components(const struct vss_set *s, sd_bus_message *m) {
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+static int append_stamps(const struct vss_set *s, sd_bus_message *m) {
+        int r = sd_bus_message_append(m, "s", "previous_stamps");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', "a(sss)");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'a', "(sss)");
+        for (size_t i = 0; r >= 0 && i < s->n_stamps; i++)
+                r = sd_bus_message_append(m, "(sss)", s->stamps[i].writer, s->stamps[i].path, s->stamps[i].options);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
 static int append_volumes(const struct vss_set *s, sd_bus_message *m) {
         int r = sd_bus_message_open_container(m, 'a', "(sa{sv})");
         for (size_t i = 0; r >= 0 && i < s->n_volumes; i++) {
@@ -195,10 +208,10 @@ int set_append_arguments(struct vss_set *s, sd_bus_message *m) {
         int r = append_volumes(s, m);
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'a', "{sv}");
-        if (r >= 0 && !option_last(s, "requester"))
+        if (r >= 0 && !set_option_last(s, "requester"))
                 r = sd_bus_message_append(m, "{sv}", "requester", "s", s->requester->name);
         for (size_t i = 0; r >= 0 && i < ELEMENTSOF(option_table); i++) {
-                const char *value = option_last(s, option_table[i].key);
+                const char *value = set_option_last(s, option_table[i].key);
                 if (value)
                         r = append_option(s, m, option_table[i].key, option_table[i].type, value);
         }
@@ -206,6 +219,13 @@ int set_append_arguments(struct vss_set *s, sd_bus_message *m) {
                 r = sd_bus_message_open_container(m, 'e', "sv");
                 if (r >= 0)
                         r = append_components(s, m);
+                if (r >= 0)
+                        r = sd_bus_message_close_container(m);
+        }
+        if (r >= 0 && s->n_stamps > 0) {
+                r = sd_bus_message_open_container(m, 'e', "sv");
+                if (r >= 0)
+                        r = append_stamps(s, m);
                 if (r >= 0)
                         r = sd_bus_message_close_container(m);
         }

@@ -53,6 +53,7 @@ _public_ struct vss_set *vss_set_free(struct vss_set *s) {
         texts_free(s->options, s->n_options);
         parts_free(s->components, s->n_components);
         parts_free(s->marks, s->n_marks);
+        parts_free(s->stamps, s->n_stamps);
         set_forget_snapshots(s);
         free(s->path);
         free(s->consistency);
@@ -169,6 +170,10 @@ static int parts_add(struct vss_set *s, SetPart **parts, size_t *n, const char *
         if (!grown[*n - 1].writer || !grown[*n - 1].path || (options && !grown[*n - 1].options))
                 return requester_fail(s->requester, CONDITION_LIMIT_REACHED, "out of memory");
         return 0;
+}
+
+int set_add_stamp(struct vss_set *s, const char *writer, const char *path, const char *stamp) {
+        return parts_add(s, &s->stamps, &s->n_stamps, writer, path, stamp, true);
 }
 
 _public_ int vss_set_add_volume(struct vss_set *s, const char *volume, const char *provider) {

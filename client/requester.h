@@ -41,8 +41,8 @@ struct vss_set {
         char *consistency, *state;
         SetText *volumes, *options;
         size_t n_volumes, n_options;
-        SetPart *components, *marks;
-        size_t n_components, n_marks;
+        SetPart *components, *marks, *stamps; /* stamps: of an earlier backup, options is the stamp */
+        size_t n_components, n_marks, n_stamps;
         struct SetSnapshot {
                 char *object;
                 char *text[7]; /* in the order of vss_snapshot_info */
@@ -76,5 +76,7 @@ int path_from_bus(const char *text, char **ret);
 int set_option_check(const char *key, const char *value);
 int set_append_arguments(struct vss_set *s, sd_bus_message *m);
 struct SetSnapshot *set_find_snapshot(struct vss_set *s, const char *id);
+int set_add_stamp(struct vss_set *s, const char *writer, const char *path, const char *stamp);
+const char *set_option_last(const struct vss_set *s, const char *key); /* NULL: not given */
 void set_forget_snapshots(struct vss_set *s);
 int set_load_snapshots(struct vss_set *s);

@@ -71,6 +71,7 @@ const char *check_any(const char *value);
 const char *check_writer(const char *value);
 const char *check_component(const char *value);
 const char *check_writer_option(const char *value);
+const char *check_recovery(const char *value);
 const char *check_label(const char *value);
 const char *check_unit(const char *value);
 const char *check_provider(const char *value);

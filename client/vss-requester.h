@@ -88,6 +88,14 @@ int vss_set_add_component(struct vss_set *s, const char *writer, const char *pat
  */
 int vss_set_option(struct vss_set *s, const char *key, const char *value);
 
+/*
+ * The manifest of the backup that this one builds on, from where fd stands: what its writers said of it (their stamps)
+ * goes back to them. After the option backup_type. The error is InvalidArgument if nothing can build on it: a copy, one
+ * whose success was never reported, or for a differential backup one that is not full; Damaged or InvalidDocument if it
+ * is no manifest as it was written.
+ */
+int vss_set_previous(struct vss_set *s, int fd);
+
 /* What vss_set_create() would take and reach, as a JSON text. Changes nothing. */
 int vss_set_plan(struct vss_set *s, char **ret_json);
 /* Returns as soon as the set is accepted; vss_set_wait() tells how it ends. */

@@ -33,11 +33,12 @@ __vssctl_values() {
         --volume) __vssctl_volumes ;;
         --require) printf '%s\n' application filesystem crash ;;
         --type) printf '%s\n' copy full incremental differential log ;;
+        --auto-recovery) printf '%s\n' writers rollback force none ;;
         --closure) printf '%s\n' extend strict ignore ;;
         --on-writer-failure) printf '%s\n' abort degrade ;;
         --frontend) printf '%s\n' auto fuse ublk ;;
         --host | -H) compgen -A hostname ;;
-        --manifest | --svg | --origin | --store) return 1 ;;
+        --manifest | --previous | --svg | --origin | --store) return 1 ;;
         *) ;;
         esac
 }

@@ -19,21 +19,21 @@ static bool has_files_in_set(unsigned index, unsigned component, const ClosureRo
         return false;
 }
 
-static int find_component(const Metadata *m, const char *path) {
-        for (size_t i = 0; i < m->n_components; i++)
-                if (streq(m->components[i].path, path))
-                        return (int) i;
-        return -1;
+void closure_take(Candidate *c, size_t component) {
+        const Metadata *m = c->metadata;
+        int above = m->components[component].selectable ? -1 : metadata_selectable_ancestor(m, component);
+        size_t top = above >= 0 ? (size_t) above : component;
+
+        c->taken[top] = true;
+        for (size_t i = 0; m->components[top].selectable && i < m->n_components; i++)
+                if (component_path_is_below(m->components[i].path, m->components[top].path))
+                        c->taken[i] = true;
 }
 
-/* Everything below a taken component goes with it. */
-static void take_below(Candidate *c, size_t component) {
-        const Metadata *m = c->metadata;
+bool closure_is_explicit(const Candidate *c, size_t component) {
+        int above = metadata_selectable_ancestor(c->metadata, component);
 
-        c->taken[component] = true;
-        for (size_t i = 0; i < m->n_components; i++)
-                if (component_path_is_below(m->components[i].path, m->components[component].path))
-                        c->taken[i] = true;
+        return c->taken[component] && (above < 0 || !c->taken[above]);
 }
 
 static bool takes_any(const Candidate *c) {
@@ -43,33 +43,62 @@ static bool takes_any(const Candidate *c) {
         return false;
 }
 
-/* Non-selectable components without a selectable ancestor are mandatory once their writer is in. */
-static void take_mandatory(Candidate *c) {
+void closure_take_mandatory(Candidate *c) {
         for (size_t i = 0; i < c->metadata->n_components; i++)
                 if (!c->metadata->components[i].selectable && metadata_selectable_ancestor(c->metadata, i) < 0)
                         c->taken[i] = true;
 }
 
-static int select_explicit(const SetOptions *o, Candidate *c, Failure *reterr) {
-        for (size_t i = 0; i < o->n_components; i++) {
-                int found;
-                if (!reference_matches(o->components[i].writer, c->writer))
-                        continue;
-                found = find_component(c->metadata, o->components[i].path);
-                if (found < 0)
-                        return failure_set(reterr, CONDITION_NOT_FOUND, "writer %s has no component \"%s\"",
-                                           c->writer->reference, o->components[i].path);
-                if (!c->metadata->components[found].selectable &&
-                    metadata_selectable_ancestor(c->metadata, (size_t) found) >= 0)
-                        return failure_set(
-                                reterr, CONDITION_INVALID_ARGUMENT,
-                                "component \"%s\" of writer %s cannot be chosen by itself; choose the one above it",
-                                o->components[i].path, c->writer->reference);
-                take_below(c, (size_t) found);
-        }
-        if (takes_any(c))
-                take_mandatory(c);
+static int select_one(const SetComponentOption *o, Candidate *c, Failure *reterr) {
+        int found = metadata_find_component(c->metadata, o->path);
+        int above = found < 0 ? -1 : metadata_selectable_ancestor(c->metadata, (size_t) found);
+
+        if (found < 0)
+                return failure_set(reterr, CONDITION_NOT_FOUND, "writer %s has no component \"%s\"",
+                                   c->writer->reference, o->path);
+        if (!c->metadata->components[found].selectable && above >= 0)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "component \"%s\" of writer %s cannot be chosen by itself; choose \"%s\" above it",
+                                   o->path, c->writer->reference, c->metadata->components[above].path);
+        closure_take(c, (size_t) found);
         return 0;
+}
+
+/* One that goes with another that is named too would have two entries in the manifest, and two stamps. */
+static int check_named_once(const SetComponentOption *o, const Candidate *c, Failure *reterr) {
+        int found = metadata_find_component(c->metadata, o->path);
+
+        if (found < 0 || closure_is_explicit(c, (size_t) found))
+                return 0;
+        return failure_set(
+                reterr, CONDITION_INVALID_ARGUMENT,
+                "component \"%s\" of writer %s goes with one above it that is chosen too; name only that one", o->path,
+                c->writer->reference);
+}
+
+static int select_explicit(const SetOptions *o, Candidate *c, Failure *reterr) {
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < o->n_components; i++)
+                if (reference_matches(o->components[i].writer, c->writer))
+                        r = select_one(&o->components[i], c, reterr);
+        for (size_t i = 0; r >= 0 && i < o->n_components; i++)
+                if (reference_matches(o->components[i].writer, c->writer))
+                        r = check_named_once(&o->components[i], c, reterr);
+        if (r >= 0 && takes_any(c))
+                closure_take_mandatory(c);
+        return r;
+}
+
+static bool is_system(const Metadata *m) {
+        return m->usage == USAGE_BOOTABLE_STATE || m->usage == USAGE_SYSTEM_SERVICE;
+}
+
+/* What a machine needs to start again, whatever volumes were named. */
+static void take_system_state(Candidate *c) {
+        for (size_t i = 0; is_system(c->metadata) && i < c->metadata->n_components; i++)
+                if (c->metadata->components[i].system_state)
+                        closure_take(c, i);
 }
 
 static bool declares_files(const Metadata *m) {
@@ -85,14 +114,16 @@ int closure_select(const SetOptions *o, Candidate *c, unsigned index, const Clos
 
         if (c->bystander)
                 return 0;
+        if (o->bootable_state)
+                take_system_state(c);
         if (o->n_components > 0) {
                 r = select_explicit(o, c, reterr);
                 if (r < 0)
                         return r;
         } else
                 for (size_t i = 0; i < c->metadata->n_components; i++)
-                        if (has_files_in_set(index, (unsigned) i, roots, n_roots))
-                                c->taken[i] = true;
+                        if (!c->taken[i] && has_files_in_set(index, (unsigned) i, roots, n_roots))
+                                closure_take(c, i);
         /* A writer without any files (hooks) asked to hear of every set; one with files elsewhere is not concerned. */
         c->takes_part = takes_any(c) || (o->n_components == 0 && !declares_files(c->metadata));
         return 0;

@@ -164,6 +164,14 @@ static int send_request(ConductorProvider *p, uint32_t op, int fd) {
         return host_call(p->host, p->request, p->deadline_usec, fd);
 }
 
+/* Does anybody write into this copy before it is read-only for good? */
+static bool is_written_to(const Set *s, unsigned volume) {
+        for (size_t i = 0; i < s->n_writers; i++)
+                if (s->writers[i].recovers & 1ULL << volume)
+                        return true;
+        return false;
+}
+
 /* begin_prepare goes volume by volume. 1: sent; 0: all done. */
 static int send_next_volume(ConductorProvider *p) {
         Conductor *c = p->conductor;
@@ -179,7 +187,7 @@ static int send_next_volume(ConductorProvider *p) {
         provider_fill_volume(p->request, s->volumes[p->next]);
         memcpy(p->request->snapshot, snapshot->id, sizeof p->request->snapshot);
         p->request->request_flags = (s->options.lifetime == LIFETIME_PERSISTENT ? VSS_REQUEST_PERSISTENT : 0) |
-                                    (s->n_writers > 0 && !s->options.no_auto_recovery ? VSS_REQUEST_WRITABLE : 0) |
+                                    (is_written_to(s, p->next) ? VSS_REQUEST_WRITABLE : 0) |
                                     (c->manager->settings.skip_free ? VSS_REQUEST_SKIP_FREE : 0);
         p->next++;
         return send_request(p, VSS_WIRE_BEGIN_PREPARE, s->volumes[p->next - 1]->root_fd) < 0 ? -EPIPE : 1;

@@ -233,8 +233,12 @@ static int take_set_writers(Conductor *c) {
                         .level = w->level,
                         .state = WRITER_STABLE,
                         .metadata_text = TAKE_PTR(p->metadata_text),
+                        .type = p->type,
                         .components = TAKE_PTR(p->components),
+                        .implicit = TAKE_PTR(p->implicit),
                         .volumes = p->volumes,
+                        .recovers = p->recovers,
+                        .notify = p->notify,
                         .whole = p->whole,
                 };
                 s->n_writers++;

@@ -9,6 +9,7 @@
  *   conductor-act.c   one action of the machine → calls to writers, hosts, guard, catalogue
  *   conductor-hold.c  the loop that replaces the event loop while file systems are held
  *   session.c         the session dictionary a writer is given, and what it answers
+ *   session-files.c   the files in such an answer
  */
 #include "daemon/guard.h"
 #include "daemon/plan.h"
@@ -106,5 +107,11 @@ int progress_watch(Manager *m);
 /* session.c */
 int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t deadline_usec, uint64_t thaw_by_usec,
                    const char *reason, sd_bus_message *m);
+/*
+ * session-files.c: partial_files or differenced_files of an answer, a variant, as the JSON array of the manifest. Only
+ * below directories that the writer's document names: they are read at backup and written at restore with root's
+ * rights.
+ */
+int session_read_files(const SetWriter *w, bool partial, sd_bus_message *m, char **ret_json);
 /* Component failures, stamps and private metadata of an answer; malformed ones are an error of the writer. */
 int session_read_reply(SetWriter *w, WriterEvent e, sd_bus_message *reply, Failure *reterr);

@@ -33,14 +33,16 @@ static const SetWriter *find_sender(const Set *s, const char *sender) {
 }
 
 /* Only where this writer has data, by what the set was planned with: its document may say anything. */
-static Snapshot *find_copy(Set *s, const SetWriter *w, const char *volume) {
+static Snapshot *find_copy(Set *s, const SetWriter *w, const char *volume, unsigned *ret_index) {
         Snapshot *snapshot;
         unsigned index = 0;
-        LIST_FOREACH(snapshot, &s->snapshots, entries)
-                if (w->volumes & (1ULL << index++) &&
+        LIST_FOREACH(snapshot, &s->snapshots, entries) {
+                *ret_index = index++;
+                if (w->volumes & (1ULL << *ret_index) &&
                     (streq_null(snapshot->name, volume) || streq_null(snapshot->mount_point, volume) ||
                      streq_null(snapshot->volume, volume)))
                         return snapshot;
+        }
         return NULL;
 }
 
@@ -57,13 +59,19 @@ static void open_copy_start(Call *c) {
         if (!s)
                 return;
         const SetWriter *w = sender ? find_sender(s, sender) : NULL;
-        const Snapshot *snapshot = w ? find_copy(s, w, o->volume) : NULL;
+        unsigned index = 0;
+        const Snapshot *snapshot = w ? find_copy(s, w, o->volume, &index) : NULL;
         if (!w || s->phase != PHASE_POST_SNAPSHOT)
                 call_failf(c, CONDITION_BAD_STATE,
                            "only a writer of the set may do this, and only while it is in PostSnapshot");
         else if (!snapshot)
                 call_failf(c, CONDITION_NOT_FOUND, "%s: no volume of this set with data of writer %s", o->volume,
                            w->reference);
+        else if (!(w->recovers & 1ULL << index))
+                call_failf(c, CONDITION_NOT_SUPPORTED,
+                           "%s: no component of writer %s there \"recovers\" by its document, or the set was made "
+                           "without recovery, so the copy is read-only",
+                           o->volume, w->reference);
         else if (o->dry_run)
                 call_failf(c, CONDITION_NOT_SUPPORTED,
                            "dry_run: there is no descriptor to return; the copy could be opened");

@@ -65,6 +65,34 @@ static int read_components(sd_bus_message *m, void *field, Failure *reterr) {
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
+/* (writer, path, stamp) of an earlier backup. */
+static int read_stamps(sd_bus_message *m, void *field, Failure *reterr) {
+        SetOptions *o = container_of(field, RawOptions, all.stamps)->o;
+        int r = sd_bus_message_enter_container(m, 'a', "(sss)");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "sss")) > 0) {
+                if (o->n_stamps >= LIMIT_COMPONENTS)
+                        return failure_set(reterr, CONDITION_LIMIT_REACHED, "option previous_stamps: more than %d",
+                                           LIMIT_COMPONENTS);
+                SetComponentOption *list = reallocarray(o->stamps, o->n_stamps + 1, sizeof(*list));
+                if (!list)
+                        return -ENOMEM;
+                o->stamps = list;
+                SetComponentOption *stamp = &list[o->n_stamps++];
+                *stamp = (SetComponentOption) {};
+                r = bus_read_field(m, "s", &stamp->writer, reterr);
+                if (r >= 0)
+                        r = bus_read_field(m, "s", &stamp->path, reterr);
+                if (r >= 0)
+                        r = bus_read_field(m, "s", &stamp->previous_stamp, reterr);
+                if (r >= 0 && !component_path_is_valid(stamp->path))
+                        r = failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                        "option previous_stamps: %s is not a component path", stamp->path);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_exit_container(m);
+}
+
 static int read_timeout(const char *name, uint64_t value, RawOptions *raw, Failure *reterr) {
         uint64_t min, max;
         const char *known;
@@ -101,6 +129,7 @@ static const BusOption set_options[] = {
         { "provider", "s", ALL(provider), NULL },
         { "backup_type", "s", RAW(backup_type), NULL },
         { "components", "a(ssa{sv})", ALL(components), read_components },
+        { "previous_stamps", "a(sss)", ALL(stamps), read_stamps },
         { "writers", "as", ALL(writers), NULL },
         { "exclude_writers", "as", ALL(exclude_writers), NULL },
         { "require_writers", "as", ALL(require_writers), NULL },
@@ -129,7 +158,8 @@ static int take_words(RawOptions *raw, Failure *reterr) {
         if (r >= 0)
                 r = read_word("require", raw->require, consistency_from_string, &require, reterr);
         int on_failure = raw->require && require < CONSISTENCY_APPLICATION ? ON_FAILURE_DEGRADE : ON_FAILURE_ABORT;
-        int closure = o->n_components > 0 ? CLOSURE_EXTEND : CLOSURE_STRICT;
+        int recovery = RECOVERY_WRITERS;
+        int closure = o->n_components > 0 || o->bootable_state ? CLOSURE_EXTEND : CLOSURE_STRICT;
         if (r >= 0)
                 r = read_word("on_writer_failure", raw->on_writer_failure, on_writer_failure_from_string, &on_failure,
                               reterr);
@@ -139,6 +169,8 @@ static int take_words(RawOptions *raw, Failure *reterr) {
                 r = read_word("lifetime", raw->lifetime, lifetime_from_string, &lifetime, reterr);
         if (r >= 0)
                 r = read_word("session", raw->session, session_kind_from_string, &session, reterr);
+        if (r >= 0)
+                r = read_word("auto_recovery", raw->auto_recovery, auto_recovery_from_string, &recovery, reterr);
         if (r < 0)
                 return r;
         if (session == SESSION_ENDED)
@@ -146,16 +178,13 @@ static int take_words(RawOptions *raw, Failure *reterr) {
         if (lifetime == LIFETIME_AUTO_RELEASE && session != SESSION_BOUND)
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
                                    "option lifetime: auto-release needs session bound");
-        if (raw->auto_recovery && !streq(raw->auto_recovery, "writers") && !streq(raw->auto_recovery, "none"))
-                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
-                                   "option auto_recovery: %s is neither writers nor none", raw->auto_recovery);
         o->backup_type = (BackupType) type;
         o->require = (Consistency) require;
         o->on_writer_failure = (OnWriterFailure) on_failure;
         o->closure = (Closure) closure;
         o->lifetime = (Lifetime) lifetime;
         o->session = (SessionKind) session;
-        o->no_auto_recovery = raw->auto_recovery && streq(raw->auto_recovery, "none");
+        o->auto_recovery = (AutoRecovery) recovery;
         memcpy(o->timeouts, raw->timeouts, sizeof(o->timeouts));
         return 0;
 }
@@ -169,6 +198,16 @@ static int check_references(const char *key, char *const *list, Failure *reterr)
                 if (writer_reference_parse(own, &name, &instance) < 0)
                         return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
                                            "option %s: %s is not NAME or NAME@INSTANCE", key, *list);
+        }
+        return 0;
+}
+
+static int check_writer_options(char *const *list, Failure *reterr) {
+        for (; list && *list; list++) {
+                _cleanup_free_ char *reference = NULL, *key = NULL, *value = NULL;
+                if (writer_option_parse(*list, &reference, &key, &value) < 0)
+                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                           "option writer_options: %s is not WRITER:KEY=VALUE", *list);
         }
         return 0;
 }
@@ -257,6 +296,9 @@ static int check_size(const SetOptions *o, Failure *reterr) {
         for (size_t i = 0; i < o->n_components; i++)
                 size += size_of(o->components[i].writer) + size_of(o->components[i].path) +
                         size_of(o->components[i].options) + size_of(o->components[i].previous_stamp);
+        for (size_t i = 0; i < o->n_stamps; i++)
+                size += size_of(o->stamps[i].writer) + size_of(o->stamps[i].path) +
+                        size_of(o->stamps[i].previous_stamp);
         if (size <= LIMIT_OPTIONS_BYTES)
                 return 0;
         return failure_set(reterr, CONDITION_LIMIT_REACHED, "options: their texts have more than %d bytes",
@@ -272,9 +314,11 @@ static int check_options(Manager *m, const SetOptions *o, Failure *reterr) {
                 r = check_references("exclude_writers", o->exclude_writers, reterr);
         if (r >= 0)
                 r = check_references("require_writers", o->require_writers, reterr);
-        if (r >= 0 && o->n_volumes == 0 && o->n_components == 0)
+        if (r >= 0)
+                r = check_writer_options(o->writer_options, reterr);
+        if (r >= 0 && o->n_volumes == 0 && o->n_components == 0 && !o->bootable_state)
                 r = failure_set(reterr, CONDITION_INVALID_ARGUMENT,
-                                "volumes: neither a volume nor a component is named");
+                                "volumes: neither a volume nor a component is named, nor bootable_state");
         if (r >= 0)
                 r = check_provider(m, o->provider, reterr);
         for (size_t i = 0; r >= 0 && i < o->n_volumes; i++)

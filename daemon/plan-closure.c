@@ -133,6 +133,7 @@ static int close_set(Planner *p, bool *in_set, Failure *reterr) {
                                 return r;
                         changed |= r > 0;
                 }
+                changed |= plan_follow_dependencies(p) > 0;
         }
         return 0;
 }
@@ -188,11 +189,27 @@ static int take_volumes(Planner *p, const bool *in_set, Failure *reterr) {
 static int take_components(const Candidate *c, PlanWriter *w) {
         for (size_t i = 0; i < c->metadata->n_components; i++)
                 if (c->taken[i]) {
-                        int r = strings_append(&w->components, c->metadata->components[i].path);
+                        int r = strings_append(closure_is_explicit(c, i) ? &w->components : &w->implicit,
+                                               c->metadata->components[i].path);
                         if (r < 0)
                                 return r;
+                        w->notify = w->notify || c->metadata->components[i].notify_complete;
                 }
+        w->notify = w->notify || !w->components;
         return 0;
+}
+
+static bool recovers(const SetOptions *o, const Component *c) {
+        switch (o->auto_recovery) {
+        case RECOVERY_WRITERS:
+                return c->recovers_backup;
+        case RECOVERY_ROLLBACK:
+                return c->recovers_rollback;
+        case RECOVERY_FORCE:
+                return true;
+        default:
+                return false;
+        }
 }
 
 static void add_up_roots(const Planner *p, unsigned writer, PlanWriter *w) {
@@ -206,12 +223,20 @@ static void add_up_roots(const Planner *p, unsigned writer, PlanWriter *w) {
                 inside += root->volume >= 0;
                 if (!p->candidates[writer].taken[root->component])
                         continue;
-                if (root->volume >= 0)
+                if (root->volume >= 0) {
                         w->volumes |= 1ULL << root->volume;
-                else
+                        if (recovers(p->options, &p->candidates[writer].metadata->components[root->component]))
+                                w->recovers |= 1ULL << root->volume;
+                } else
                         w->partial = true;
         }
         w->whole = all > 0 && inside == all;
+}
+
+static void warn_of_type(Planner *p, const Candidate *c) {
+        if (c->type != p->options->backup_type)
+                (void) plan_warn(&p->result, "writer %s has no %s backup and does a %s one", c->writer->reference,
+                                 backup_type_to_string(p->options->backup_type), backup_type_to_string(c->type));
 }
 
 static int take_writers(Planner *p, Failure *reterr) {
@@ -227,7 +252,9 @@ static int take_writers(Planner *p, Failure *reterr) {
                         continue;
                 *w = (PlanWriter) { .writer = writer_ref(c->writer),
                                     .metadata_text = TAKE_PTR(c->text),
+                                    .type = c->type,
                                     .required = c->required };
+                warn_of_type(p, c);
                 r->n_writers++;
                 add_up_roots(p, i, w);
                 if (take_components(c, w) < 0)
@@ -314,6 +341,8 @@ static int close_and_take(Planner *p, Failure *reterr) {
         if (r >= 0)
                 r = check_required(p, reterr);
         if (r >= 0)
+                r = plan_check_dependencies(p, reterr);
+        if (r >= 0)
                 r = take_volumes(p, in_set, reterr);
         if (r >= 0)
                 r = take_writers(p, reterr);
@@ -346,6 +375,7 @@ void plan_result_done(PlanResult *r) {
                 writer_unref(r->writers[i].writer);
                 free(r->writers[i].metadata_text);
                 strings_free(r->writers[i].components);
+                strings_free(r->writers[i].implicit);
         }
         for (size_t i = 0; i < r->n_providers; i++) {
                 free(r->providers[i].name);

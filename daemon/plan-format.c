@@ -39,7 +39,9 @@ static json_object *writer_object(const PlanResult *r, const PlanWriter *w) {
         json_add_string(o, "instance", w->writer->instance);
         json_add_string(o, "level", level_to_string(w->writer->level));
         json_object_object_add(o, "takes_part", json_object_new_boolean(w->failure.condition == CONDITION_NONE));
+        json_add_string(o, "backup_type", backup_type_to_string(w->type));
         json_add_strings(o, "components", w->components);
+        json_add_strings(o, "implicit", w->implicit);
         for (size_t i = 0; i < r->n_volumes; i++)
                 if (w->volumes & (1ULL << i))
                         json_object_array_add(volumes, json_object_new_string(r->volumes[i].volume->name));

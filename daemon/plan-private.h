@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
-/* The planner's parts: plan.c (writers), plan-closure.c (volumes and permission), plan-provider.c (who copies what). */
+/*
+ * The planner's parts: plan.c (writers), plan-closure.c (volumes and permission), plan-depend.c (what others depend
+ * on), plan-provider.c (who copies what).
+ */
 #include "daemon/manager.h"
 #include "daemon/plan.h"
 #include "protocol/metadata.h"
@@ -36,6 +39,10 @@ struct Planner {
 void plan_finish(Planner *p, const Failure *failure);
 void plan_refuse_writer(Planner *p, Candidate *c); /* whose failure is set: shown as that of its Identify */
 void plan_closure(Planner *p);
+/* plan-depend.c: components that others depend on are saved with them. 1: something was taken. */
+int plan_follow_dependencies(Planner *p);
+/* What cannot be followed: warnings, or the failure of a set that may not go on without. */
+int plan_check_dependencies(Planner *p, Failure *reterr);
 const char *candidate_unit(const Candidate *c); /* that its document wants to stand still; NULL: none */
 void plan_providers(Planner *p);
 int plan_warn(PlanResult *r, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -79,6 +79,12 @@ static int check_references(Manager *m, const SetOptions *o, Failure *reterr) {
                         return failure_set(reterr, CONDITION_NOT_FOUND,
                                            "no writer \"%s\" is registered (vssctl writers lists them)",
                                            o->components[i].writer);
+        for (char **s = o->writer_options; s && *s; s++) {
+                _cleanup_free_ char *reference = NULL, *key = NULL, *value = NULL;
+                if (writer_option_parse(*s, &reference, &key, &value) >= 0 && !reference_is_known(m, reference, false))
+                        return failure_set(reterr, CONDITION_NOT_FOUND,
+                                           "no writer \"%s\" is registered (vssctl writers lists them)", reference);
+        }
         return 0;
 }
 
@@ -129,6 +135,7 @@ static int take_document(Planner *p, Candidate *c, const char *text) {
         if (r < 0)
                 return failure_set(&c->failure, f.condition, "writer %s: its document: %.400s", w->reference,
                                    f.message);
+        c->type = metadata_backup_type(c->metadata, p->options->backup_type);
         c->text = strdup(text);
         c->taken = calloc(c->metadata->n_components + 1, sizeof *c->taken);
         if (!c->text || !c->taken)
@@ -235,8 +242,8 @@ static int add_roots(Planner *p, unsigned writer) {
                 for (size_t j = 0; j < m->components[i].n_files; j++) {
                         const ComponentFiles *f = &m->components[i].files[j];
                         ClosureRoot *roots;
-                        if (!(f->snapshot & (1u << p->options->backup_type)))
-                                continue; /* need not come from a copy */
+                        if (!(f->backup & f->snapshot & (1u << p->candidates[writer].type)))
+                                continue; /* need not come from a copy, or need not be saved this time */
                         roots = reallocarray(p->roots, p->n_roots + 1, sizeof *roots);
                         if (!roots)
                                 return -ENOMEM;

@@ -14,8 +14,12 @@
 typedef struct PlanWriter {
         Writer *writer;         /* referenced */
         char *metadata_text;    /* as of now; NULL if Identify failed */
-        char **components;      /* paths taken, NULL-terminated */
+        char **components;      /* explicit ones taken, NULL-terminated */
+        char **implicit;        /* those taken with one of them, NULL-terminated */
+        BackupType type;        /* what it does of the type that was asked for */
         uint64_t volumes;       /* bit per volume of the plan its taken components have files on */
+        uint64_t recovers;      /* likewise, of those components that may write into the copy */
+        bool notify;            /* one of its taken components wants to hear of the success, or it has none */
         bool required, partial; /* partial: files outside of the set and closure=ignore: at most level filesystem */
         bool whole;             /* it declares its files, and all of them, taken or not, are on volumes of the set */
         Failure failure;        /* of Identify: then it does not take part */
@@ -81,12 +85,22 @@ typedef struct Candidate { /* one writer that answered Identify */
         char *text;         /* the document as it came */
         Failure failure;
         bool required;
-        bool bystander; /* others were chosen: asked only where its data are */
-        bool *taken;    /* per component of the metadata */
+        bool bystander;  /* others were chosen: asked only where its data are */
+        bool *taken;     /* per component of the metadata */
+        BackupType type; /* what it does of the type that was asked for */
         bool takes_part;
 } Candidate;
 /* Does "NAME" or "NAME@INSTANCE" mean this writer? */
 bool reference_matches(const char *reference, const Writer *w);
+/*
+ * Takes a component as far as it can be taken by itself: one that is not selectable goes with the nearest selectable
+ * one above it, and a selectable one takes everything below it along (its component set).
+ */
+void closure_take(Candidate *c, size_t component);
+/* Components that are not selectable, nor below one that is, go with any other of their writer. */
+void closure_take_mandatory(Candidate *c);
+/* Has it an entry of its own in the manifest? The others that are taken go with the one above them. */
+bool closure_is_explicit(const Candidate *c, size_t component);
 /*
  * Marks the components that the set takes, from what is in it so far: the explicit ones with what VSS says goes with
  * them, or without explicit ones all that have files there. NOT_FOUND: an explicit component that does not exist.

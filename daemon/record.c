@@ -84,11 +84,11 @@ static json_object *timing_object(const SetTiming *t) {
         return o;
 }
 
-static json_object *components_array(const SetOptions *o) {
+static json_object *components_array(const SetComponentOption *list, size_t n) {
         json_object *a = json_object_new_array();
 
-        for (size_t i = 0; i < o->n_components; i++) {
-                const SetComponentOption *c = &o->components[i];
+        for (size_t i = 0; i < n; i++) {
+                const SetComponentOption *c = &list[i];
                 json_object *j = json_object_new_object();
                 json_add_string(j, "writer", c->writer);
                 json_add_string(j, "path", c->path);
@@ -119,7 +119,12 @@ static json_object *options_object(const SetOptions *o) {
         json_add_bool(j, "partial_files", o->partial_files);
         json_add_bool(j, "bootable_state", o->bootable_state);
         if (o->n_components > 0)
-                json_object_object_add(j, "components", components_array(o));
+                json_object_object_add(j, "components", components_array(o->components, o->n_components));
+        if (o->n_stamps > 0)
+                json_object_object_add(j, "previous_stamps", components_array(o->stamps, o->n_stamps));
+        if (o->writer_options)
+                json_add_strings(j, "writer_options", o->writer_options);
+        json_add_string(j, "auto_recovery", auto_recovery_to_string(o->auto_recovery));
         return j;
 }
 
@@ -134,7 +139,10 @@ static json_object *writer_object(const SetWriter *w, uint64_t started) {
         json_add_uint(o, "freeze_usec", w->freeze_usec);
         json_object_object_add(o, "error",
                                error_object(w->failure.condition != CONDITION_NONE ? &w->failure : &w->partial));
+        json_add_string(o, "backup_type", backup_type_to_string(w->type));
         json_add_strings(o, "components", w->components);
+        json_add_strings(o, "implicit", w->implicit);
+        json_add_bool(o, "notify_complete", w->notify);
         json_object_object_add(o, "failures", failures_array(w->failures));
         json_object_object_add(o, "events", trace_array(&w->events, started));
         return o;

@@ -8,6 +8,23 @@
 #include "protocol/busutil.h"
 #include "protocol/text.h"
 
+static const char *member(char *const *list, size_t i) {
+        return list && list[i] ? list[i] : "";
+}
+
+/* BackupComplete: logs may go only where succeeded says so, up to the point that the writer's own words tell it. */
+static int append_component(const Set *s, const SetWriter *w, size_t i, sd_bus_message *m) {
+        const char *path = w->components[i], *stamp = set_previous_stamp(s, w, path);
+        const SetComponentOption *o = set_component_option(s, w, path);
+
+        if (w->succeeded)
+                return sd_bus_message_append(m, "(sa{sv})", path, 3, "succeeded", "b", w->succeeded[i] == 1, "stamp",
+                                             "s", member(w->stamps, i), "metadata", "s",
+                                             member(w->private_metadata, i));
+        return sd_bus_message_append(m, "(sa{sv})", path, 2, "options", "s", o && o->options ? o->options : "",
+                                     "previous_stamp", "s", stamp ? stamp : "");
+}
+
 static int append_components(const Set *s, const SetWriter *w, sd_bus_message *m) {
         int r;
 
@@ -18,25 +35,8 @@ static int append_components(const Set *s, const SetWriter *w, sd_bus_message *m
                 r = sd_bus_message_open_container(m, 'v', "a(sa{sv})");
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'a', "(sa{sv})");
-        for (char **c = w->components; r >= 0 && c && *c; c++) {
-                const SetComponentOption *o = NULL;
-                for (size_t i = 0; i < s->options.n_components; i++)
-                        if (streq(s->options.components[i].path, *c) && w->writer &&
-                            reference_matches(s->options.components[i].writer, w->writer))
-                                o = &s->options.components[i];
-                r = sd_bus_message_open_container(m, 'r', "sa{sv}");
-                if (r >= 0)
-                        r = sd_bus_message_append(m, "s", *c);
-                if (r >= 0 && w->succeeded) /* BackupComplete: logs may go only where this says so */
-                        r = sd_bus_message_append(m, "a{sv}", 1, "succeeded", "b",
-                                                  w->succeeded[c - w->components] == 1);
-                else if (r >= 0)
-                        r = sd_bus_message_append(m, "a{sv}", 2, "options", "s", o && o->options ? o->options : "",
-                                                  "previous_stamp", "s",
-                                                  o && o->previous_stamp ? o->previous_stamp : "");
-                if (r >= 0)
-                        r = sd_bus_message_close_container(m);
-        }
+        for (char **c = w->components; r >= 0 && c && *c; c++)
+                r = append_component(s, w, (size_t) (c - w->components), m);
         for (int i = 0; r >= 0 && i < 3; i++)
                 r = sd_bus_message_close_container(m);
         return r;
@@ -57,6 +57,35 @@ static int append_volumes(const Set *s, sd_bus_message *m, bool copies) {
                 if (r >= 0) /* only OpenCopy reaches the copy: it is in nobody's mount namespace yet */
                         r = copies ? sd_bus_message_append(m, "{ss}", snapshot->name, "") :
                                      sd_bus_message_append_basic(m, 's', snapshot->name);
+        for (int i = 0; r >= 0 && i < 3; i++)
+                r = sd_bus_message_close_container(m);
+        return r;
+}
+
+static bool has_options(const Set *s, const SetWriter *w) {
+        for (char **o = s->options.writer_options; o && *o; o++)
+                if (set_writer_option(w, *o))
+                        return true;
+        return false;
+}
+
+/* What the requester has to say to this writer alone. */
+static int append_options(const Set *s, const SetWriter *w, sd_bus_message *m) {
+        int r;
+
+        r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", "options");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', "a{ss}");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'a', "{ss}");
+        for (char **o = s->options.writer_options; r >= 0 && o && *o; o++) {
+                const char *text = set_writer_option(w, *o), *equals = text ? strchr(text, '=') : NULL;
+                _cleanup_free_ char *key = equals ? strndup(text, (size_t) (equals - text)) : NULL;
+                if (key)
+                        r = sd_bus_message_append(m, "{ss}", key, equals + 1);
+        }
         for (int i = 0; r >= 0 && i < 3; i++)
                 r = sd_bus_message_close_container(m);
         return r;
@@ -92,7 +121,7 @@ int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t dea
         if (r >= 0)
                 r = append_entry(m, "budget_usec", "t", &budget);
         if (r >= 0)
-                r = append_entry(m, "backup_type", "s", backup_type_to_string(s->options.backup_type));
+                r = append_entry(m, "backup_type", "s", backup_type_to_string(w->type));
         if (r >= 0)
                 r = append_entry(m, "component_mode", "b", &component_mode);
         if (r >= 0)
@@ -109,6 +138,8 @@ int session_append(const Set *s, const SetWriter *w, WriterEvent e, uint64_t dea
                 r = append_entry(m, "resumed", "b", &resumed);
         if (r >= 0 && reason)
                 r = append_entry(m, "reason", "s", reason);
+        if (r >= 0 && needs_volumes && has_options(s, w))
+                r = append_options(s, w, m);
         if (r >= 0 && needs_volumes)
                 r = append_components(s, w, m);
         if (r >= 0 && needs_volumes)
@@ -151,10 +182,10 @@ static int read_failures(SetWriter *w, WriterEvent e, sd_bus_message *m) {
 }
 
 /* A stamp that was cut would be one that the writer never gave: rather none of its answer than a part of it. */
-static int keep(char ***list, size_t n, size_t index, const char *text) {
+static int keep(char ***list, size_t n, size_t index, const char *text, size_t max) {
         char *copy;
 
-        if (strnlen(text, LIMIT_STRING_BYTES + 1) > LIMIT_STRING_BYTES)
+        if (strnlen(text, max + 1) > max)
                 return -EMSGSIZE;
         if (!*list) {
                 *list = calloc(n + 1, sizeof **list);
@@ -169,9 +200,51 @@ static int keep(char ***list, size_t n, size_t index, const char *text) {
         return 0;
 }
 
+static int read_text(char ***list, size_t n, size_t index, sd_bus_message *m) {
+        const char *text;
+        int r = sd_bus_message_read(m, "v", "s", &text);
+
+        return r < 0 ? r : keep(list, n, index, text, LIMIT_STRING_BYTES);
+}
+
+static int read_files(SetWriter *w, char ***list, size_t n, size_t index, bool partial, sd_bus_message *m) {
+        _cleanup_free_ char *text = NULL;
+        int r = session_read_files(w, partial, m, &text);
+
+        return r < 0 ? r : keep(list, n, index, text, LIMIT_METADATA_BYTES);
+}
+
+static const struct ComponentKey {
+        const char *key, *type;
+        size_t list; /* offset in SetWriter */
+} component_keys[] = {
+        { "stamp", "s", offsetof(SetWriter, stamps) },
+        { "metadata", "s", offsetof(SetWriter, private_metadata) },
+        { "partial_files", "a(sa(tt))", offsetof(SetWriter, partial_files) },
+        { "differenced_files", "a(ssbx)", offsetof(SetWriter, differenced_files) },
+};
+
+static int read_component_entry(SetWriter *w, size_t n, size_t index, sd_bus_message *m) {
+        const char *key, *contents;
+        int r = sd_bus_message_read(m, "s", &key);
+
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(component_keys); i++) {
+                const struct ComponentKey *k = &component_keys[i];
+                char ***list = (char ***) ((char *) w + k->list);
+                if (!streq(key, k->key))
+                        continue;
+                r = sd_bus_message_peek_type(m, NULL, &contents);
+                if (r < 0 || !streq(contents, k->type))
+                        return r < 0 ? r : -EBADMSG;
+                return streq(k->type, "s") ? read_text(list, n, index, m) :
+                                             read_files(w, list, n, index, streq(key, "partial_files"), m);
+        }
+        return r < 0 ? r : sd_bus_message_skip(m, "v");
+}
+
 static int read_component(SetWriter *w, sd_bus_message *m) {
         size_t n = w->components ? strings_count(w->components) : 0, index = 0;
-        const char *path, *key, *text, *contents;
+        const char *path;
         int r;
 
         r = sd_bus_message_read(m, "s", &path);
@@ -180,15 +253,8 @@ static int read_component(SetWriter *w, sd_bus_message *m) {
         if (r >= 0)
                 r = sd_bus_message_enter_container(m, 'a', "{sv}");
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-                r = sd_bus_message_read(m, "s", &key);
-                if (r >= 0 && (streq(key, "stamp") || streq(key, "metadata")) && index < n) {
-                        r = sd_bus_message_peek_type(m, NULL, &contents);
-                        if (r >= 0)
-                                r = streq(contents, "s") ? sd_bus_message_read(m, "v", "s", &text) : -EBADMSG;
-                        if (r >= 0)
-                                r = keep(streq(key, "stamp") ? &w->stamps : &w->private_metadata, n, index, text);
-                } else if (r >= 0)
-                        r = sd_bus_message_skip(m, "v");
+                /* of a component that is not of this set nothing is kept */
+                r = index < n ? read_component_entry(w, n, index, m) : sd_bus_message_skip(m, "sv");
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }

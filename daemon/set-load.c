@@ -84,6 +84,15 @@ static int keep_text(char ***list, size_t n, size_t index, const char *text) {
         return 0;
 }
 
+static int keep_array(char ***list, size_t n, size_t index, json_object *array) {
+        _cleanup_free_ char *text = NULL;
+
+        if (!array || json_object_array_length(array) == 0)
+                return 0;
+        int r = json_to_text(array, &text);
+        return r < 0 ? r : keep_text(list, n, index, text);
+}
+
 static void load_failures(SetWriter *w, const char *path, json_object *failures) {
         for (size_t i = 0; failures && i < json_object_array_length(failures) && i < LIMIT_LIST; i++) {
                 json_object *f = json_object_array_get_idx(failures, i);
@@ -111,6 +120,10 @@ static int load_components(SetWriter *w, json_object *components) {
                         r = keep_text(&w->stamps, n, k, json_get_string(c, "stamp", NULL));
                         if (r >= 0)
                                 r = keep_text(&w->private_metadata, n, k, json_get_string(c, "metadata", NULL));
+                        if (r >= 0)
+                                r = keep_array(&w->partial_files, n, k, json_get_array(c, "partial_files"));
+                        if (r >= 0)
+                                r = keep_array(&w->differenced_files, n, k, json_get_array(c, "differenced_files"));
                         load_failures(w, path, json_get_array(c, "failures"));
                 }
         }
@@ -133,7 +146,10 @@ static int load_writer(Set *s, json_object *o, json_object *manifest_writers) {
         w->state = (WriterState) word(o, "state", writer_state_from_string, WRITER_UNKNOWN);
         w->consistency = (Consistency) word(o, "consistency", consistency_from_string, CONSISTENCY_NONE);
         w->freeze_usec = json_get_uint(o, "freeze_usec", 0);
+        w->type = (BackupType) word(o, "backup_type", backup_type_from_string, s->options.backup_type);
         (void) copy_strings(o, "components", &w->components);
+        (void) copy_strings(o, "implicit", &w->implicit);
+        w->notify = json_get_bool(o, "notify_complete", true);
         for (size_t i = 0; manifest_writers && i < json_object_array_length(manifest_writers); i++) {
                 json_object *m = json_object_array_get_idx(manifest_writers, i),
                             *metadata = json_get_object(m, "metadata");
@@ -194,20 +210,27 @@ static void load_timing(Set *s, json_object *record) {
         };
 }
 
-static void load_component_options(SetOptions *o, json_object *components) {
+static void load_component_options(json_object *components, SetComponentOption **ret, size_t *ret_n) {
         size_t n = components ? json_object_array_length(components) : 0;
 
         if (n == 0 || n > LIMIT_COMPONENTS)
                 return;
-        o->components = calloc(n, sizeof *o->components);
-        for (size_t i = 0; o->components && i < n; i++) {
+        *ret = calloc(n, sizeof **ret);
+        for (size_t i = 0; *ret && i < n; i++) {
                 json_object *c = json_object_array_get_idx(components, i);
-                SetComponentOption *option = &o->components[o->n_components];
+                SetComponentOption *option = &(*ret)[*ret_n];
                 *option = (SetComponentOption) { .writer = copy_string(c, "writer"),
                                                  .path = copy_string(c, "path"),
                                                  .options = copy_string(c, "options"),
                                                  .previous_stamp = copy_string(c, "previous_stamp") };
-                o->n_components++;
+                (*ret_n)++;
+                if (!option->writer || !option->path) {
+                        (*ret_n)--;
+                        free(option->writer);
+                        free(option->path);
+                        free(option->options);
+                        free(option->previous_stamp);
+                }
         }
 }
 
@@ -224,7 +247,9 @@ static void load_options(Set *s, json_object *record) {
         (void) copy_strings(o, "labels", &s->options.labels);
         s->options.partial_files = json_get_bool(o, "partial_files", false);
         s->options.bootable_state = json_get_bool(o, "bootable_state", false);
-        load_component_options(&s->options, json_get_array(o, "components"));
+        (void) copy_strings(o, "writer_options", &s->options.writer_options);
+        load_component_options(json_get_array(o, "components"), &s->options.components, &s->options.n_components);
+        load_component_options(json_get_array(o, "previous_stamps"), &s->options.stamps, &s->options.n_stamps);
 }
 
 /* Sets in the middle of something end in the nearest state that is true of their copies. */

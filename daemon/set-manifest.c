@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The manifest of a set: every string is borrowed from the set; only the arrays are made here. */
 #include "daemon/manager.h"
+#include "protocol/metadata.h"
 #include "protocol/text.h"
 #include <stdio.h>
 #include <systemd/sd-id128.h>
@@ -21,23 +22,64 @@ static char **failures_of(const SetWriter *w, const char *component) {
         return found;
 }
 
-static int fill_writer(const SetWriter *w, ManifestWriter *ret) {
+/* Does this one go with the i-th explicit component? With the nearest above it. */
+static bool goes_with(const SetWriter *w, const char *implicit, size_t i) {
+        size_t length = strlen(w->components[i]);
+
+        if (!component_path_is_below(implicit, w->components[i]))
+                return false;
+        for (char **c = w->components; *c; c++)
+                if (strlen(*c) > length && component_path_is_below(implicit, *c))
+                        return false;
+        return true;
+}
+
+static char **implicit_of(const SetWriter *w, size_t i) {
+        char **found = NULL;
+
+        for (char **p = w->implicit; p && *p; p++)
+                if (goes_with(w, *p, i))
+                        (void) strings_append(&found, *p);
+        return found;
+}
+
+static char **options_of(const Set *s, const SetWriter *w) {
+        char **found = NULL;
+
+        for (char **o = s->options.writer_options; o && *o; o++) {
+                const char *text = set_writer_option(w, *o);
+                if (text)
+                        (void) strings_append(&found, text);
+        }
+        return found;
+}
+
+static int fill_writer(const Set *s, const SetWriter *w, ManifestWriter *ret) {
         size_t n = w->components ? strings_count(w->components) : 0;
 
         *ret = (ManifestWriter) { .name = w->name,
                                   .instance = w->instance,
                                   .metadata_text = w->metadata_text,
+                                  .type = w->type,
+                                  .options = options_of(s, w),
                                   .components = calloc(n + 1, sizeof(ManifestComponent)) };
         if (!ret->components)
                 return -ENOMEM;
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++) {
+                const SetComponentOption *o = set_component_option(s, w, w->components[i]);
                 ret->components[ret->n_components++] = (ManifestComponent) {
                         .path = w->components[i],
+                        .implicit = implicit_of(w, i),
+                        .options = o ? o->options : NULL,
+                        .previous_stamp = (char *) set_previous_stamp(s, w, w->components[i]),
                         .stamp = member(w->stamps, i),
                         .metadata = member(w->private_metadata, i),
+                        .partial_files = s->options.partial_files ? member(w->partial_files, i) : NULL,
+                        .differenced_files = member(w->differenced_files, i),
                         .succeeded = w->succeeded ? w->succeeded[i] : -1,
                         .failures = failures_of(w, w->components[i]),
                 };
+        }
         return 0;
 }
 
@@ -68,16 +110,19 @@ static int fill(const Set *s, Manifest *m) {
                 fill_snapshot(s, v, &m->snapshots[m->n_snapshots++]);
         for (size_t i = 0; i < s->n_writers && r >= 0; i++)
                 if (!s->writers[i].dropped && s->writers[i].metadata_text)
-                        r = fill_writer(&s->writers[i], &m->writers[m->n_writers++]);
+                        r = fill_writer(s, &s->writers[i], &m->writers[m->n_writers++]);
         return r;
 }
 
 /* Only what fill() made: the strings belong to the set. */
 static void release(Manifest *m) {
         for (size_t i = 0; i < m->n_writers; i++) {
-                for (size_t j = 0; j < m->writers[i].n_components; j++)
+                for (size_t j = 0; j < m->writers[i].n_components; j++) {
                         strings_free(m->writers[i].components[j].failures);
+                        strings_free(m->writers[i].components[j].implicit);
+                }
                 free(m->writers[i].components);
+                strings_free(m->writers[i].options);
         }
         free(m->writers);
         free(m->snapshots);

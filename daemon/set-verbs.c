@@ -195,6 +195,10 @@ static void call_writers(SetVerb *v, WriterEvent e, uint64_t budget_usec, void (
                 SetWriter *sw = &v->set->writers[i];
                 if (sw->dropped)
                         continue;
+                if (e == EVENT_BACKUP_COMPLETE && !sw->notify) {
+                        add_result(v, sw->reference, NULL);
+                        continue;
+                }
                 find_writer(v->set, sw);
                 if (sw->writer && !sw->writer->lost && call_one(v, i, e, deadline) >= 0)
                         continue;

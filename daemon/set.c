@@ -30,6 +30,16 @@ void trace_end(Trace *t, uint64_t now, Outcome outcome) {
         t->steps[t->n - 1].outcome = outcome;
 }
 
+static void component_options_free(SetComponentOption *list, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                free(list[i].writer);
+                free(list[i].path);
+                free(list[i].options);
+                free(list[i].previous_stamp);
+        }
+        free(list);
+}
+
 void set_options_done(SetOptions *o) {
         for (size_t i = 0; i < o->n_volumes; i++) {
                 free(o->volumes[i].volume);
@@ -37,14 +47,8 @@ void set_options_done(SetOptions *o) {
                 free(o->volumes[i].mode);
                 free(o->volumes[i].storage);
         }
-        for (size_t i = 0; i < o->n_components; i++) {
-                free(o->components[i].writer);
-                free(o->components[i].path);
-                free(o->components[i].options);
-                free(o->components[i].previous_stamp);
-        }
-        free(o->volumes);
-        free(o->components);
+        component_options_free(o->components, o->n_components);
+        component_options_free(o->stamps, o->n_stamps);
         strings_free(o->writers);
         strings_free(o->exclude_writers);
         strings_free(o->require_writers);
@@ -97,6 +101,38 @@ Snapshot *snapshot_free(Snapshot *n) {
         return NULL;
 }
 
+static const SetComponentOption *find_option(const SetComponentOption *list, size_t n, const SetWriter *w,
+                                             const char *path) {
+        for (size_t i = 0; i < n; i++)
+                if (streq(list[i].path, path) &&
+                    streq(list[i].writer, strchr(list[i].writer, '@') ? w->reference : w->name))
+                        return &list[i];
+        return NULL;
+}
+
+const SetComponentOption *set_component_option(const Set *s, const SetWriter *w, const char *path) {
+        return find_option(s->options.components, s->options.n_components, w, path);
+}
+
+const char *set_previous_stamp(const Set *s, const SetWriter *w, const char *path) {
+        const SetComponentOption *o = set_component_option(s, w, path);
+
+        if (!o || !o->previous_stamp)
+                o = find_option(s->options.stamps, s->options.n_stamps, w, path);
+        return o ? o->previous_stamp : NULL;
+}
+
+const char *set_writer_option(const SetWriter *w, const char *option) {
+        const char *const names[] = { w->reference, w->name };
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                size_t n = strlen(names[i]);
+                if (strncmp(option, names[i], n) == 0 && option[n] == ':')
+                        return option + n + 1;
+        }
+        return NULL;
+}
+
 static void set_writer_done(SetWriter *w) {
         writer_unref(w->writer);
         free(w->reference);
@@ -104,8 +140,11 @@ static void set_writer_done(SetWriter *w) {
         free(w->instance);
         free(w->metadata_text);
         strings_free(w->components);
+        strings_free(w->implicit);
         strings_free(w->stamps);
         strings_free(w->private_metadata);
+        strings_free(w->partial_files);
+        strings_free(w->differenced_files);
         strings_free(w->failures);
         free(w->succeeded);
 }

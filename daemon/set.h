@@ -48,6 +48,8 @@ typedef struct SetOptions { /* parsed and checked arguments of CreateSet and Pla
         size_t n_volumes;
         SetComponentOption *components;
         size_t n_components;
+        SetComponentOption *stamps; /* of an earlier backup, for components that are taken without being named */
+        size_t n_stamps;
         char **writers, **exclude_writers, **require_writers, **freeze_units; /* NULL-terminated or NULL */
         char **labels;                                                        /* "key=value", NULL-terminated or NULL */
         char **writer_options;                                                /* "writer:key=value" */
@@ -60,7 +62,8 @@ typedef struct SetOptions { /* parsed and checked arguments of CreateSet and Pla
         Closure closure;
         Lifetime lifetime;
         SessionKind session; /* bound or detached */
-        bool no_writers, nested, partial_files, bootable_state, no_auto_recovery;
+        AutoRecovery auto_recovery;
+        bool no_writers, nested, partial_files, bootable_state;
         uint64_t wait_for_turn_usec;
         uint64_t timeouts[16]; /* by budget, 0: the default; see Budgets */
 } SetOptions;
@@ -92,17 +95,21 @@ typedef struct SetWriter { /* a writer in this set; outlives the writer's death 
         Failure failure;
         uint64_t freeze_usec; /* Freeze sent to Thaw answered */
         char *metadata_text;
+        BackupType type;   /* what it does of the type that was asked for */
         char **components; /* explicit component paths taken, NULL-terminated */
-        char **stamps,
-                **private_metadata; /* per component of components, "" if none; from PrepareBackup or PostSnapshot */
-        char **failures;            /* "component\nevent\nerror\nmessage" each, NULL-terminated or NULL */
-        Failure partial;            /* the first of them, for people */
-        signed char *succeeded;     /* per component, by Complete: -1 not said, 0, 1; NULL before */
-        uint64_t volumes;           /* bit per snapshot of the set its data lies on */
+        char **implicit;   /* those taken with one of them, NULL-terminated or NULL */
+        /* per component of components, "" if none; from PrepareBackup or PostSnapshot; the last two are JSON arrays */
+        char **stamps, **private_metadata, **partial_files, **differenced_files;
+        char **failures;        /* "component\nevent\nerror\nmessage" each, NULL-terminated or NULL */
+        Failure partial;        /* the first of them, for people */
+        signed char *succeeded; /* per component, by Complete: -1 not said, 0, 1; NULL before */
+        uint64_t volumes;       /* bit per snapshot of the set its data lies on */
         Trace events;
-        bool dropped; /* on_writer_failure=degrade: no longer takes part */
-        bool whole;   /* all its data are in the set */
-        bool resumed; /* its registration of now has not seen the set */
+        uint64_t recovers; /* likewise, of those that it may write into the copies of */
+        bool notify;       /* wants BackupComplete: one of its components does, or it has none */
+        bool dropped;      /* on_writer_failure=degrade: no longer takes part */
+        bool whole;        /* all its data are in the set */
+        bool resumed;      /* its registration of now has not seen the set */
 } SetWriter;
 
 typedef struct SetTiming {
@@ -200,6 +207,11 @@ int set_load(Manager *m, const char *id, const char *record_text, Set **ret);
 int set_take_in(Set *s, struct json_object *o);
 /* conductor.c: the sequence is over; the set is created or aborted. */
 void set_creation_over(Set *s, bool created);
+/* What the requester said of this component of this writer, or NULL. */
+const SetComponentOption *set_component_option(const Set *s, const SetWriter *w, const char *path);
+/* KEY=VALUE of a "writer:key=value" that is meant for this writer, else NULL. */
+const char *set_writer_option(const SetWriter *w, const char *option);
+const char *set_previous_stamp(const Set *s, const SetWriter *w, const char *path); /* or NULL */
 Snapshot *snapshot_new(Set *s, const Volume *v, const char *provider); /* not yet in the list; NULL: out of memory */
 Snapshot *snapshot_free(Snapshot *snapshot);                           /* leaves the list of its set */
 /* What the catalogue keeps of a set: record, manifest and what only vssd needs; state as it will be. Caller frees. */

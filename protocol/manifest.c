@@ -47,6 +47,8 @@ static void component_done(ManifestComponent *c) {
         free(c->previous_stamp);
         free(c->stamp);
         free(c->metadata);
+        free(c->partial_files);
+        free(c->differenced_files);
         strings_free(c->implicit);
         strings_free(c->failures);
 }
@@ -55,6 +57,7 @@ static void writer_done(ManifestWriter *w) {
         free(w->name);
         free(w->instance);
         free(w->metadata_text);
+        strings_free(w->options);
         for (size_t i = 0; i < w->n_components; i++)
                 component_done(w->components + i);
         free(w->components);
@@ -129,14 +132,19 @@ static void put_failure(FILE *f, const char *failure) {
         fputc('}', f);
 }
 
+static void put_strings(FILE *f, const char *before, const char *key, char *const *list) {
+        fprintf(f, "%s\"%s\":[", before, key);
+        for (size_t i = 0; list && list[i]; i++) {
+                fputs(i ? "," : "", f);
+                json_write_string(f, list[i], strlen(list[i]));
+        }
+        fputc(']', f);
+}
+
 static void put_component(FILE *f, const ManifestComponent *c) {
         put(f, "{", "path", c->path);
-        fputs(",\"implicit\":[", f);
-        for (size_t i = 0; c->implicit && c->implicit[i]; i++) {
-                fputs(i ? "," : "", f);
-                json_write_string(f, c->implicit[i], strlen(c->implicit[i]));
-        }
-        put(f, "],", "options", c->options);
+        put_strings(f, ",", "implicit", c->implicit);
+        put(f, ",", "options", c->options);
         put(f, ",", "previous_stamp", c->previous_stamp);
         put(f, ",", "stamp", c->stamp);
         put(f, ",", "metadata", c->metadata);
@@ -145,12 +153,15 @@ static void put_component(FILE *f, const ManifestComponent *c) {
                 fputs(i ? "," : "", f);
                 put_failure(f, c->failures[i]);
         }
-        fputs("],\"partial_files\":[],\"differenced_files\":[],\"restore\":null}", f);
+        fprintf(f, "],\"partial_files\":%s,\"differenced_files\":%s,\"restore\":null}",
+                c->partial_files ? c->partial_files : "[]", c->differenced_files ? c->differenced_files : "[]");
 }
 
 static void put_writer(FILE *f, const ManifestWriter *w) {
         put(f, "{", "name", w->name);
         put(f, ",", "instance", w->instance ? w->instance : "");
+        put(f, ",", "backup_type", backup_type_to_string(w->type));
+        put_strings(f, ",", "options", w->options);
         fprintf(f, ",\"metadata\":%s,\"components\":[", w->metadata_text ? w->metadata_text : "null");
         for (size_t i = 0; i < w->n_components; i++) {
                 fputs(i ? "," : "", f);
@@ -274,6 +285,8 @@ static int read_component(JsonReader *r, void *element) {
                 { "metadata", JSON_TEXT, offsetof(ManifestComponent, metadata), .max = LIMIT_METADATA_BYTES },
                 { "succeeded", JSON_CUSTOM, offsetof(ManifestComponent, succeeded), .read = read_succeeded },
                 { "failures", JSON_CUSTOM, 0, .read = read_failures },
+                { "partial_files", JSON_RAW, offsetof(ManifestComponent, partial_files) },
+                { "differenced_files", JSON_RAW, offsetof(ManifestComponent, differenced_files) },
         };
         ManifestComponent *c = element;
         c->succeeded = -1;
@@ -298,6 +311,9 @@ static int read_writer(JsonReader *r, void *element) {
                   .expected = "a writer name" },
                 { "instance", JSON_STRING, offsetof(ManifestWriter, instance), .required = true,
                   .check = writer_instance_is_valid, .expected = "an instance" },
+                { "backup_type", JSON_WORD, offsetof(ManifestWriter, type), .word = backup_type_from_string,
+                  .expected = "copy, full, incremental, differential or log" },
+                { "options", JSON_STRINGS, offsetof(ManifestWriter, options) },
                 { "metadata", JSON_RAW, offsetof(ManifestWriter, metadata_text) },
                 { "components", JSON_CUSTOM, 0, .read = read_components },
         };

@@ -11,13 +11,16 @@
 
 typedef struct ManifestComponent {
         char *path, *options, *previous_stamp, *stamp, *metadata;
-        char **implicit; /* NULL-terminated */
-        int succeeded;   /* -1 not known yet, 0, 1 */
-        char **failures; /* "event\nerror\nmessage" each, NULL-terminated */
+        char *partial_files, *differenced_files; /* JSON arrays, or NULL */
+        char **implicit;                         /* NULL-terminated */
+        int succeeded;                           /* -1 not known yet, 0, 1 */
+        char **failures;                         /* "event\nerror\nmessage" each, NULL-terminated */
 } ManifestComponent;
 
 typedef struct ManifestWriter {
         char *name, *instance, *metadata_text; /* the whole document as it was */
+        char **options;                        /* KEY=VALUE of the requester, NULL-terminated or NULL */
+        BackupType type;                       /* what it did of the type that was asked for */
         ManifestComponent *components;
         size_t n_components;
 } ManifestWriter;

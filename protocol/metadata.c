@@ -59,7 +59,7 @@ static bool unit_name_is_valid(const char *s) {
 }
 
 /* Matches names inside one directory, so it is no path. */
-static bool pattern_is_valid(const char *s) {
+bool file_pattern_is_valid(const char *s) {
         return s[0] && strlen(s) <= NAME_BYTES && !strchr(s, '/') && !streq(s, ".") && !streq(s, "..");
 }
 
@@ -123,7 +123,7 @@ Metadata *metadata_free(Metadata *m) {
 #define PATTERN(Type, member) \
         { \
                 "pattern", JSON_STRING, offsetof(Type, member pattern), \
-                        .max = NAME_BYTES, .check = pattern_is_valid, \
+                        .max = NAME_BYTES, .check = file_pattern_is_valid, \
                         .expected = "a pattern of names in one directory" \
         }
 #define RECURSIVE(Type, member) \
@@ -435,6 +435,24 @@ int metadata_check_identity(const Metadata *m, const char *name, const char *ins
 bool component_path_is_below(const char *path, const char *ancestor) {
         size_t n = strlen(ancestor);
         return strncmp(path, ancestor, n) == 0 && path[n] == '/';
+}
+
+int metadata_find_component(const Metadata *m, const char *path) {
+        for (size_t i = 0; i < m->n_components; i++)
+                if (streq(m->components[i].path, path))
+                        return (int) i;
+        return -1;
+}
+
+BackupType metadata_backup_type(const Metadata *m, BackupType asked) {
+        bool both = asked == BACKUP_INCREMENTAL || asked == BACKUP_DIFFERENTIAL;
+        if (asked == BACKUP_COPY || asked == BACKUP_FULL)
+                return asked;
+        for (char **word = m->backup_schema; word && *word; word++)
+                if (streq(*word, backup_type_to_string(asked)) ||
+                    (both && streq(*word, "exclusive-incremental-differential")))
+                        return asked;
+        return BACKUP_FULL;
 }
 
 int metadata_selectable_ancestor(const Metadata *m, size_t component) {

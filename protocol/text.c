@@ -152,6 +152,27 @@ int writer_reference_format(const char *name, const char *instance, char **ret) 
         return 0;
 }
 
+int writer_option_parse(const char *s, char **ret_reference, char **ret_key, char **ret_value) {
+        size_t digits = strspn(s, "0123456789");
+        const char *own = digits > 0 && s[digits] == ':' ? s + digits + 1 : s, *colon = strchr(own, ':');
+        const char *equals = colon ? strchr(colon, '=') : NULL;
+        _cleanup_free_ char *reference = NULL, *name = NULL, *instance = NULL, *key = NULL, *value = NULL;
+        if (!equals || equals == colon + 1)
+                return -EINVAL;
+        reference = strndup(s, (size_t) (colon - s));
+        key = strndup(colon + 1, (size_t) (equals - colon - 1));
+        value = strdup(equals + 1);
+        if (!reference || !key || !value)
+                return -ENOMEM;
+        int r = writer_reference_parse(reference + (own - s), &name, &instance);
+        if (r < 0)
+                return r;
+        *ret_reference = TAKE_PTR(reference);
+        *ret_key = TAKE_PTR(key);
+        *ret_value = TAKE_PTR(value);
+        return 0;
+}
+
 int writer_component_parse(const char *s, char **ret_reference, char **ret_path) {
         const char *colon = strchr(s, ':');
         if (!colon || !component_path_is_valid(colon + 1))

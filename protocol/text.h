@@ -31,6 +31,8 @@ bool component_path_is_valid(const char *s);
 /* NAME or NAME@INSTANCE; ret_instance is "" where there is none. -EINVAL. */
 int writer_reference_parse(const char *s, char **ret_name, char **ret_instance);
 int writer_reference_format(const char *name, const char *instance, char **ret);
+/* [UID:]REFERENCE:KEY=VALUE, as options to writers are given; the key is not empty. -EINVAL, -ENOMEM. */
+int writer_option_parse(const char *s, char **ret_reference, char **ret_key, char **ret_value);
 /* REFERENCE:PATH as on the command line. -EINVAL. */
 int writer_component_parse(const char *s, char **ret_reference, char **ret_path);
 

@@ -21,6 +21,7 @@ DEFINE_WORDS(backup_type, BackupType, _BACKUP_TYPE_MAX, "copy", "full", "increme
 DEFINE_WORDS(consistency, Consistency, _CONSISTENCY_MAX, "", "crash", "filesystem", "application");
 DEFINE_WORDS(on_writer_failure, OnWriterFailure, _ON_FAILURE_MAX, "abort", "degrade");
 DEFINE_WORDS(closure, Closure, _CLOSURE_MAX, "strict", "extend", "ignore");
+DEFINE_WORDS(auto_recovery, AutoRecovery, _RECOVERY_MAX, "writers", "rollback", "force", "none");
 DEFINE_WORDS(lifetime, Lifetime, _LIFETIME_MAX, "auto-release", "persistent");
 DEFINE_WORDS(session_kind, SessionKind, _SESSION_MAX, "bound", "detached", "ended");
 DEFINE_WORDS(set_state, SetState, _SET_STATE_MAX, "queued", "running", "created", "completing", "completed", "deleting",

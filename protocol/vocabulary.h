@@ -109,6 +109,15 @@ typedef enum OnWriterFailure { ON_FAILURE_ABORT, ON_FAILURE_DEGRADE, _ON_FAILURE
 DECLARE_WORDS(on_writer_failure, OnWriterFailure);
 typedef enum Closure { CLOSURE_STRICT, CLOSURE_EXTEND, CLOSURE_IGNORE, _CLOSURE_MAX } Closure;
 DECLARE_WORDS(closure, Closure);
+/* Who may write into a copy before it is read-only for good. */
+typedef enum AutoRecovery {
+        RECOVERY_WRITERS,  /* writers that recover in a backup */
+        RECOVERY_ROLLBACK, /* writers that recover in a copy to roll back to */
+        RECOVERY_FORCE,    /* every writer with data there */
+        RECOVERY_NONE,     /* nobody: read-only at once */
+        _RECOVERY_MAX
+} AutoRecovery;
+DECLARE_WORDS(auto_recovery, AutoRecovery);
 typedef enum Lifetime { LIFETIME_AUTO_RELEASE, LIFETIME_PERSISTENT, _LIFETIME_MAX } Lifetime;
 DECLARE_WORDS(lifetime, Lifetime);
 typedef enum SessionKind { SESSION_BOUND, SESSION_DETACHED, SESSION_ENDED, _SESSION_MAX } SessionKind;

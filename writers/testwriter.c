@@ -85,6 +85,7 @@ static int before(Writer *w, Event *e, void *userdata) {
         case MISDEED_LATE:
                 return be_late(t, e, rule->late_usec);
         default:
+                answers_put(t->test, e);
                 return 0;
         }
 }
@@ -100,6 +101,8 @@ static void after(Writer *w, Event *e, void *userdata) {
         TestWriter *t = userdata;
         const char *error = e->failed ? condition_name(e->failure.condition) : NULL;
 
+        if (t->test->say)
+                say_session(t, e);
         if (!e->call)
                 say_event(t, e, "self");
         else
@@ -116,11 +119,13 @@ static int identify(struct vss_metadata *m, void *userdata) {
         const Test *t = ((TestWriter *) userdata)->test;
         int r;
 
+        if (t->document)
+                return identify_by_document(t, m);
         if (!t->volume)
                 return 0;
         r = vss_metadata_component(m, "data",
                                    VSS_COMPONENT_SELECTABLE | VSS_COMPONENT_SELECTABLE_FOR_RESTORE |
-                                           VSS_COMPONENT_NOTIFY_COMPLETE,
+                                           VSS_COMPONENT_NOTIFY_COMPLETE | (t->add ? VSS_COMPONENT_RECOVERS : 0),
                                    "Everything");
         return r < 0 ? r : vss_metadata_files(m, "data", t->volume, "*", VSS_FILES_RECURSIVE);
 }
@@ -303,6 +308,26 @@ static int set_run(void *target, const char *value, Failure *reterr) {
         return ((Test *) target)->run = true, 0;
 }
 
+static int set_document(void *target, const char *value, Failure *reterr) {
+        Test *t = target;
+        char *path;
+        int r = path_absolute(value, &path, reterr);
+
+        if (r < 0)
+                return r;
+        free(t->document);
+        t->document = path;
+        return 0;
+}
+
+static int set_answer(void *target, const char *value, Failure *reterr) {
+        return answer_add(target, value, reterr);
+}
+
+static int set_say(void *target, const char *value, Failure *reterr) {
+        return ((Test *) target)->say = true, 0;
+}
+
 static int set_shared(void *target, const char *value, Failure *reterr) {
         return ((Test *) target)->shared = true, 0;
 }
@@ -321,6 +346,10 @@ static const ProgramOption options[] = {
         { "shared", NULL, "with --count: all on one connection", set_shared },
         { "run", NULL, "callbacks on a worker thread, as vss_writer_run() has it", set_run },
         { "add-to-copy", "FILE", "make FILE in the copy of --volume in post-snapshot", set_add },
+        { "document", "FILE", "say what is in FILE, a writer metadata document, instead", set_document },
+        { "answer", "EVENT:COMPONENT:KEY=VALUE", "say this of a component: stamp, metadata, partial_files …",
+          set_answer },
+        { "say", NULL, "print all that each event brings", set_say },
         { "delete-originals", NULL, "delete all files of --volume in post-snapshot", set_delete },
         { "hostile", "MODE", "attack vssd instead; --hostile=help lists the modes", set_hostile },
 };
@@ -489,5 +518,7 @@ int main(int argc, char *argv[]) {
         free(t.volume);
         free(t.hostile);
         free(t.add);
+        free(t.document);
+        answers_done(&t);
         return t.status;
 }

@@ -52,7 +52,7 @@ enum {
         VSS_COMPONENT_DATABASE = 1,               /* a database; without it a group of files */
         VSS_COMPONENT_SELECTABLE = 2,             /* may be backed up by itself */
         VSS_COMPONENT_SELECTABLE_FOR_RESTORE = 4, /* may be restored by itself */
-        VSS_COMPONENT_NOTIFY_COMPLETE = 8,        /* wants to hear of the success of the backup */
+        VSS_COMPONENT_NOTIFY_COMPLETE = 8,        /* wants backup_complete, which else does not come */
         VSS_COMPONENT_RECOVERS = 16,              /* writes into the copy in post_snapshot (auto-recovery) */
         VSS_COMPONENT_NOT_SYSTEM_STATE = 32       /* not part of the system state though the writer's usage says so */
 };
