@@ -453,6 +453,29 @@ START_TEST(a_flush_that_failed_once_fails_for_ever) {
 }
 END_TEST
 
+/* --- numbers ------------------------------------------------------------------------------------------------------ */
+
+/* A ublk device says by number whose it is: so none is given twice, and none that has no room there. */
+START_TEST(a_store_gives_no_number_twice) {
+        static const uint8_t uuid[16] = { 7 };
+        World w;
+        world_begin(&w);
+        for (unsigned number = VOLUMES; number < VOLUME_NUMBERS; number++) {
+                MUST(&w, engine_volume_create(w.engine, uuid, "next", "/next", 1 << 20, reply));
+                Volume *v = engine_volume_by_name(w.engine, "next");
+                ck_assert_ptr_eq(engine_volume_by_number(w.engine, number), v);
+                MUST(&w, engine_volume_remove(w.engine, v, false, reply));
+        }
+        int r = CALL(&w, engine_volume_create(w.engine, uuid, "next", "/next", 1 << 20, reply));
+        ck_assert_int_eq(r, -EDQUOT);
+        world_kill(&w);
+        world_open(&w, true); /* and what it has it can still read */
+        r = CALL(&w, engine_volume_create(w.engine, uuid, "next", "/next", 1 << 20, reply));
+        ck_assert_int_eq(r, -EDQUOT);
+        world_end(&w);
+}
+END_TEST
+
 /* --- all together ------------------------------------------------------------------------------------------------- */
 
 int main(void) {
@@ -463,6 +486,9 @@ int main(void) {
         suite_add_tcase(s, t);
         t = tcase_create("epochs");
         tcase_add_loop_test(t, the_epoch_of_a_refused_snapshot_is_not_given_again, 0, 2);
+        suite_add_tcase(s, t);
+        t = tcase_create("numbers");
+        tcase_add_test(t, a_store_gives_no_number_twice);
         suite_add_tcase(s, t);
         t = tcase_create("flushes");
         tcase_add_loop_test(t, a_volume_that_cannot_be_flushed_is_detached_without_order, 0, 2);

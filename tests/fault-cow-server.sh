@@ -115,6 +115,24 @@ case_one_device_of_a_volume() {
         expect_equal 0 "$(devices "$v")" "the number of devices of the volume"
 }
 
+# What a device lies on is noted in a file, before it is used; vssd reads it to find a freeze that would wait for itself.
+case_several_devices_at_once() {
+        local n round asked
+        small_format 16
+        cow_serve
+        for n in {1..6}; do cow_volume v$n $((16 << 20)) >/dev/null; done
+        for round in {1..8}; do
+                for n in {1..6}; do cow volume-detach name=v$n >/dev/null; done
+                expect_equal "" "$(ls "$COW_DIR/lies-on")" "notes of devices that are gone"
+                asked=()
+                for n in {1..6}; do asked+=("v$n" volume-attach name="v$n" --); done
+                at_once "${asked[@]}"
+                for n in {1..6}; do expect_equal 0 "${ended[v$n]}" "status of attaching v$n in round $round"; done
+                expect_equal "$(jq -r .device "$out"/v[1-6] | sed 's|.*/||' | sort)" "$(ls -A "$COW_DIR/lies-on" | sort)" "devices, and notes of them"
+        done
+        cow_stop
+}
+
 case_one_device_of_a_snapshot() {
         local id device
         small_format 16
@@ -263,7 +281,7 @@ END
         cow_stop
 }
 
-all=(descriptors_are_not_kept format_of_a_served_store one_device_of_a_volume one_device_of_a_snapshot detach_without_flush hidden_from_udev)
+all=(descriptors_are_not_kept format_of_a_served_store one_device_of_a_volume several_devices_at_once one_device_of_a_snapshot detach_without_flush hidden_from_udev)
 [ $# -eq 0 ] || all=("$@")
 for name in "${all[@]}"; do
         # each has a disk and a directory of its own

@@ -102,7 +102,7 @@ END_TEST
 START_TEST(owner_is_found_again) {
         UblkOwner o;
         for (uint16_t kind = NODE_VOLUME; kind <= NODE_OVERLAY; kind++)
-                for (uint16_t volume = 0; volume < STORE_VOLUMES_MAX; volume++) {
+                for (uint16_t volume = 0; volume < VOLUME_NUMBERS; volume++) {
                         const UblkOwner wanted = { .store = { 0xff, 0, 0x80, 1 }, .kind = kind, .volume = volume };
                         ck_assert(ublk_owner_unpack(ublk_owner_pack(&wanted), &o));
                         ck_assert_mem_eq(o.store, wanted.store, sizeof(o.store));

@@ -65,7 +65,9 @@ void call_end(Call *c, int result, const char *text) {
         if (k) {
                 k->call = NULL;
                 answer_send(k, answer);
-        }
+        } else if (result < 0)
+                control_left_failed(s, json_get_string(c->request, "name", ""),
+                                    isempty(text) ? strerror(-result) : text);
         call_free(c);
         calls_go_on(s);
 }

@@ -223,6 +223,11 @@ static void attach_shown(Call *c, const HolderReply *p, int fd) {
                 call_end(c, p->result, p->text);
                 return;
         }
+        if (s->map.shared->left[n->volume]) { /* somebody may use it: it stays attached, and the next attach goes on */
+                n->device[0] = '\0';
+                call_end(c, p->result, p->text);
+                return;
+        }
         if (!n->ublk) /* else the next attach begins with what there is */
                 node_free(n);
         c->before = (uint64_t) -p->result;
@@ -311,14 +316,14 @@ static void attach_opened(Call *c, const HolderReply *p, int fd) {
                 attach_verify(c);
 }
 
-/* We are at it ourselves: see control_attach_left(). */
+/* We are at it ourselves: see control-left.c. */
 static bool is_coming_back(Call *c) {
         const Volume *v = engine_volume_by_name(c->server->engine, call_name(c));
         VolumeInfo info;
         if (!v || !control_volume_is_taken(c, v))
                 return false;
         engine_volume_info(v, &info);
-        return info.number < STORE_VOLUMES_MAX && c->server->map.shared->left[info.number];
+        return c->server->map.shared->left[info.number];
 }
 
 void control_volume_attach(Call *c) {
@@ -343,20 +348,6 @@ void control_volume_attach(Call *c) {
                 server_ask_holder(c->server, c, HOLDER_OPEN_ORIGIN, c->disk, 0, info.origin, attach_opened);
 }
 
-void control_attach_left(Server *s) {
-        VolumeInfo info;
-        for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
-                engine_volume_info(v, &info);
-                if (info.number >= STORE_VOLUMES_MAX || !s->map.shared->left[info.number])
-                        continue;
-                json_object *request = json_object_new_object();
-                json_add_string(request, "name", info.name);
-                Call *c = call_new(s, request);
-                if (c)
-                        control_volume_attach(c);
-        }
-}
-
 /* --- detach ------------------------------------------------------------------------------------------------------- */
 
 static unsigned disk_of(const Server *s, const Volume *v) {
@@ -368,8 +359,12 @@ static unsigned disk_of(const Server *s, const Volume *v) {
 static void (*detach_next(Call *c))(Call *c, int result);
 
 static void detach_ended(Call *c, int result) {
-        if (!is_attached(c->volume))
+        VolumeInfo info;
+        engine_volume_info(c->volume, &info);
+        if (!info.attached) {
+                c->server->map.shared->left[info.number] = false;
                 server_let_go(c->server, disk_of(c->server, c->volume));
+        }
         detach_next(c)(c, result);
 }
 

@@ -224,13 +224,16 @@ static dev_t carrier(int fd) {
 int lies_on_write(const char *directory, const char *device, const char *label, int origin, int store) {
         _cleanup_close_ int dir = lies_on_open(directory, true);
         dev_t o = carrier(origin), s = carrier(store);
+        char next[DEVICE_PATH_MAX + 8];
         if (dir < 0)
                 return dir;
-        _cleanup_close_ int fd = openat(dir, ".new", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+        /* of its own: several devices are made at the same time */
+        (void) snprintf(next, sizeof(next), ".%s.new", base_name(device));
+        _cleanup_close_ int fd = openat(dir, next, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd < 0)
                 return -errno;
         int n = dprintf(fd, "%s %u:%u %u:%u\n", label, major(o), minor(o), major(s), minor(s));
-        return n < 0 || renameat(dir, ".new", dir, base_name(device)) < 0 ? -errno : 0;
+        return n < 0 || renameat(dir, next, dir, base_name(device)) < 0 ? -errno : 0;
 }
 
 void lies_on_remove(const char *directory, const char *device) {

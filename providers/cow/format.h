@@ -62,6 +62,7 @@ enum {
         STORE_SEGMENTS_MIN = 16,
         RESERVED_MAX = 32,              /* log segments one manifest can reserve */
         STORE_VOLUMES_MAX = 64,         /* of one store */
+        VOLUME_NUMBERS = 4096,          /* none is given twice; 12 bits of a ublk device say whose it is */
         STORE_SNAPSHOTS_MAX = 64 * 512, /* 512 of each volume, as VSS has */
         STORE_RUNS_MAX = 512,
         STORE_MAPS_MAX = STORE_SNAPSHOTS_MAX +
@@ -197,7 +198,7 @@ struct manifest_head {
         uint64_t next_sequence; /*  32 sequence of the record at the replay position */
         uint64_t next_run;      /*  40 number the next run gets */
         uint32_t epoch;         /*  48 newest epoch given to a snapshot */
-        uint32_t next_volume;   /*  52 number the next volume gets, at most 65535 */
+        uint32_t next_volume;   /*  52 number the next volume gets, at most VOLUME_NUMBERS */
         uint32_t replay_block;  /*  56 position of the log: block within reserved[0] */
         uint32_t meta_segment;  /*  60 META segment that is being filled, 0 none */
         uint32_t meta_block;    /*  64 first unused block of it */

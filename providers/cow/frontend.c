@@ -136,8 +136,8 @@ static _Noreturn void sweep_main(const FrontendFiles *f, const char *label, cons
 }
 
 /* In a child: a device that cannot end must not keep the others waiting. */
-int frontend_sweep(const FrontendFiles *f, const char *label, const uint8_t store[4], bool left[STORE_VOLUMES_MAX]) {
-        bool *shared = mmap(NULL, STORE_VOLUMES_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+int frontend_sweep(const FrontendFiles *f, const char *label, const uint8_t store[4], bool left[VOLUME_NUMBERS]) {
+        bool *shared = mmap(NULL, VOLUME_NUMBERS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         uint64_t deadline = now_usec() + SWEEP_MSEC * USEC_PER_MSEC;
         if (shared == MAP_FAILED)
                 return -errno;
@@ -150,7 +150,7 @@ int frontend_sweep(const FrontendFiles *f, const char *label, const uint8_t stor
                 (void) kill(pid, SIGKILL);
                 fprintf(stderr, "vss-cow: the kernel does not end a device that a dead vss-cow has left\n");
         }
-        memcpy(left, shared, STORE_VOLUMES_MAX);
-        (void) munmap(shared, STORE_VOLUMES_MAX);
+        memcpy(left, shared, VOLUME_NUMBERS);
+        (void) munmap(shared, VOLUME_NUMBERS);
         return pid < 0 ? -EAGAIN : 0;
 }

@@ -19,7 +19,7 @@ int frontend_open(Frontend wanted, FrontendFiles *ret);
  * Devices that a dead holder of this store has left. Loop devices and those of copies are ended. ublk devices of
  * volumes stay, with their requests, until the volumes are attached: these are marked in left. With FUSE they end, too.
  */
-int frontend_sweep(const FrontendFiles *f, const char *label, const uint8_t store[4], bool left[STORE_VOLUMES_MAX]);
+int frontend_sweep(const FrontendFiles *f, const char *label, const uint8_t store[4], bool left[VOLUME_NUMBERS]);
 
 typedef struct FrontendMake {
         const char *label; /* of the loop device */

@@ -146,7 +146,7 @@ static int head_check(Walk *k) {
         if (h->replay_block > s->segment_blocks || h->meta_segment >= s->segments || h->meta_block > s->segment_blocks)
                 return bad(w, -EUCLEAN, "manifest: log at block %u, meta at %u:%u", h->replay_block, h->meta_segment,
                            h->meta_block);
-        return h->next_volume > UINT16_MAX + 1u ? bad(w, -EUCLEAN, "manifest: next volume %u", h->next_volume) : 0;
+        return h->next_volume > VOLUME_NUMBERS ? bad(w, -EUCLEAN, "manifest: next volume %u", h->next_volume) : 0;
 }
 
 static bool name_is_valid(const char *name, size_t n) {

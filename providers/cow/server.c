@@ -399,9 +399,9 @@ static void events_handle(Server *s, bool busy) {
         }
         if (other) {
                 uint64_t expire = control_expire(s);
-                uint64_t stamps = server_take_stamps(s), ends = server_end_overlays(s);
+                uint64_t stamps = server_take_stamps(s), ends = server_end_overlays(s), left = control_attach_left(s);
                 s->holding = expire != USEC_INFINITY;
-                timer_set(s, MIN_OF(expire, MIN_OF(stamps, ends)));
+                timer_set(s, MIN_OF(MIN_OF(expire, left), MIN_OF(stamps, ends)));
         }
 }
 
@@ -473,8 +473,8 @@ _Noreturn void server_main(const ServerStart *start) {
         front_begin(&s);
         server_ready(&s);
         server_sweep_nodes(&s);
-        control_attach_left(&s);
-        timer_set(&s, server_end_overlays(&s));
+        uint64_t left = control_attach_left(&s), ends = server_end_overlays(&s);
+        timer_set(&s, MIN_OF(left, ends));
         server_loop(&s);
         _exit(SERVER_STOPPED);
 }

@@ -78,6 +78,8 @@ struct Server {
         Reply stamp_reply;
         uint64_t ends_due_usec; /* when it is to be asked again whether an overlay has a user, 0: there is none such */
         unsigned ends_next;     /* node that is asked for next */
+        uint64_t left_due_usec; /* not before this is it tried again to attach what a dead holder has left */
+        unsigned left_pause_seconds;
 };
 
 /* server.c */
@@ -111,9 +113,12 @@ void call_end(Call *c, int result, const char *message);
 /* The next step of c is next(), with the engine's answer to what is started with &c->reply. */
 Reply *call_step(Call *c, void (*next)(Call *c, int result));
 
+/* control-left.c */
+/* Attaches volumes whose devices a dead holder has left; when there is more to do, or USEC_INFINITY. */
+uint64_t control_attach_left(Server *s);
+void control_left_failed(Server *s, const char *name, const char *why);
+
 /* control-volume.c */
-/* Volumes whose devices a dead holder has left. */
-void control_attach_left(Server *s);
 /* Another call attaches, detaches or removes the volume (NULL: any), or ends all. */
 bool control_volume_is_taken(const Call *c, const Volume *v);
 void control_volume_create(Call *c);

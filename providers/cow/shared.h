@@ -62,7 +62,7 @@ typedef struct Shared {
         uint32_t initialized; /* FUSE_INIT was answered; or devices of ublk are served */
         Slot slots[SLOTS];
         Node nodes[NODES];
-        bool left[STORE_VOLUMES_MAX]; /* volumes, by number, whose devices a dead holder has left: attached at once */
+        bool left[VOLUME_NUMBERS]; /* volumes, by number, whose devices a dead holder has left: attached at once */
         Origin origins[DISK_MAX];
 } Shared;
 

@@ -100,7 +100,7 @@ uint64_t ublk_owner_pack(const UblkOwner *o) {
         return v << 16 | (uint64_t) (o->kind & 0xf) << 12 | (o->volume & 0xfff);
 }
 
-_Static_assert(STORE_VOLUMES_MAX <= 0xfff, "the number of a volume in the 64 bits of its device");
+_Static_assert(VOLUME_NUMBERS - 1 <= 0xfff, "the number of a volume in the 64 bits of its device");
 
 bool ublk_owner_unpack(uint64_t flags, UblkOwner *ret) {
         *ret = (UblkOwner) { .kind = (uint16_t) (flags >> 12 & 0xf), .volume = (uint16_t) (flags & 0xfff) };

@@ -61,13 +61,13 @@ static bool is_of(UblkControl *c, unsigned number, const uint8_t store[4], UblkO
         return memcmp(ret->store, store, sizeof(ret->store)) == 0;
 }
 
-void ublk_devices_sweep(UblkControl *c, const uint8_t store[4], bool keep, bool ret[STORE_VOLUMES_MAX]) {
+void ublk_devices_sweep(UblkControl *c, const uint8_t store[4], bool keep, bool ret[VOLUME_NUMBERS]) {
         unsigned all[NUMBERS_MAX], n = numbers(all), state;
         UblkOwner o;
         for (unsigned i = 0; i < n; i++) {
                 if (!is_of(c, all[i], store, &o, &state))
                         continue;
-                if (keep && o.kind == NODE_VOLUME && state != UBLK_STATE_DEAD && o.volume < STORE_VOLUMES_MAX)
+                if (keep && o.kind == NODE_VOLUME && state != UBLK_STATE_DEAD)
                         ret[o.volume] = true;
                 else
                         (void) ublk_delete(c, all[i]);
@@ -257,7 +257,7 @@ int ublk_device_drop(UblkControl *c, Node *n, char *text, size_t size) {
         if (!n->ublk)
                 return 0;
         path_of(n->ublk - 1, path);
-        int r = n->device[0] ? device_claim(path, &claimed, text, size) : 0;
+        int r = device_claim(path, &claimed, text, size); /* even if nobody was told of it: a dead holder may have */
         if (r < 0)
                 return r;
         r = ublk_stop(c, n->ublk - 1);

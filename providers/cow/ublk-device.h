@@ -22,4 +22,4 @@ int ublk_device_drop(UblkControl *c, Node *n, char *text, size_t size);
  * What a dead holder of this store has left of copies is ended, whoever uses it: what they show is gone. Devices of
  * volumes stay if keep, with all requests for them, for whoever attaches these; ret has the numbers of the volumes.
  */
-void ublk_devices_sweep(UblkControl *c, const uint8_t store[4], bool keep, bool ret[STORE_VOLUMES_MAX]);
+void ublk_devices_sweep(UblkControl *c, const uint8_t store[4], bool keep, bool ret[VOLUME_NUMBERS]);

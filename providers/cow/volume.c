@@ -120,8 +120,11 @@ void engine_volume_create(Engine *e, const uint8_t uuid[16], const char *name, c
                 reply_done(r, -ENOMEDIUM, "the store is lost");
         else if (engine_volume_by_name(e, name))
                 reply_done(r, -EEXIST, "there is a volume %s already", name);
-        else if (e->n_volumes == STORE_VOLUMES_MAX || e->next_volume > UINT16_MAX)
+        else if (e->n_volumes == STORE_VOLUMES_MAX)
                 reply_done(r, -EDQUOT, "a store has at most %d volumes", STORE_VOLUMES_MAX);
+        else if (e->next_volume >= VOLUME_NUMBERS)
+                reply_done(r, -EDQUOT, "%d volumes were created in this store, and it takes no more: use another store",
+                           VOLUME_NUMBERS);
         else if (volume_new(e, name, name_bytes, origin, origin_bytes, bytes, &v) < 0)
                 reply_done(r, -ENOMEM, "out of memory");
         else {
