@@ -27,6 +27,7 @@ int limits_append(sd_bus_message *m, const Settings *s) {
                 { "labels", LIMIT_LABELS },
                 { "sets_running", LIMIT_SETS_RUNNING },
                 { "sets", s->sets_max },
+                { "restores", LIMIT_RESTORES },
                 { "set_records", LIMIT_SET_RECORDS },
                 { "waiters", LIMIT_WAITERS },
                 { "window_max", s->window_max_usec },

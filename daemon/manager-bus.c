@@ -4,19 +4,17 @@
 #include "daemon/engine-bus.h"
 #include "daemon/manager-private.h"
 #include "daemon/options-bus.h"
+#include "daemon/restore.h"
 #include "daemon/results-bus.h"
 #include "daemon/volumes-bus.h"
 #include "daemon/writer-bus.h"
 #include "protocol/busutil.h"
 
 /* One word for each thing a client may want to know before it asks for it. */
-static char *const features[] = { (char *) "auto-recovery",
-                                  (char *) "bound-mounts",
-                                  (char *) "components",
-                                  (char *) "declarative-writers",
-                                  (char *) "engine-volumes",
-                                  (char *) "plan",
-                                  NULL };
+static char *const features[] = { (char *) "auto-recovery",  (char *) "bound-mounts",
+                                  (char *) "components",     (char *) "declarative-writers",
+                                  (char *) "engine-volumes", (char *) "plan",
+                                  (char *) "restore",        NULL };
 
 typedef struct ReloadCall {
         bool dry_run;
@@ -114,6 +112,11 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("DeleteSnapshots", SD_BUS_ARGS("a{sv}", selector, "a{sv}", options),
                                 SD_BUS_RESULT("a(sss)", results), method_delete_snapshots, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("PreRestore", SD_BUS_ARGS("h", manifest, "a(ssa{sv})", components, "a{sv}", options),
+                                SD_BUS_RESULT("s", session, "a(ssa{sv})", replies), method_pre_restore,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("PostRestore", SD_BUS_ARGS("s", session, "a(ssa{sv})", results, "a{sv}", options),
+                                SD_BUS_RESULT("a(sss)", replies), method_post_restore, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("CreateVolume", SD_BUS_ARGS("s", name, "s", origin, "a{sv}", options),
                                 SD_BUS_RESULT("s", device), method_create_volume, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("AttachVolume", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_RESULT("s", device),

@@ -7,6 +7,7 @@
 #include "daemon/call.h"
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
+#include "daemon/restore.h"
 #include <syslog.h>
 #include <systemd/sd-daemon.h>
 
@@ -96,6 +97,8 @@ void manager_stop_check(Manager *m) {
         TAILQ_FOREACH(s, &m->sets, entries)
                 if (set_is_moving(s) || s->conductor)
                         return;
+        if (!LIST_EMPTY(&m->restores)) /* their writers have files closed */
+                return;
         if (!m->catalogue || catalogue_is_idle(m->catalogue))
                 (void) sd_event_exit(m->event, 0);
 }
@@ -116,6 +119,7 @@ void manager_stop(Manager *m) {
                 following = TAILQ_NEXT(s, entries);
                 set_stop(s);
         }
+        restores_stop(m);
         m->stopping = true;
         m->recovery = recovery_free(m->recovery);
         calls_refuse(m);

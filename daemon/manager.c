@@ -7,6 +7,7 @@
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
 #include "daemon/peers.h"
+#include "daemon/restore.h"
 #include "daemon/volumes.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
@@ -53,6 +54,7 @@ Manager *manager_free(Manager *m) {
         recovery_free(m->recovery);
         while (!TAILQ_EMPTY(&m->sets)) /* before the calls: a verb's end answers one */
                 set_free(TAILQ_FIRST(&m->sets));
+        restores_free(m);
         calls_free(m);
         while (!LIST_EMPTY(&m->writers)) {
                 Writer *w = LIST_FIRST(&m->writers);

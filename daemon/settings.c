@@ -56,6 +56,7 @@ static const Key keys[] = {
         BUDGET(post_snapshot, DAYS(1), BUDGET_POST_SNAPSHOT_USEC),
         BUDGET(backup_complete, DAYS(1), BUDGET_BACKUP_COMPLETE_USEC),
         BUDGET(abort, SECONDS(3600), BUDGET_ABORT_USEC),
+        BUDGET(restore, DAYS(7), BUDGET_RESTORE_USEC),
         { "Daemon", "idle", VALUE_DURATION_OR_INFINITY, offsetof(Settings, idle_usec), 0, DAYS(365), BUDGET_IDLE_USEC },
         { "Daemon", "session_max", VALUE_DURATION_OR_INFINITY, offsetof(Settings, session_max_usec), SECONDS(1),
           DAYS(3650), BUDGET_SESSION_USEC },

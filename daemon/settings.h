@@ -9,7 +9,7 @@
 
 typedef struct Budgets { /* microseconds */
         uint64_t identify, prepare_backup, prepare_snapshot, pre_flush, freeze, hold, provider, provider_step, thaw,
-                post_snapshot, backup_complete, abort;
+                post_snapshot, backup_complete, abort, restore;
 } Budgets;
 
 enum { SETTING_AUTO = 2 };

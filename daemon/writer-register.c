@@ -9,6 +9,7 @@
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
 #include "daemon/peers.h"
+#include "daemon/restore.h"
 #include "protocol/busutil.h"
 #include "protocol/metadata.h"
 #include "protocol/text.h"
@@ -64,6 +65,7 @@ void manager_peer_gone(Manager *m, const char *bus_name) {
                 if (!w->lost && streq_null(w->bus_name, bus_name))
                         writer_leave(m, w);
         }
+        restores_peer_gone(m, bus_name);
         mounts_drop(m->mounts, NULL, bus_name);
 }
 

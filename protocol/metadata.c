@@ -100,6 +100,11 @@ Metadata *metadata_free(Metadata *m) {
         free(m->restore_service);
         free(m->restore_writer_events);
         free(m->freeze_unit);
+        for (size_t i = 0; i < m->n_alternates; i++) {
+                file_set_done(&m->alternates[i].set);
+                free(m->alternates[i].to);
+        }
+        free(m->alternates);
         for (size_t i = 0; i < m->n_components; i++)
                 component_done(m->components + i);
         free(m->components);
@@ -142,33 +147,23 @@ static int read_file_set(JsonReader *r, void *element) {
         return k < 0 ? k : string_default(r, &s->pattern, "*");
 }
 
-typedef struct Alternate {
-        FileSet set;
-        char *to;
-} Alternate;
-
-static void alternate_done(Alternate *a) {
-        file_set_done(&a->set);
-        free(a->to);
-}
-
-/* Needed by a restore only, which reads the document again: here it is checked. */
 static int read_alternate(JsonReader *r, void *element) {
         static const JsonField fields[] = {
-                ROOT(Alternate, set.),
-                PATTERN(Alternate, set.),
-                RECURSIVE(Alternate, set.),
-                { "to", JSON_STRING, offsetof(Alternate, to), .required = true, .max = LIMIT_PATH_BYTES - 1,
+                ROOT(AlternateLocation, set.),
+                PATTERN(AlternateLocation, set.),
+                RECURSIVE(AlternateLocation, set.),
+                { "to", JSON_STRING, offsetof(AlternateLocation, to), .required = true, .max = LIMIT_PATH_BYTES - 1,
                   .check = path_is_clean, .expected = "an absolute path without \".\", \"..\" and empty parts" },
         };
-        _cleanup_(alternate_done) Alternate a = { 0 };
-        return json_read_object(r, fields, ELEMENTSOF(fields), false, &a);
+        AlternateLocation *a = element;
+        int k = json_read_object(r, fields, ELEMENTSOF(fields), false, a);
+        return k < 0 ? k : string_default(r, &a->set.pattern, "*");
 }
 
 static int read_alternates(JsonReader *r, void *field) {
-        _cleanup_free_ void *nothing = NULL;
-        size_t n = 0;
-        return json_read_array(r, LIMIT_FILE_SETS, 1, read_alternate, &nothing, &n);
+        Metadata *m = field;
+        return json_read_array(r, LIMIT_FILE_SETS, sizeof *m->alternates, read_alternate, (void **) &m->alternates,
+                               &m->n_alternates);
 }
 
 static int read_backup_type(JsonReader *r, void *element) {

@@ -16,6 +16,12 @@ typedef struct FileSet {
         bool recursive;
 } FileSet;
 
+/* Where a file set goes if it cannot go where it was. */
+typedef struct AlternateLocation {
+        FileSet set;
+        char *to;
+} AlternateLocation;
+
 typedef struct ComponentFiles {
         FileRole role;
         FileSet set;
@@ -49,6 +55,8 @@ typedef struct Metadata {
         char **backup_schema;         /* NULL-terminated words */
         char *restore_method, *restore_service, *restore_writer_events;
         bool restore_reboot;
+        AlternateLocation *alternates;
+        size_t n_alternates;
         Component *components;
         size_t n_components;
         FileSet *exclude;

@@ -54,6 +54,7 @@ enum {
         LIMIT_OPTIONS_BYTES = 1024 * 1024, /* all strings of one call */
         LIMIT_LIST = 4096,                 /* entries of one list of an option or document */
         LIMIT_SETS_RUNNING = 64,           /* backup sessions being made at once, as in VSS */
+        LIMIT_RESTORES = 8,                /* restore sessions at once, as in VSS */
         LIMIT_SET_RECORDS = 256,           /* sets without snapshots kept for reference */
         LIMIT_SETS = 4096,                 /* sets in the catalogue */
         LIMIT_WAITERS = 64,                /* Wait calls per set */
@@ -292,6 +293,7 @@ enum { EXIT_CODE_OK = 0, EXIT_CODE_RUN_FAILED = 125, EXIT_CODE_INTERRUPTED = 130
 #define BUDGET_THAW_USEC (10 * 1000000ULL)
 #define BUDGET_POST_SNAPSHOT_USEC (600 * 1000000ULL)
 #define BUDGET_BACKUP_COMPLETE_USEC (600 * 1000000ULL)
+#define BUDGET_RESTORE_USEC (600 * 1000000ULL) /* PreRestore and PostRestore, each */
 #define BUDGET_ABORT_USEC (10 * 1000000ULL)
 #define BUDGET_MIN_FREEZE_USEC (3 * 1000000ULL)
 #define BUDGET_IDLE_USEC (180 * 1000000ULL)

@@ -29,10 +29,21 @@ int answer_add(Test *t, const char *value, Failure *reterr) {
         return a.component && a.key && a.value ? 0 : -ENOMEM;
 }
 
+/* A restore may be of a part: what would be said of something else is not said. */
+static bool is_asked(const struct vss_event *e, const char *component) {
+        if (e->kind != EVENT_PRE_RESTORE && e->kind != EVENT_POST_RESTORE)
+                return true;
+        for (size_t i = 0; i < e->n_components; i++)
+                if (streq(e->components[i].path, component))
+                        return true;
+        return false;
+}
+
 void answers_put(const Test *t, struct vss_event *e) {
         for (size_t i = 0; i < t->n_answers; i++) {
                 const Answer *a = &t->answers[i];
-                if (a->event == e->kind && vss_event_put(e, a->component, a->key, a->value) < 0)
+                if (a->event == e->kind && is_asked(e, a->component) &&
+                    vss_event_put(e, a->component, a->key, a->value) < 0)
                         fprintf(stderr, "vss-testwriter: %s:%s cannot be said\n", a->component, a->key);
         }
 }

@@ -189,10 +189,17 @@ int vss_event_component(const struct vss_event *e, size_t i, const char **ret_pa
 int vss_event_get(const struct vss_event *e, const char *component, const char *key, const char **ret);
 /*
  * A value for the answer. component NULL: "message". With component: "stamp", "metadata"; "partial_files" and
- * "differenced_files" as JSON arrays in the form of the manifest; "target" (original, alternate, directed,
- * original-location) in pre_restore.
+ * "differenced_files" as JSON arrays in the form of the manifest; in pre_restore "target" (original, alternate,
+ * directed, original-location) and with directed "directed_targets", the array
+ * [{"path":…,"ranges":[[offset,length],…],"to":…,"to_ranges":[[offset,length],…]},…].
  */
 int vss_event_put(struct vss_event *e, const char *component, const char *key, const char *value);
+/*
+ * In pre_restore and post_restore: the value of one of the requester's options, which hold for a part of the component
+ * and everything below it; part "" is the component itself. name is compared without regard to case. *ret is the
+ * caller's to free(). -ENXIO: there is none.
+ */
+int vss_event_option(const struct vss_event *e, const char *component, const char *part, const char *name, char **ret);
 /*
  * Only in post_snapshot: opens the counterpart of an absolute path of the live system in the writable copy. flags and
  * mode as in open(2), close-on-exec is implied. Resolves beneath the root of the copy, without symbolic links and

@@ -4,6 +4,7 @@
  * callback has the event to itself on the worker's thread; the loop's thread touches only `cancelled` and the cancel
  * descriptor meanwhile.
  */
+#include "protocol/restore.h"
 #include "writers/writer-lib.h"
 #include "writers/writer-worker.h"
 #include <stdarg.h>
@@ -184,7 +185,8 @@ _public_ int vss_event_get(const struct vss_event *e, const char *component, con
 }
 
 _public_ int vss_event_put(struct vss_event *e, const char *component, const char *key, const char *value) {
-        static const char *const keys[] = { "stamp", "metadata", "partial_files", "differenced_files", "target" };
+        static const char *const keys[] = { "stamp",  "metadata",        "partial_files", "differenced_files",
+                                            "target", "directed_targets" };
         _cleanup_free_ char *tidy = NULL;
         bool known = false;
 
@@ -203,6 +205,17 @@ _public_ int vss_event_put(struct vss_event *e, const char *component, const cha
                 return -ENOMEM;
         text_clean(tidy);
         return event_add(&e->answer, component, key, tidy);
+}
+
+_public_ int vss_event_option(const struct vss_event *e, const char *component, const char *part, const char *name,
+                              char **ret) {
+        const char *options = component ? event_find(&e->session, component, "options") : NULL;
+
+        if (!part || !name || !ret)
+                return -EINVAL;
+        if (isempty(options) || restore_options_check(options, NULL) < 0)
+                return -ENXIO;
+        return restore_options_find(options, part, name, ret);
 }
 
 _public_ void vss_event_progress(struct vss_event *e, double fraction) {

@@ -241,6 +241,21 @@ static int close_entry(sd_bus_message *m) {
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+static int append_ranges(sd_bus_message *m, json_object *ranges) {
+        int r = sd_bus_message_open_container(m, 'a', "(tt)");
+
+        if (ranges && !json_object_is_type(ranges, json_type_array))
+                return -EINVAL;
+        for (size_t k = 0; r >= 0 && ranges && k < json_object_array_length(ranges); k++) {
+                json_object *range = json_object_array_get_idx(ranges, k);
+                if (!json_object_is_type(range, json_type_array) || json_object_array_length(range) != 2)
+                        return -EINVAL;
+                r = sd_bus_message_append(m, "(tt)", json_object_get_uint64(json_object_array_get_idx(range, 0)),
+                                          json_object_get_uint64(json_object_array_get_idx(range, 1)));
+        }
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
 /* [{"path":…,"ranges":[[offset,length],…]},…] as a(sa(tt)) */
 static int append_partial_files(sd_bus_message *m, json_object *list) {
         int r = sd_bus_message_open_container(m, 'a', "(sa(tt))");
@@ -249,21 +264,11 @@ static int append_partial_files(sd_bus_message *m, json_object *list) {
                 json_object *file = json_object_array_get_idx(list, i), *path = NULL, *ranges = NULL;
 
                 if (!json_object_object_get_ex(file, "path", &path) ||
-                    !json_object_object_get_ex(file, "ranges", &ranges) ||
-                    !json_object_is_type(ranges, json_type_array))
+                    !json_object_object_get_ex(file, "ranges", &ranges))
                         return -EINVAL;
                 r = sd_bus_message_open_container(m, 'r', "sa(tt)");
                 r = r < 0 ? r : sd_bus_message_append(m, "s", json_object_get_string(path));
-                r = r < 0 ? r : sd_bus_message_open_container(m, 'a', "(tt)");
-                for (size_t k = 0; r >= 0 && k < json_object_array_length(ranges); k++) {
-                        json_object *range = json_object_array_get_idx(ranges, k);
-                        if (!json_object_is_type(range, json_type_array) || json_object_array_length(range) != 2)
-                                return -EINVAL;
-                        r = sd_bus_message_append(m, "(tt)",
-                                                  json_object_get_uint64(json_object_array_get_idx(range, 0)),
-                                                  json_object_get_uint64(json_object_array_get_idx(range, 1)));
-                }
-                r = r < 0 ? r : sd_bus_message_close_container(m);
+                r = r < 0 ? r : append_ranges(m, ranges);
                 r = r < 0 ? r : sd_bus_message_close_container(m);
         }
         return r < 0 ? r : sd_bus_message_close_container(m);
@@ -288,21 +293,60 @@ static int append_differenced_files(sd_bus_message *m, json_object *list) {
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+/* [{"path":…,"ranges":[[offset,length],…],"to":…,"to_ranges":[…]},…] as a(sa(tt)sa(tt)) */
+static int append_directed_targets(sd_bus_message *m, json_object *list) {
+        int r = sd_bus_message_open_container(m, 'a', "(sa(tt)sa(tt))");
+
+        for (size_t i = 0; r >= 0 && i < json_object_array_length(list); i++) {
+                json_object *file = json_object_array_get_idx(list, i), *path = NULL, *to = NULL, *ranges = NULL,
+                            *to_ranges = NULL;
+
+                if (!json_object_object_get_ex(file, "path", &path) || !json_object_object_get_ex(file, "to", &to))
+                        return -EINVAL;
+                (void) json_object_object_get_ex(file, "ranges", &ranges);
+                (void) json_object_object_get_ex(file, "to_ranges", &to_ranges);
+                r = sd_bus_message_open_container(m, 'r', "sa(tt)sa(tt)");
+                r = r < 0 ? r : sd_bus_message_append(m, "s", json_object_get_string(path));
+                r = r < 0 ? r : append_ranges(m, ranges);
+                r = r < 0 ? r : sd_bus_message_append(m, "s", json_object_get_string(to));
+                r = r < 0 ? r : append_ranges(m, to_ranges);
+                r = r < 0 ? r : sd_bus_message_close_container(m);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+/* Those that go as lists, with the type they have on the bus and what writes them. */
+static const struct ListKey {
+        const char *key, *type;
+        int (*append)(sd_bus_message *m, json_object *list);
+} list_keys[] = {
+        { "partial_files", "a(sa(tt))", append_partial_files },
+        { "differenced_files", "a(ssbx)", append_differenced_files },
+        { "directed_targets", "a(sa(tt)sa(tt))", append_directed_targets },
+};
+
+static const struct ListKey *find_list_key(const char *key) {
+        for (size_t i = 0; i < ELEMENTSOF(list_keys); i++)
+                if (streq(list_keys[i].key, key))
+                        return &list_keys[i];
+        return NULL;
+}
+
 static int append_value(sd_bus_message *m, const EventValue *v) {
-        bool partial = streq(v->key, "partial_files"), differenced = streq(v->key, "differenced_files");
+        const struct ListKey *k = find_list_key(v->key);
         json_object *list;
-        int r = open_entry(m, v->key, partial ? "a(sa(tt))" : differenced ? "a(ssbx)" : "s");
+        int r = open_entry(m, v->key, k ? k->type : "s");
 
         if (r < 0)
                 return r;
-        if (!partial && !differenced)
+        if (!k)
                 r = sd_bus_message_append(m, "s", v->text);
         else {
                 list = json_tokener_parse(v->text);
                 if (!json_object_is_type(list, json_type_array))
                         r = -EINVAL;
                 else
-                        r = partial ? append_partial_files(m, list) : append_differenced_files(m, list);
+                        r = k->append(m, list);
                 json_object_put(list);
         }
         return r < 0 ? r : close_entry(m);
