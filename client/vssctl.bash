@@ -68,7 +68,7 @@ __vssctl_operands() {
         writers) __vssctl_reply "$2" "$(__vssctl_writers)" ;;
         volume) __vssctl_reply "$2" "$(printf '%s\n' create attach detach remove list; __vssctl_ask 'volume list' '.volumes[].name')" ;;
         storage) __vssctl_reply "$2" list ;;
-        report) compopt -o default 2>/dev/null ;;
+        report | restore) compopt -o default 2>/dev/null ;;
         *) ;;
         esac
         return 0

@@ -30,7 +30,7 @@ wrong --json-no
 wrong nonsense
 wrong $'non\nsense\e[31m'
 wrong "$long"
-for verb in diff export revert restore volume storage script shell metrics pin unpin label detach import list; do wrong $verb; done
+for verb in diff export revert volume storage script shell metrics pin unpin label detach import list; do wrong $verb; done
 wrong CREATE /x
 wrong creat /x
 

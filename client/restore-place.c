@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Files into their places. Staging makes what is new beside what is there, under names that nobody uses; swapping is
+ * then one rename per file, so that a reader sees the old file or the new one and never half of one. A database's
+ * directory is made equal to its backup: a segment that came into being later would be read as a part of the older
+ * table.
+ */
+#include "client/restore.h"
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+static const char *base_name(const char *path) {
+        const char *slash = strrchr(path, '/');
+        return slash ? slash + 1 : path;
+}
+
+/* The directory that holds path, below dfd. */
+static int open_parent(int dfd, const char *path) {
+        const char *slash = strrchr(path, '/');
+        if (!slash)
+                return open_beneath(dfd, "", O_RDONLY | O_DIRECTORY);
+        _cleanup_free_ char *parent = strndup(path, (size_t) (slash - path));
+        return parent ? open_beneath(dfd, parent, O_RDONLY | O_DIRECTORY) : -ENOMEM;
+}
+
+static int item_fail(RestorePart *p, RestoreItem *i, int error, const char *what) {
+        const RestoreSet *s = p->sets + i->set;
+        Condition c = error == -ENOSPC || error == -EDQUOT ? CONDITION_NO_SPACE :
+                      error == -EACCES || error == -EPERM  ? CONDITION_NOT_AUTHORIZED :
+                      error == -ETXTBSY                    ? CONDITION_BUSY :
+                                                             CONDITION_FAILED;
+        const char *why = error == -ETXTBSY ? "it is in use" :
+                          error == -ELOOP   ? "a symbolic link is on the way" :
+                          error == -EISDIR  ? "a directory stands there" :
+                                              strerror(-error);
+        i->state = ITEM_FAILED;
+        free(i->message);
+        if (asprintf(&i->message, "%s: %s", what, why) < 0)
+                i->message = NULL;
+        return part_fail(p, c, "%.300s%s%.300s: %s: %s", s->to, i->path[0] ? "/" : "", i->path, what, why);
+}
+
+/* ---- checks ---- */
+
+static int target_open(RestoreSet *s) {
+        if (s->target < 0)
+                s->target = open_absolute(s->to, O_RDONLY | O_DIRECTORY);
+        return s->target;
+}
+
+int part_check_there(RestorePart *p) {
+        struct stat st;
+        for (size_t i = 0; i < p->n_items; i++) {
+                RestoreItem *item = p->items + i;
+                if (S_ISDIR(item->mode) || target_open(p->sets + item->set) < 0)
+                        continue;
+                _cleanup_close_ int parent = open_parent(p->sets[item->set].target, item->path);
+                if (parent >= 0 && fstatat(parent, base_name(item->path), &st, AT_SYMLINK_NOFOLLOW) == 0)
+                        return part_fail(p, CONDITION_EXISTS, "%.300s/%.300s is there already", p->sets[item->set].to,
+                                         item->path) < 0;
+        }
+        return 0;
+}
+
+int part_check_replace(RestorePart *p) {
+        for (size_t i = 0; i < p->n_items; i++) {
+                RestoreItem *item = p->items + i;
+                RestoreSet *s = p->sets + item->set;
+                if (S_ISDIR(item->mode))
+                        continue;
+                int r = target_open(s);
+                _cleanup_close_ int parent = r < 0 ? r : open_parent(s->target, item->path);
+                r = parent < 0 ? parent : file_check_replace(parent, base_name(item->path));
+                if (r < 0 && r != -ENOENT)
+                        return item_fail(p, item, r, "cannot be replaced");
+        }
+        return 0;
+}
+
+/* ---- staging ---- */
+
+/* Every directory from / on, none of them a link. Missing ones are made, readable for all: the last gets what the
+ * backup says. */
+static int target_make(RestoreSet *s, bool *ret_made) {
+        _cleanup_free_ char *path = strdup(s->to);
+        _cleanup_close_ int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        char *state = NULL;
+        *ret_made = false;
+        if (!path || fd < 0)
+                return path ? -errno : -ENOMEM;
+        for (char *name = strtok_r(path, "/", &state); name; name = strtok_r(NULL, "/", &state)) {
+                int next = open_beneath(fd, name, O_RDONLY | O_DIRECTORY);
+                if (next == -ENOENT) {
+                        if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST)
+                                return -errno;
+                        *ret_made = true;
+                        next = open_beneath(fd, name, O_RDONLY | O_DIRECTORY);
+                }
+                if (next < 0)
+                        return next;
+                (void) close(fd);
+                fd = next;
+        }
+        (void) close_fd(s->target);
+        s->target = TAKE_FD(fd);
+        return 0;
+}
+
+static int stage_directory(RestoreSet *s, RestoreItem *i) {
+        if (!i->path[0])
+                return 0; /* target_make() */
+        _cleanup_close_ int parent = open_parent(s->target, i->path);
+        if (parent < 0)
+                return parent;
+        i->made = mkdirat(parent, base_name(i->path), 0700) == 0;
+        if (!i->made && errno != EEXIST)
+                return -errno;
+        _cleanup_close_ int fd = open_beneath(parent, base_name(i->path), O_RDONLY | O_DIRECTORY);
+        return fd < 0 ? fd : 0;
+}
+
+static int stage_item(RestorePart *p, RestoreItem *i) {
+        RestoreSet *s = p->sets + i->set;
+        if (S_ISDIR(i->mode))
+                return stage_directory(s, i);
+        _cleanup_close_ int from = open_parent(s->from, i->path);
+        _cleanup_close_ int to = from < 0 ? from : open_parent(s->target, i->path);
+        int r = to < 0 ? to : file_stage(from, base_name(i->path), to, i->staged);
+        if (r < 0)
+                i->staged[0] = '\0';
+        return r;
+}
+
+static int stage_directed(RestorePart *p, DirectedTarget *d, const RestoreSet *s) {
+        const char *below = d->path + strlen(s->root) + (streq(s->root, "/") ? 0 : 1);
+        _cleanup_free_ char *directory = strndup(d->to, (size_t) MAX_OF(base_name(d->to) - d->to - 1, 1));
+        if (!directory)
+                return -ENOMEM;
+        _cleanup_close_ int parent = open_parent(s->from, below);
+        _cleanup_close_ int from = parent < 0 ? parent : open_beneath(parent, base_name(below), O_RDONLY | O_NONBLOCK);
+        if (from < 0)
+                return from;
+        d->target = open_absolute(directory, O_RDONLY | O_DIRECTORY);
+        return d->target < 0 ? d->target :
+                               file_stage_ranges(from, d->ranges, d->n_ranges, d->target, base_name(d->to),
+                                                 d->to_ranges, d->n_to_ranges, d->staged);
+}
+
+static bool set_holds_path(const RestoreSet *s, const char *path) {
+        size_t n = streq(s->root, "/") ? 0 : strlen(s->root);
+        return strncmp(path, s->root, n) == 0 && path[n] == '/';
+}
+
+/* What is directed goes there and nowhere else. */
+static int stage_all_directed(RestorePart *p) {
+        for (size_t k = 0; k < p->n_directed; k++) {
+                DirectedTarget *d = p->directed + k;
+                int r = -ENOENT;
+                for (size_t i = 0; i < p->n_sets && r == -ENOENT; i++)
+                        if (set_holds_path(p->sets + i, d->path))
+                                r = stage_directed(p, d, p->sets + i);
+                if (r < 0) {
+                        d->staged[0] = '\0';
+                        return part_fail(p, CONDITION_FAILED, "%.200s cannot go to %.200s: %s", d->path, d->to,
+                                         strerror(-r));
+                }
+        }
+        return 0;
+}
+
+static bool is_directed(const RestorePart *p, const RestoreItem *i) {
+        const RestoreSet *s = p->sets + i->set;
+        size_t n = streq(s->root, "/") ? 0 : strlen(s->root);
+        for (size_t k = 0; k < p->n_directed; k++)
+                if (set_holds_path(s, p->directed[k].path) && streq(p->directed[k].path + n + 1, i->path))
+                        return true;
+        return false;
+}
+
+int part_stage(RestorePart *p) {
+        bool made;
+        for (size_t k = 0; k < p->n_sets; k++) {
+                int r = target_make(p->sets + k, &made);
+                if (r < 0)
+                        return part_fail(p, r == -EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
+                                         "%.400s cannot be written to: %s", p->sets[k].to,
+                                         r == -ELOOP ? "a part of the path is a symbolic link" : strerror(-r));
+        }
+        for (size_t k = 0; k < p->n_items; k++) {
+                RestoreItem *i = p->items + k;
+                if (!S_ISDIR(i->mode) && is_directed(p, i)) {
+                        i->state = ITEM_DONE;
+                        continue;
+                }
+                int r = stage_item(p, i);
+                if (r < 0)
+                        return item_fail(p, i, r, "cannot be written");
+                i->state = ITEM_STAGED;
+        }
+        return stage_all_directed(p);
+}
+
+void part_unstage(RestorePart *p) {
+        for (size_t k = p->n_items; k > 0; k--) {
+                RestoreItem *i = p->items + k - 1;
+                if (!i->staged[0] && !i->made)
+                        continue;
+                _cleanup_close_ int parent = open_parent(p->sets[i->set].target, i->path);
+                if (parent >= 0)
+                        (void) unlinkat(parent, i->staged[0] ? i->staged : base_name(i->path),
+                                        i->staged[0] ? 0 : AT_REMOVEDIR);
+                i->staged[0] = '\0';
+                i->made = false;
+                if (i->state == ITEM_STAGED)
+                        i->state = ITEM_WAITS;
+        }
+        for (size_t k = 0; k < p->n_directed; k++)
+                if (p->directed[k].staged[0])
+                        (void) unlinkat(p->directed[k].target, p->directed[k].staged, 0);
+}
+
+/* ---- swapping ---- */
+
+static int swap_item(RestorePart *p, RestoreItem *i) {
+        _cleanup_close_ int parent = open_parent(p->sets[i->set].target, i->path);
+        if (parent < 0)
+                return parent;
+        if (renameat(parent, i->staged, parent, base_name(i->path)) < 0)
+                return -errno;
+        i->staged[0] = '\0';
+        return 0;
+}
+
+static int finish_directory(RestorePart *p, RestoreItem *i) {
+        const RestoreSet *s = p->sets + i->set;
+        _cleanup_close_ int from = open_beneath(s->from, i->path, O_RDONLY | O_DIRECTORY);
+        _cleanup_close_ int to = from < 0 ? from : open_beneath(s->target, i->path, O_RDONLY | O_DIRECTORY);
+        int r = to < 0 ? to : file_copy_metadata(from, to);
+        return r < 0 ? r : fsync(to) < 0 ? -errno : 0;
+}
+
+static int item_compare(const void *a, const void *b) {
+        return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+typedef struct Mirror {
+        RestorePart *part;
+        size_t set;
+        char **paths;
+        size_t n;
+} Mirror;
+
+/* What is there and not in the backup goes, directories with all that is in them. all: the backup has nothing below. */
+static int mirror_directory(Mirror *m, int fd, const char *path, bool all);
+
+static int mirror_entry(Mirror *m, int dfd, const char *path, const char *name, bool all) {
+        _cleanup_free_ char *own = NULL;
+        struct stat s;
+        if (asprintf(&own, "%s%s%s", path, path[0] ? "/" : "", name) < 0)
+                return -ENOMEM;
+        if (fstatat(dfd, name, &s, AT_SYMLINK_NOFOLLOW) < 0)
+                return errno == ENOENT ? 0 : -errno;
+        bool known = !all && bsearch(&own, m->paths, m->n, sizeof(*m->paths), item_compare);
+        if (!tree_matches(m->part, m->set, own, S_ISDIR(s.st_mode)))
+                return 0;
+        if (S_ISDIR(s.st_mode)) {
+                int child = open_beneath(dfd, name, O_RDONLY | O_DIRECTORY);
+                int r = child < 0 ? child : mirror_directory(m, child, own, !known);
+                return r < 0 || known || unlinkat(dfd, name, AT_REMOVEDIR) == 0 || errno == ENOTEMPTY ? r : -errno;
+        }
+        return known || unlinkat(dfd, name, 0) == 0 ? 0 : -errno;
+}
+
+static int mirror_directory(Mirror *m, int fd, const char *path, bool all) {
+        DIR *d = fdopendir(fd);
+        int r = 0;
+        if (!d) {
+                (void) close(fd);
+                return -ENOMEM;
+        }
+        for (struct dirent *e; r >= 0 && (e = readdir(d));)
+                if (!streq(e->d_name, ".") && !streq(e->d_name, ".."))
+                        r = mirror_entry(m, dirfd(d), path, e->d_name, all);
+        (void) closedir(d);
+        return r;
+}
+
+static int mirror_set(RestorePart *p, size_t set) {
+        Mirror m = { .part = p, .set = set };
+        _cleanup_free_ char **paths = calloc(p->n_items + 1, sizeof(*paths));
+        if (!paths)
+                return -ENOMEM;
+        m.paths = paths;
+        for (size_t i = 0; i < p->n_items; i++)
+                if (p->items[i].set == set)
+                        m.paths[m.n++] = p->items[i].path;
+        qsort(m.paths, m.n, sizeof(*m.paths), item_compare);
+        int fd = open_beneath(p->sets[set].target, "", O_RDONLY | O_DIRECTORY);
+        return fd < 0 ? fd : mirror_directory(&m, fd, "", false);
+}
+
+static int swap_directed(RestorePart *p) {
+        for (size_t k = 0; k < p->n_directed; k++) {
+                DirectedTarget *d = p->directed + k;
+                if (renameat(d->target, d->staged, d->target, base_name(d->to)) < 0)
+                        return part_fail(p, CONDITION_FAILED, "%.400s cannot be replaced: %s", d->to, strerror(errno));
+                d->staged[0] = '\0';
+        }
+        return 0;
+}
+
+static int finish_sets(RestorePart *p) {
+        for (size_t k = 0; k < p->n_sets; k++) {
+                int r = p->sets[k].mirror ? mirror_set(p, k) : 0;
+                if (r >= 0 && syncfs(p->sets[k].target) < 0)
+                        r = -errno;
+                if (r < 0)
+                        return part_fail(p, CONDITION_FAILED,
+                                         "%.400s: what the backup does not have cannot be removed: %s", p->sets[k].to,
+                                         strerror(-r));
+        }
+        for (size_t k = p->n_items; k > 0; k--) {
+                RestoreItem *i = p->items + k - 1;
+                int r = S_ISDIR(i->mode) ? finish_directory(p, i) : 0;
+                if (r < 0)
+                        return item_fail(p, i, r, "attributes cannot be set");
+                if (S_ISDIR(i->mode))
+                        i->state = ITEM_DONE;
+        }
+        return 0;
+}
+
+int part_swap(RestorePart *p) {
+        int r = 0;
+        p->touched = true;
+        for (size_t k = 0; k < p->n_items; k++) {
+                RestoreItem *i = p->items + k;
+                if (S_ISDIR(i->mode) || i->state != ITEM_STAGED)
+                        continue;
+                int failed = swap_item(p, i);
+                if (failed < 0)
+                        r = item_fail(p, i, failed, "cannot be replaced");
+                else
+                        i->state = ITEM_DONE;
+        }
+        r = r < 0 ? r : swap_directed(p);
+        return r < 0 ? r : finish_sets(p);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which files of the source belong to a file set. The pattern holds for names in each directory; directories themselves
+ * come along with a recursive set, empty ones too. What the writer excluded when the backup was made stays away: a
+ * backup program may have saved it all the same.
+ */
+#include "client/restore.h"
+#include <dirent.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+
+typedef struct Walk {
+        RestorePart *part;
+        size_t set;
+        Failure *failure;
+        unsigned depth;
+} Walk;
+
+static int name_matches(const char *pattern, const char *name) {
+        return fnmatch(pattern, name, FNM_NOESCAPE) == 0;
+}
+
+/* Is this absolute path in the file set? */
+static bool set_holds(const FileSet *s, const char *path) {
+        const char *name = strrchr(path, '/') + 1;
+        size_t n = strlen(s->root), parent = (size_t) (name - path) - 1;
+        if (streq(s->root, "/"))
+                n = 0;
+        if (strncmp(path, s->root, n) != 0 || path[n] != '/')
+                return false;
+        return (s->recursive || parent == n) && name_matches(s->pattern, name);
+}
+
+static bool is_excluded(const RestorePart *p, const char *root, const char *relative) {
+        _cleanup_free_ char *path = NULL;
+        if (asprintf(&path, "%s/%s", streq(root, "/") ? "" : root, relative) < 0)
+                return false;
+        for (size_t i = 0; i < p->saved->n_exclude; i++)
+                if (set_holds(&p->saved->exclude[i], path))
+                        return true;
+        return false;
+}
+
+bool tree_matches(const RestorePart *p, size_t set, const char *path, bool directory) {
+        const RestoreSet *s = p->sets + set;
+        const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+        if (is_excluded(p, s->root, path) || strncmp(name, RESTORE_TEMPORARY, strlen(RESTORE_TEMPORARY)) == 0)
+                return false;
+        if (directory)
+                return s->files->recursive;
+        return (s->files->recursive || !slash) && name_matches(s->files->pattern, name);
+}
+
+static int add_item(Walk *w, const char *path, const struct stat *s) {
+        RestorePart *p = w->part;
+        if (p->n_items >= RESTORE_FILES_MAX)
+                return failure_set(w->failure, CONDITION_LIMIT_REACHED, "more than %d files", RESTORE_FILES_MAX);
+        if (p->n_items == p->allocated) {
+                size_t n = MAX_OF(p->allocated * 2, (size_t) 64);
+                RestoreItem *grown = reallocarray(p->items, n, sizeof(*grown));
+                if (!grown)
+                        return failure_set(w->failure, CONDITION_LIMIT_REACHED, "out of memory");
+                p->items = grown;
+                p->allocated = n;
+        }
+        RestoreItem *i = p->items + p->n_items;
+        *i = (RestoreItem) { .set = w->set, .path = strdup(path), .mode = s->st_mode, .size = (uint64_t) s->st_size };
+        if (!i->path)
+                return failure_set(w->failure, CONDITION_LIMIT_REACHED, "out of memory");
+        p->n_items++;
+        return 0;
+}
+
+static int walk_directory(Walk *w, int fd, const char *path);
+
+static int walk_entry(Walk *w, int dfd, const char *path, const char *name) {
+        _cleanup_free_ char *own = NULL;
+        struct stat s;
+        if (asprintf(&own, "%s%s%s", path, path[0] ? "/" : "", name) < 0)
+                return failure_set(w->failure, CONDITION_LIMIT_REACHED, "out of memory");
+        if (fstatat(dfd, name, &s, AT_SYMLINK_NOFOLLOW) < 0)
+                return failure_set(w->failure, CONDITION_FAILED, "cannot read %.300s of the backup: %s", own,
+                                   strerror(errno));
+        if (S_ISSOCK(s.st_mode) || !tree_matches(w->part, w->set, own, S_ISDIR(s.st_mode)))
+                return 0;
+        int r = add_item(w, own, &s);
+        if (r < 0 || !S_ISDIR(s.st_mode))
+                return r;
+        int child = open_beneath(dfd, name, O_RDONLY | O_DIRECTORY);
+        if (child < 0)
+                return failure_set(w->failure, CONDITION_FAILED, "cannot open %.300s of the backup: %s", own,
+                                   strerror(-child));
+        return walk_directory(w, child, own);
+}
+
+/* Takes fd. */
+static int walk_directory(Walk *w, int fd, const char *path) {
+        DIR *d = fdopendir(fd);
+        int r = 0;
+        if (!d || w->depth >= RESTORE_DEPTH_MAX) {
+                (void) (d ? closedir(d) : close(fd));
+                return failure_set(w->failure, CONDITION_LIMIT_REACHED, "%.300s: more than %d directories deep", path,
+                                   RESTORE_DEPTH_MAX);
+        }
+        w->depth++;
+        for (;;) {
+                errno = 0;
+                struct dirent *e = readdir(d);
+                if (!e && errno)
+                        r = failure_set(w->failure, CONDITION_FAILED, "cannot read %.300s of the backup: %s", path,
+                                        strerror(errno));
+                if (!e || r < 0)
+                        break;
+                if (streq(e->d_name, ".") || streq(e->d_name, ".."))
+                        continue;
+                r = walk_entry(w, dirfd(d), path, e->d_name);
+                if (r < 0)
+                        break;
+        }
+        w->depth--;
+        (void) closedir(d);
+        return r;
+}
+
+/* A name without wildcards must be there; a pattern may match nothing. */
+static int check_literal(const RestorePart *p, size_t set, size_t first, Failure *reterr) {
+        const FileSet *f = p->sets[set].files;
+        if (f->pattern[strcspn(f->pattern, "*?[")] == '\0' && !f->recursive && p->n_items == first)
+                return failure_set(reterr, CONDITION_NOT_FOUND, "the backup lacks %.200s/%.100s", f->root, f->pattern);
+        return 0;
+}
+
+int tree_list(RestorePart *p, size_t set, Failure *reterr) {
+        Walk w = { .part = p, .set = set, .failure = reterr };
+        size_t first = p->n_items;
+        struct stat s;
+        int fd = open_beneath(p->sets[set].from, "", O_RDONLY | O_DIRECTORY);
+        if (fd < 0 || fstat(fd, &s) < 0)
+                return failure_set(reterr, CONDITION_FAILED, "cannot open %.300s of the backup: %s", p->sets[set].root,
+                                   strerror(fd < 0 ? -fd : errno));
+        int r = 0;
+        if (p->sets[set].files->recursive && streq(p->sets[set].files->pattern, "*"))
+                r = add_item(&w, "", &s); /* the directory itself belongs to it */
+        if (r < 0)
+                (void) close(fd);
+        r = r < 0 ? r : walk_directory(&w, fd, "");
+        return r < 0 ? r : check_literal(p, set, first, reterr);
+}

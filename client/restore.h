@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * What `vssctl restore` is made of: the source (a directory that shows what was backed up), the work (components with
+ * their file sets and files, each with its place), and what happens to it: staged beside its place, then swapped in.
+ * All of a component is staged before anything of it is swapped, so a source that cannot be read or a disk that is full
+ * leaves everything as it was.
+ */
+#include "client/restore-file.h"
+#include "client/verbs.h"
+#include "protocol/restore.h"
+
+enum {
+        RESTORE_FILES_MAX = 4 * 1024 * 1024, /* of one restore: a gigabyte of memory or so */
+        RESTORE_DEPTH_MAX = 256,             /* of directories */
+        RESTORE_FILES_SHOWN = 10000,         /* per component in the document; failures come first */
+};
+
+typedef struct RestoreSource { /* what volume ("" for /) was, is below fd */
+        char *volume;
+        int fd;
+        char *mounted; /* snapshot object that we mounted for this, or NULL */
+} RestoreSource;
+
+typedef enum ItemState { ITEM_WAITS, ITEM_STAGED, ITEM_DONE, ITEM_FAILED } ItemState;
+
+typedef struct RestoreItem {
+        size_t set;  /* of RestorePart.sets */
+        char *path;  /* below the root of its set; "" is the root itself */
+        mode_t mode; /* its kind */
+        uint64_t size;
+        ItemState state;
+        bool made;                            /* a directory that is new */
+        char staged[RESTORE_TEMPORARY_BYTES]; /* its name until it is swapped in */
+        char *message;
+} RestoreItem;
+
+typedef struct RestoreSet {
+        const FileSet *files; /* of the saved document */
+        char *root, *to;      /* as they are on disk: where it was, where it goes */
+        int from, target;     /* directories; -1: not open */
+        bool mirror;          /* what is too much there goes away */
+} RestoreSet;
+
+typedef struct DirectedTarget {
+        char *path, *to; /* as they are on disk */
+        FileRange *ranges, *to_ranges;
+        size_t n_ranges, n_to_ranges;
+        char staged[RESTORE_TEMPORARY_BYTES];
+        int target; /* directory of to */
+} DirectedTarget;
+
+typedef struct RestorePart { /* one component that was asked for */
+        const ManifestWriter *writer;
+        const ManifestComponent *component;
+        Metadata *saved;
+        char *reference, *path; /* as they go to vssd */
+        RestoreWishes wishes;
+        RestoreMethod method;
+        bool with_writer, refused, alternate_used, touched;
+        RestoreTarget target;
+        uid_t uid; /* the writer's */
+        RestoreSet *sets;
+        size_t n_sets;
+        RestoreItem *items;
+        size_t n_items, allocated;
+        DirectedTarget *directed;
+        size_t n_directed;
+        RestoreStatus status;
+        char *service;
+        Condition condition; /* why it is not restored */
+        char message[LIMIT_MESSAGE_BYTES];
+        char *writer_message;
+        Failure post; /* what its writer said in the end */
+} RestorePart;
+
+typedef struct RestoreWork {
+        Context *context;
+        char *manifest_text;
+        size_t manifest_size;
+        Manifest manifest;
+        RestoreSource *sources;
+        size_t n_sources;
+        RestorePart *parts;
+        size_t n_parts;
+        char session[VSS_ID_LENGTH + 1];
+} RestoreWork;
+
+/* restore-source.c */
+int sources_open(RestoreWork *w); /* --from, or the snapshots of the manifest */
+void sources_close(RestoreWork *w);
+/* The directory that shows root (an absolute path as on disk). -ENOENT. */
+int sources_open_root(const RestoreWork *w, const char *root);
+
+/* restore-tree.c: fills p->items from p->sets[set], whose from is open */
+int tree_list(RestorePart *p, size_t set, Failure *reterr);
+bool tree_matches(const RestorePart *p, size_t set, const char *path, bool directory);
+
+/* restore-select.c */
+int restore_select(RestoreWork *w);              /* what is restored, and how it is asked for */
+int restore_map(RestoreWork *w, RestorePart *p); /* sets with their places, by target and method; opens the sources */
+void part_done(RestorePart *p);
+int part_fail(RestorePart *p, Condition condition, const char *format, ...) _printf_(3, 4);
+
+/* restore-place.c */
+int part_check_there(RestorePart *p);   /* 1: a file of it exists already */
+int part_check_replace(RestorePart *p); /* -EBUSY, -EPERM …: one cannot be replaced, said in p->message */
+int part_stage(RestorePart *p);
+int part_swap(RestorePart *p);
+void part_unstage(RestorePart *p);
+
+/* restore-session.c */
+int restore_begin(RestoreWork *w); /* PreRestore */
+int restore_end(RestoreWork *w);   /* PostRestore */
+
+/* restore-service.c */
+int service_find(RestoreWork *w, RestorePart *p);
+int service_call(Context *c, const char *verb, const char *unit);
+/* The writer's account instead of root's, where the writer decided where files go; and back. */
+int rights_take(const RestorePart *p);
+void rights_drop(void);

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * restore: components of a backup back to where they belong. Everything is read, checked and staged before a service is
+ * stopped; the service stands still for the renames. A component that cannot be restored does not keep the others from
+ * it.
+ */
+#include "client/restore.h"
+#include <fcntl.h>
+
+static const Option restore_options[] = {
+        { "component", 0, "WRITER:PATH", true, check_component, "restore only this; may be a part of what was saved" },
+        { "from", 0, "[VOLUME=]DIR", true, check_any,
+          "where the backup is: whole paths below DIR, or DIR shows VOLUME (default: the snapshots)" },
+        { "to", 0, "[ROOT=]DIR", true, check_any, "into DIR instead of where it was" },
+        { "rename", 0, "NAME", false, check_any, "as this, beside the one that is there" },
+        { "instance", 0, "INSTANCE", false, check_any, "let this instance of the writer take it over" },
+        { "until", 0, "POINT", false, check_any, "go forward with the logs up to POINT, in the writer's words" },
+        { "more-follows", 0, NULL, true, NULL, "other restores follow: no recovery yet" },
+        { "authoritative", 0, NULL, true, NULL, "what is restored wins over replicas" },
+        { "restore-options", 0, "TEXT", false, check_any, "\"PART\":\"NAME\"=\"VALUE\",… for the writer" },
+        { "no-writers", 0, NULL, true, NULL, "only the files; no writer is told" },
+        { "service", 0, "UNIT", false, check_unit, "the unit to stop, where the method stops one" },
+        { "no-service", 0, NULL, true, NULL, "stop and start nothing: that is done by hand" },
+        { "keep-extra", 0, NULL, true, NULL, "leave files in a database's directory that the backup does not have" },
+        {},
+};
+
+static int restore_check(Context *c) {
+        static const char *const for_writers[] = { "rename",       "instance",      "until",
+                                                   "more-follows", "authoritative", "restore-options" };
+        for (size_t i = 0; given_flag(c, "no-writers") && i < ELEMENTSOF(for_writers); i++)
+                if (given_flag(c, for_writers[i]))
+                        return context_usage(c, "--%s is for the writer, so not with --no-writers", for_writers[i]);
+        if (given_flag(c, "no-service") && given_flag(c, "service"))
+                return context_usage(c, "--service and --no-service exclude each other");
+        return 0;
+}
+
+static int manifest_read(RestoreWork *w) {
+        Context *c = w->context;
+        const char *path = c->operands[0];
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+        struct stat s;
+        Failure f = {};
+        if (fd < 0 || fstat(fd, &s) < 0)
+                return context_fail(c, errno == ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED, "cannot read %s: %s",
+                                    path, strerror(errno));
+        if (!S_ISREG(s.st_mode) || s.st_size > LIMIT_MANIFEST_BYTES)
+                return context_fail(c, CONDITION_INVALID_DOCUMENT, "%s is no manifest: not a file of at most %d bytes",
+                                    path, LIMIT_MANIFEST_BYTES);
+        w->manifest_text = malloc((size_t) s.st_size + 1);
+        while (w->manifest_text && w->manifest_size < (size_t) s.st_size) {
+                ssize_t n = read(fd, w->manifest_text + w->manifest_size, (size_t) s.st_size - w->manifest_size);
+                if (n <= 0)
+                        return context_fail(c, CONDITION_FAILED, "cannot read %s: %s", path, strerror(errno));
+                w->manifest_size += (size_t) n;
+        }
+        if (!w->manifest_text)
+                return context_fail(c, CONDITION_LIMIT_REACHED, "out of memory");
+        w->manifest_text[w->manifest_size] = '\0';
+        if (manifest_parse(w->manifest_text, w->manifest_size, &f, &w->manifest) < 0)
+                return context_fail(c, f.condition, "%s: %s", path, f.message);
+        return 0;
+}
+
+/* ---- one component ---- */
+
+static bool at_its_place(const RestorePart *p) {
+        return isempty(p->wishes.to) && !p->alternate_used;
+}
+
+static int use_alternate(RestoreWork *w, RestorePart *p) {
+        char why[LIMIT_MESSAGE_BYTES];
+        Condition condition = p->condition;
+        (void) snprintf(why, sizeof(why), "%s", p->message);
+        if (p->saved->n_alternates == 0 || p->alternate_used)
+                return -EEXIST;
+        p->alternate_used = true;
+        p->condition = CONDITION_NONE;
+        p->message[0] = '\0';
+        if (restore_map(w, p) >= 0 && !part_check_there(p))
+                return 0;
+        return part_fail(p, condition, "%.300s, and the alternate location is no good either", why);
+}
+
+/* The rule of the method for what is there already; a target of the requester or the writer beats it. */
+static int apply_method(RestoreWork *w, RestorePart *p) {
+        bool beaten = !isempty(p->wishes.to) || p->target != RESTORE_TARGET_ORIGINAL;
+        if (p->method == RESTORE_CUSTOM && !beaten)
+                return part_fail(p, CONDITION_NOT_SUPPORTED,
+                                 "only the application's own procedure can restore it; --to=DIR gives you the files");
+        if (p->method == RESTORE_AT_REBOOT && !beaten)
+                return part_fail(
+                        p, CONDITION_NOT_SUPPORTED,
+                        "it can be replaced only at the next start of the machine, which is not supported yet; "
+                        "--to=DIR gives you the files");
+        if (p->method == RESTORE_IF_NOT_THERE && !beaten)
+                return part_check_there(p) ? use_alternate(w, p) : 0;
+        if (p->method == RESTORE_AT_REBOOT_IF_BUSY || p->method == RESTORE_IF_CAN_REPLACE || beaten)
+                return part_check_replace(p) < 0 ? (beaten ? -EBUSY : use_alternate(w, p)) : 0;
+        return 0;
+}
+
+static bool stops_service(const RestorePart *p) {
+        return p->method == RESTORE_STOP_START || p->method == RESTORE_THEN_RESTART;
+}
+
+static int prepare_part(RestoreWork *w, RestorePart *p) {
+        int r = restore_map(w, p);
+        r = r < 0 ? r : apply_method(w, p);
+        if (r >= 0 && stops_service(p) && at_its_place(p) && !given_flag(w->context, "no-service"))
+                r = service_find(w, p);
+        if (r >= 0 && !w->context->dry_run)
+                r = part_stage(p);
+        return r;
+}
+
+static void prepare(RestoreWork *w, RestorePart *p) {
+        int r = rights_take(p);
+        if (r < 0)
+                (void) part_fail(p, CONDITION_FAILED, "the writer's account %u cannot be used: %s", (unsigned) p->uid,
+                                 strerror(-r));
+        else
+                r = prepare_part(w, p);
+        if (r < 0) {
+                p->refused = true;
+                part_unstage(p);
+        }
+        rights_drop();
+}
+
+static void swap(RestorePart *p) {
+        int r = rights_take(p);
+        if (r < 0)
+                (void) part_fail(p, CONDITION_FAILED, "the writer's account cannot be used: %s", strerror(-r));
+        else
+                r = part_swap(p);
+        p->status = r < 0 ? p->touched ? RESTORE_STATUS_FAILED : RESTORE_STATUS_NONE : RESTORE_STATUS_ALL;
+        if (r < 0)
+                part_unstage(p);
+        rights_drop();
+}
+
+/* ---- the whole ---- */
+
+/* Each unit once. A service that does not stop keeps its components from being touched. */
+static void call_services(RestoreWork *w, const char *verb, RestoreMethod method) {
+        for (size_t i = 0; i < w->n_parts; i++) {
+                RestorePart *p = w->parts + i;
+                bool first = p->service && p->method == method && (!p->refused || p->touched);
+                for (size_t k = 0; first && k < i; k++)
+                        first = !(w->parts[k].service && w->parts[k].method == method &&
+                                  streq(w->parts[k].service, p->service));
+                if (!first || service_call(w->context, verb, p->service) >= 0)
+                        continue;
+                for (size_t k = 0; k < w->n_parts; k++)
+                        if (streq_null(w->parts[k].service, p->service)) {
+                                (void) part_fail(w->parts + k, w->context->condition, "%s", w->context->error_message);
+                                w->parts[k].refused = w->parts[k].refused || streq(verb, "stop");
+                        }
+        }
+}
+
+static int do_restore(RestoreWork *w) {
+        bool writers = !given_flag(w->context, "no-writers");
+        for (size_t i = 0; i < w->n_parts; i++)
+                if (!w->parts[i].refused)
+                        prepare(w, w->parts + i);
+        if (w->context->dry_run)
+                return 0;
+        call_services(w, "stop", RESTORE_STOP_START);
+        for (size_t i = 0; i < w->n_parts; i++) {
+                if (!w->parts[i].refused)
+                        swap(w->parts + i);
+                else
+                        part_unstage(w->parts + i);
+        }
+        int r = writers && w->session[0] ? restore_end(w) : 0;
+        call_services(w, "start", RESTORE_STOP_START);
+        call_services(w, "restart", RESTORE_THEN_RESTART);
+        return r;
+}
+
+/* ---- output ---- */
+
+static json_object *describe_files(const RestorePart *p) {
+        json_object *list = json_object_new_array();
+        for (int failed = 1; failed >= 0; failed--)
+                for (size_t i = 0; i < p->n_items && json_object_array_length(list) < RESTORE_FILES_SHOWN; i++) {
+                        const RestoreItem *item = p->items + i;
+                        _cleanup_free_ char *from = NULL, *to = NULL, *shown_from = NULL, *shown_to = NULL;
+                        if ((item->state == ITEM_FAILED) != failed || S_ISDIR(item->mode))
+                                continue;
+                        if (asprintf(&from, "%s/%s", p->sets[item->set].root, item->path) < 0 ||
+                            asprintf(&to, "%s/%s", p->sets[item->set].to, item->path) < 0 ||
+                            path_to_bus(from, &shown_from) < 0 || path_to_bus(to, &shown_to) < 0)
+                                continue;
+                        json_object *row = json_object_new_object();
+                        json_add_string(row, "path", shown_from);
+                        json_add_string(row, "to", shown_to);
+                        json_add_uint(row, "size", item->size);
+                        json_add_string(row, "status",
+                                        item->state == ITEM_DONE   ? "restored" :
+                                        item->state == ITEM_FAILED ? "failed" :
+                                                                     "untouched");
+                        json_add_string(row, "message", item->message);
+                        json_object_array_add(list, row);
+                }
+        return list;
+}
+
+static json_object *describe_part(const RestorePart *p) {
+        json_object *row = json_object_new_object();
+        const Failure *post = &p->post;
+        json_add_string(row, "writer", p->reference);
+        json_add_string(row, "path", p->path);
+        json_add_string(row, "method", restore_method_to_string(p->method));
+        json_add_string(row, "target", restore_target_to_string(p->target));
+        json_add_string(row, "status", restore_status_to_string(p->status));
+        json_add_bool(row, "alternate_used", p->alternate_used);
+        json_add_uint(row, "n_files", p->n_items);
+        json_add_string(row, "message", p->writer_message);
+        Condition condition = p->condition != CONDITION_NONE ? p->condition : post->condition;
+        json_object_object_add(row, "error",
+                               condition == CONDITION_NONE ?
+                                       NULL :
+                                       describe_error(condition_name(condition),
+                                                      p->condition != CONDITION_NONE ? p->message : post->message,
+                                                      condition_retryable(condition)));
+        json_object_object_add(row, "files", describe_files(p));
+        return row;
+}
+
+static int report(RestoreWork *w) {
+        Context *c = w->context;
+        json_object *rows = json_object_new_array();
+        const RestorePart *first = NULL;
+        unsigned n_failed = 0;
+        c->document = document_new();
+        json_add_string(c->document, "set", w->manifest.set);
+        json_add_string(c->document, "session", w->session[0] ? w->session : NULL);
+        json_add_bool(c->document, "dry_run", c->dry_run);
+        for (size_t i = 0; i < w->n_parts; i++) {
+                const RestorePart *p = w->parts + i;
+                bool failed = p->condition != CONDITION_NONE || p->post.condition != CONDITION_NONE;
+                json_object_array_add(rows, describe_part(p));
+                n_failed += failed;
+                first = failed && !first ? p : first;
+                _cleanup_free_ char *why = text_visible(p->condition != CONDITION_NONE ? p->message : p->post.message);
+                if (output_people(c))
+                        output_line(c, "%s:%s: %s%s%s", p->reference, p->path,
+                                    c->dry_run && !failed ? "can be restored" : restore_status_to_string(p->status),
+                                    failed ? ": " : "", failed && why ? why : "");
+        }
+        json_object_object_add(c->document, "components", rows);
+        if (!first)
+                return 0;
+        bool own = first->condition != CONDITION_NONE;
+        return context_fail(c, own ? first->condition : first->post.condition, "%s:%s: %.400s%s", first->reference,
+                            first->path, own ? first->message : first->post.message,
+                            n_failed > 1 ? " (and others)" : "");
+}
+
+static void work_done(RestoreWork *w) {
+        sources_close(w);
+        for (size_t i = 0; i < w->n_parts; i++)
+                part_done(w->parts + i);
+        free(w->parts);
+        manifest_done(&w->manifest);
+        free(w->manifest_text);
+}
+
+static int restore_run(Context *c) {
+        _cleanup_(work_done) RestoreWork w = { .context = c };
+        int r = manifest_read(&w);
+        r = r < 0 ? r : restore_select(&w);
+        r = r < 0 ? r : sources_open(&w);
+        if (r >= 0 && !given_flag(c, "no-writers"))
+                r = restore_begin(&w);
+        r = r < 0 ? r : do_restore(&w);
+        if (w.n_parts == 0 || r < 0)
+                return r;
+        return report(&w);
+}
+
+const Verb verb_restore = {
+        .name = "restore",
+        .operands = "MANIFEST",
+        .summary = "put components of a backup back, with their writers",
+        .options = { restore_options },
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_check = check_any,
+        .changes = true,
+        .check = restore_check,
+        .examples = "  vssctl restore /backup/db.json --from=/restored\n"
+                    "  vssctl restore db.json --component=sqlite:book --to=/srv/look\n",
+        .run = restore_run,
+};

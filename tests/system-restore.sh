@@ -1,0 +1,270 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# vssctl restore: which components, from where, to where, by which method, and what is left when it fails.
+VSS_TEST_SECONDS=150
+. "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/rows.sh"
+requires mkfs.btrfs jq python3
+
+new_fs data btrfs 200M
+
+# document SCHEMA RESTORE: of writer shop, with a component set of two parts; roots data/a and data/b
+document() {
+        cat >"$VSS_TEST_DIR/doc" <<-DOCUMENT
+		{"schema":1,"kind":"writer-metadata","requires":[],"writer":{"name":"shop"},"backup_schema":$1,"restore":$2,
+		 "components":[{"path":"all","type":"${TYPE:-file-group}","selectable":true,"files":[{"root":"$data/a","pattern":"*","recursive":true}]},
+		  {"path":"all/book","type":"file-group","selectable_for_restore":true,"files":[{"root":"$data/b","pattern":"book*"}]}],
+		 "exclude":[{"root":"$data/a","pattern":"*.pid","recursive":true}]}
+	DOCUMENT
+}
+
+fill() {
+        rm -rf "${data:?}"/*
+        mkdir -p "$data/a/deep/empty" "$data/b"
+        echo one >"$data/a/one"
+        echo two >"$data/a/deep/two"
+        echo 7 >"$data/a/x.pid"
+        echo book >"$data/b/book1"
+        echo other >"$data/b/other"
+}
+
+# begin_case SCHEMA RESTORE [WRITER-OPTION…]: files, a writer, a set whose manifest is in M; then everything is changed
+begin_case() {
+        M=$VSS_TEST_DIR/manifest
+        document "$1" "$2"
+        fill
+        testwriter --name=shop --document="$VSS_TEST_DIR/doc" --say "${@:3}"
+        create --manifest="$M" --component=shop:all "$data"
+        rm -rf "$VSS_TEST_DIR/saved" && mkdir -p "$VSS_TEST_DIR/saved$data"
+        cp -a "$data/." "$VSS_TEST_DIR/saved$data"
+        for f in a/one a/deep/two b/book1; do echo changed >"$data/$f"; done
+}
+
+restored() { # CODE OPTION…: document in DOC
+        DOC=$VSS_TEST_DIR/restored.json
+        local got=0
+        vssctl --json restore "$M" "${@:2}" >"$DOC" 2>"$DOC.err" || got=$?
+        [ $got -eq "$1" ] || die "restore ${*:2} ended with $got, not $1: $(cat "$DOC" "$DOC.err")"
+        [ -z "$(find "$data" "$VSS_TEST_DIR/new" -name '.vss-restore-*' 2>/dev/null)" ] || die "temporary files are left"
+}
+part() { jq -r ".components[0]$1" "$DOC"; }
+contents() { expect_equal "$1" "$(cat "${2:-$data}/a/one" "${2:-$data}/a/deep/two" "${2:-$data}/b/book1" 2>/dev/null | xargs)" "files"; }
+
+case_files_come_back_as_they_were() {
+        fill
+        ln -s one "$data/a/link"
+        truncate -s 8M "$data/a/sparse"
+        echo end >>"$data/a/sparse"
+        python3 -c 'import os,sys; os.setxattr(sys.argv[1], "user.colour", b"blue")' "$data/a/one"
+        chown nobody "$data/a/one"
+        chmod 4751 "$data/a/one"
+        touch -d '2020-02-02 02:02:02' "$data/a/one"
+        document '[]' null
+        M=$VSS_TEST_DIR/manifest
+        testwriter --name=shop --document="$VSS_TEST_DIR/doc" --say
+        create --manifest="$M" --component=shop:all "$data"
+        rm -rf "${data:?}"/a
+        echo changed >"$data/b/book1"
+        echo new >"$data/b/book9"
+        # the snapshots of the manifest, mounted for as long as it takes
+        restored 0
+        contents "one two book"
+        expect_equal "nobody 4751 2020-02-02 02:02:02" "$(stat -c '%U %a %y' "$data/a/one" | cut -d. -f1)" "owner, mode, time"
+        expect_equal blue "$(python3 -c 'import os,sys; print(os.getxattr(sys.argv[1], "user.colour").decode())' "$data/a/one")" "attribute"
+        expect_equal one "$(readlink "$data/a/link")" "symbolic link"
+        expect_equal 8388612 "$(stat -c %s "$data/a/sparse")" "size of the sparse file"
+        [ "$(stat -c %b "$data/a/sparse")" -lt 1024 ] || die "holes were filled"
+        [ -d "$data/a/deep/empty" ] || die "the empty directory is missing"
+        [ ! -e "$data/a/x.pid" ] || die "what is excluded came back"
+        expect_equal new "$(cat "$data/b/book9")" "a file of a file group that the backup does not have"
+        expect_equal "all all" "$(part .status) $(jq -r '.components[0].files | map(.status) | unique | if . == ["restored"] then "all" else tostring end' "$DOC")" "status"
+        grep -qx 'told shop post-restore all status all' "$WRITER_LOG" || die "the writer was not told"
+        expect_equal 0 "$(vssctl --json snapshots | jq '[.snapshots[].mounts // [] | length] | add')" "mounts that are left"
+        delete_all
+}
+
+case_from_a_directory_of_a_backup_tool() {
+        begin_case '[]' null
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "one two book"
+        echo changed >"$data/a/one"
+        restored 0 --from="$data=$VSS_TEST_DIR/saved$data"
+        contents "one two book"
+        echo changed >"$data/a/one"
+        restored 0 --from="$VSS_TEST_DIR/saved$data" # shows the one volume
+        contents "one two book"
+        restored 4 --from="$VSS_TEST_DIR/log"
+        restored 4 --from=/nonexistent
+        delete_all
+        restored 4 # the snapshot is gone
+        grep -q -- --from "$DOC.err" || die "no hint: $(cat "$DOC.err")"
+}
+
+case_only_what_is_chosen() {
+        begin_case '[]' null
+        restored 0 --from="$VSS_TEST_DIR/saved" --component=shop:all/book
+        contents "changed changed book"
+        restored 4 --from="$VSS_TEST_DIR/saved" --component=shop:none
+        restored 4 --from="$VSS_TEST_DIR/saved" --component=nobody:all
+        contents "changed changed book"
+        delete_all
+}
+
+case_the_method_decides_about_files_that_are_there() {
+        begin_case '[]' '{"method":"if-not-there","alternate_locations":[{"root":"'"$data"'/a","pattern":"*","recursive":true,"to":"'"$data"'/alt/a"},{"root":"'"$data"'/b","pattern":"book*","to":"'"$data"'/alt/b"}]}'
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "changed changed changed"
+        contents "one two book" "$data/alt"
+        expect_equal true "$(part .alternate_used)" "use of the alternate location"
+        grep -qx 'told shop post-restore all alternate_used true' "$WRITER_LOG" || die "the writer was not told"
+        restored 1 --from="$VSS_TEST_DIR/saved"
+        expect_equal none "$(part .status)" "status with both places taken"
+        rm -rf "${data:?}/a" "${data:?}/b"
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "one two book"
+        expect_equal false "$(part .alternate_used)" "use of the alternate location"
+        stop_process "$WRITER_PID"
+
+        begin_case '[]' '{"method":"if-can-replace"}'
+        exec {HELD}<"$data/a/deep/two"
+        restored 8 --from="$VSS_TEST_DIR/saved"
+        contents "changed changed changed"
+        exec {HELD}<&-
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "one two book"
+        stop_process "$WRITER_PID"
+
+        begin_case '[]' '{"method":"custom"}'
+        restored 10 --from="$VSS_TEST_DIR/saved"
+        contents "changed changed changed"
+        stop_process "$WRITER_PID"
+        begin_case '[]' '{"method":"at-reboot"}'
+        restored 10 --from="$VSS_TEST_DIR/saved"
+        contents "changed changed changed"
+        delete_all
+}
+
+case_a_service_stands_still_for_the_swap() {
+        mkdir -p "$VSS_TEST_DIR/bin"
+        cat >"$VSS_TEST_DIR/bin/systemctl" <<-'SCRIPT'
+		#!/bin/bash
+		echo "$* $(cat "$WATCHED")" >>"$CALLS"
+		[ "$1" != "$FAILS" ]
+	SCRIPT
+        chmod 0755 "$VSS_TEST_DIR/bin/systemctl"
+        export CALLS=$VSS_TEST_DIR/calls FAILS='' WATCHED=$data/a/one PATH=$VSS_TEST_DIR/bin:$PATH
+        # the unit that the document names is not to be trusted
+        TYPE=database begin_case '[]' '{"method":"stop-restore-start","service":"sshd.service"}'
+        restored 10 --from="$VSS_TEST_DIR/saved"
+        contents "changed changed changed"
+        [ ! -e "$CALLS" ] || die "called: $(cat "$CALLS")"
+        echo later >"$data/a/deep/two.1"
+        echo 8 >"$data/a/x.pid"
+        cleanup_fn rm -f "$CONFIGURATION_DIRECTORY/writers.d/shop.conf"
+        echo 'service=shop.service' >"$CONFIGURATION_DIRECTORY/writers.d/shop.conf"
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        expect_equal "stop -- shop.service changed|start -- shop.service one" "$(paste -sd'|' "$CALLS")" "calls, with the file at that moment"
+        contents "one two book"
+        # a database's directory is as it was, but for what is excluded
+        [ ! -e "$data/a/deep/two.1" ] || die "a file that the backup does not have is left in a database"
+        expect_equal 8 "$(cat "$data/a/x.pid")" "the excluded file"
+        # a service that does not stop is not touched
+        echo changed >"$data/a/one"
+        : >"$CALLS"
+        FAILS=stop restored 1 --from="$VSS_TEST_DIR/saved"
+        expect_equal changed "$(cat "$data/a/one")" "file of a service that runs"
+        expect_equal none "$(part .status)" "status"
+        stop_process "$WRITER_PID"
+        rm "$CONFIGURATION_DIRECTORY/writers.d/shop.conf" # no option of the test writer's
+        begin_case '[]' '{"method":"restore-stop-start"}'
+        : >"$CALLS"
+        restored 0 --from="$VSS_TEST_DIR/saved" --service=other.service
+        expect_equal "restart -- other.service one" "$(cat "$CALLS")" "calls"
+        delete_all
+}
+
+case_new_targets_and_those_of_the_writer() {
+        begin_case '["new-target","rename"]' null
+        rm -rf "$VSS_TEST_DIR/new"
+        restored 0 --from="$VSS_TEST_DIR/saved" --to="$VSS_TEST_DIR/new" --rename=second
+        contents "changed changed changed"
+        contents "one two book" "$VSS_TEST_DIR/new"
+        grep -qx "told shop pre-restore all rename second" "$WRITER_LOG" || die "the writer was not told of the name"
+        grep -q "^told shop post-restore all new_targets $data/a=$VSS_TEST_DIR/new/a" "$WRITER_LOG" || die "the writer was not told of the target"
+        restored 0 --from="$VSS_TEST_DIR/saved" --to="$data/b=$VSS_TEST_DIR/new/c" --component=shop:all/book
+        expect_equal book "$(cat "$VSS_TEST_DIR/new/c/book1")" "file by a root of its own"
+        stop_process "$WRITER_PID"
+        begin_case '[]' null
+        restored 10 --from="$VSS_TEST_DIR/saved" --to="$VSS_TEST_DIR/new"
+        stop_process "$WRITER_PID"
+        local alternates='[{"root":"'"$data"'/a","pattern":"*","recursive":true,"to":"'"$data"'/alt/a"},{"root":"'"$data"'/b","pattern":"book*","to":"'"$data"'/alt/b"}]'
+        begin_case '[]' '{"method":"alternate","alternate_locations":'"$alternates"'}'
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "changed changed changed"
+        contents "one two book" "$data/alt"
+        stop_process "$WRITER_PID"
+        begin_case '[]' '{"method":"alternate","alternate_locations":'"$alternates"'}' --answer=pre-restore:all:target=original-location
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "one two book"
+        stop_process "$WRITER_PID"
+        begin_case '[]' '{"alternate_locations":'"$alternates"'}' --answer=pre-restore:all:target=alternate
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "changed changed changed"
+        contents "one two book" "$data/alt"
+        stop_process "$WRITER_PID"
+        # bytes 1 and 2 of "one" over bytes 3 and 4 of another file; the rest goes where it was
+        begin_case '[]' null --answer=pre-restore:all:target=directed \
+                --answer=pre-restore:all:directed_targets='[{"path":"'"$data"'/a/one","ranges":[[0,2]],"to":"'"$data"'/b/other","to_ranges":[[2,2]]}]'
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "changed two book"
+        expect_equal otonr "$(cat "$data/b/other")" "the directed file"
+        delete_all
+}
+
+case_a_dry_run_and_one_without_writers() {
+        begin_case '[]' null
+        restored 0 --from="$VSS_TEST_DIR/saved" --dry-run
+        contents "changed changed changed"
+        expect_equal "true null none" "$(jq -r '"\(.dry_run) \(.session) \(.components[0].status)"' "$DOC")" "document"
+        grep -q ^told "$WRITER_LOG" && grep -q restore "$WRITER_LOG" && die "the writer was called"
+        stop_process "$WRITER_PID"
+        restored 4 --from="$VSS_TEST_DIR/saved"
+        grep -q 'without it' "$DOC.err" || die "no hint: $(cat "$DOC.err")"
+        restored 4 --from="$VSS_TEST_DIR/saved" --dry-run
+        contents "changed changed changed"
+        restored 2 --from="$VSS_TEST_DIR/saved" --no-writers --until=now
+        restored 0 --from="$VSS_TEST_DIR/saved" --no-writers
+        contents "one two book"
+        delete_all
+}
+
+case_nothing_is_half_done() {
+        begin_case '[]' null
+        # one file cannot be written: nothing of the component is touched
+        rm "$data/a/deep/two" && mkdir "$data/a/deep/two"
+        restored 1 --from="$VSS_TEST_DIR/saved"
+        expect_equal "changed changed" "$(cat "$data/a/one" "$data/b/book1" | xargs)" "the other files"
+        expect_equal none "$(part .status)" "status"
+        part '.files[0] | "\(.status) \(.path)"' | grep -qx "failed $data/a/deep/two" || die "files: $(part .files)"
+        rmdir "$data/a/deep/two"
+        # a link on the way leads out of the target
+        mkdir -p "$VSS_TEST_DIR/elsewhere/deep"
+        mv "$data/a" "$data/moved" && ln -s "$VSS_TEST_DIR/elsewhere" "$data/a"
+        restored 1 --from="$VSS_TEST_DIR/saved"
+        rm "$data/a" && mv "$data/moved" "$data/a"
+        rm -rf "$data/a/deep" && ln -s "$VSS_TEST_DIR/elsewhere/deep" "$data/a/deep"
+        restored 1 --from="$VSS_TEST_DIR/saved"
+        expect_equal "" "$(find "$VSS_TEST_DIR/elsewhere" -type f)" "files behind the link"
+        rm "$data/a/deep"
+        restored 0 --from="$VSS_TEST_DIR/saved"
+        contents "one two book"
+        # a manifest that was edited
+        sed "s|$data/a|/etc/cron.d|" "$M" >"$M.edited"
+        expect_exit 11 vssctl restore "$M.edited" --no-writers --from="$VSS_TEST_DIR/saved"
+        delete_all
+}
+
+start_bus
+start_vssd
+cases files_come_back_as_they_were from_a_directory_of_a_backup_tool only_what_is_chosen the_method_decides_about_files_that_are_there \
+        a_service_stands_still_for_the_swap new_targets_and_those_of_the_writer a_dry_run_and_one_without_writers nothing_is_half_done
