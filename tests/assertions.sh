@@ -39,9 +39,10 @@ wait_until() {
         shift
         until "$@" 2>/dev/null; do
                 [ $SECONDS -lt $end ] || return 1
-                sleep 0.02
+                wait_step
         done
 }
+wait_step() { sleep 0.02; }
 
 # stop_process PID: TERM, after 5 s KILL; no complaint if it has gone
 stop_process() {

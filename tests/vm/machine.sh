@@ -10,6 +10,10 @@ vm_source=$(cd "$vm_here/../.." && pwd)
 vm_build=${VSS_BUILD:-$vm_source/build}
 case $vm_build in /*) ;; *) vm_build=$PWD/$vm_build ;; esac
 vm_memory=2048
+# What costs emulation time and shows us nothing: precautions against a processor that is not there, pages cleared twice, and
+# drivers that udev would load for what QEMU's machine seems to have (three quarters of a boot's second half).
+vm_append='mitigations=off init_on_alloc=0'
+vm_append+=' modprobe.blacklist=kvm_amd,powernow_k8,ata_piix,ata_generic,aesni_intel,ghash_clmulni_intel,sha512_ssse3,sha256_ssse3,sha1_ssse3'
 
 vm_die() {
         echo "tests/vm: $*" >&2
@@ -57,16 +61,16 @@ vm_drive() {
 }
 
 # vm_command DIRECTORY KERNEL ROOT APPEND…: QEMU becomes the command line of a machine; ROOT is tmpfs or ext4 (then DIRECTORY/root
-# is its disk); every DIRECTORY/d* is a disk more. LAYER is the disk of our build.
+# is its disk). LAYER is the disk of our build.
 vm_command() {
-        local dir=$1 kernel=${VM_IMAGE[$2]} root=$3 disk
+        local dir=$1 kernel=${VM_IMAGE[$2]} root=$3
         shift 3
         # setpriv: whatever ends us, QEMU goes with us
         QEMU=(setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
                 -accel 'tcg,thread=single' -cpu 'max,-cx16' -smp 2 -m "$vm_memory"
                 -kernel "$kernel/vmlinuz" -initrd "$kernel/initrd"
-                -append "console=ttyS0 panic=-1 systemd.firstboot=off net.ifnames=0 vm.root=$root $*"
-                -device virtio-serial-pci)
+                -append "console=ttyS0 panic=-1 systemd.firstboot=off net.ifnames=0 $vm_append vm.root=$root $*"
+                -device virtio-serial-pci -device 'vmgenid,guid=auto')
         vm_drive modules "$kernel/modules.erofs" readonly=on
         vm_drive vss "$LAYER" readonly=on
         # The end of QEMU is the power cut. Only writeback (or none) makes it one: the guest sees a disk with a volatile cache and
@@ -77,7 +81,12 @@ vm_command() {
         else
                 vm_drive root "${VM_IMAGE[root]}" readonly=on
         fi
-        for disk in "$dir"/d[0-9]*; do
+}
+
+# vm_disks DIRECTORY: every file d0, d1, … in it is a disk more
+vm_disks() {
+        local disk
+        for disk in "$1"/d[0-9]*; do
                 [ ! -e "$disk" ] || vm_drive "${disk##*/}" "$disk" cache=writeback,discard=unmap
         done
 }

@@ -4,6 +4,7 @@
 # call on the bus starts vssd, and it says so itself.
 # kernel: 6.12 6.1
 # seconds: 120
+# start: boot
 . "$(dirname "$0")/functions.sh"
 
 expect_equal systemd "$(cat /proc/1/comm)" "PID 1"

@@ -10,6 +10,7 @@
 #       # boots: 2              how often the machine starts at most: vm-next-boot cuts it off, see there (default 1)
 #       # root: ext4            / is ext4 on a disk, with /var/log/journal, and lives through the boots (default: a tmpfs over
 #                               a read-only root, new at each boot)
+#       # start: boot           the machine boots for it; else its first start goes on from one that was saved when it had booted
 #       # known: WHY            it is known to fail, or not known to pass: skipped with this reason unless it is named
 #       # long: 6.1             on these kernels only with --long, or named: more than a whole run has time for
 #       # programs: cow-verify  what it needs from $VSS_BUILD/tests or tests/
@@ -30,6 +31,12 @@ mkdir -p $VSS_TEST_DIR/log $CONFIGURATION_DIRECTORY/writers.d
 . /usr/lib/vss-vm/hazards.sh
 # shellcheck source=tests/rows.sh
 . /usr/lib/vss-vm/rows.sh
+
+# What a test waits for needs the processor more than the waiting: a longer step, and no process for it.
+exec {_silence}<> <(:)
+wait_step() { read -r -t 0.1 <&$_silence || :; }
+note() { echo "# $SECONDS s: $*" >&2; }
+
 for _disk in /dev/disk/by-id/virtio-d[0-9]*; do
         case $_disk in *[*]* | *-part*) ;; *) declare "${_disk##*-}=$_disk" ;; esac
 done
