@@ -95,8 +95,8 @@ int rights_take(const RestorePart *p) {
 }
 
 void rights_drop(void) {
-        if (getuid() != 0 || geteuid() == 0)
+        if (getuid() != 0 || (geteuid() == 0 && getegid() == getgid()))
                 return;
-        if (seteuid(0) < 0 || setegid(0) < 0 || setgroups(0, NULL) < 0)
+        if (seteuid(0) < 0 || setegid(getgid()) < 0 || setgroups(0, NULL) < 0)
                 abort(); /* neither account's rights for sure: nothing may go on */
 }

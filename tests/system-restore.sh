@@ -264,7 +264,50 @@ case_nothing_is_half_done() {
         delete_all
 }
 
+case_another_instance_takes_it_over() {
+        begin_case '["move","rename"]' null
+        local old=$WRITER_PID
+        sed 's|"name":"shop"|"name":"shop","instance":"two"|' "$VSS_TEST_DIR/doc" >"$VSS_TEST_DIR/doc2"
+        testwriter --name=shop --instance=two --document="$VSS_TEST_DIR/doc2" --say
+        stop_process "$old"
+        restored 4 --from="$VSS_TEST_DIR/saved"
+        restored 4 --from="$VSS_TEST_DIR/saved" --instance=three
+        restored 0 --from="$VSS_TEST_DIR/saved" --instance=two --rename=second
+        grep -qx 'told shop pre-restore all rename second' "$WRITER_LOG" || die "the other instance was not told"
+        grep -qx 'told shop post-restore all status all' "$WRITER_LOG" || die "the other instance did not hear the end"
+        contents "one two book"
+        delete_all
+}
+
+# what an account's writer says about places must not become root's writing there
+case_a_writer_of_another_account_decides_with_its_rights() {
+        M=$VSS_TEST_DIR/manifest
+        document '["new-target"]' '{"method":"alternate","alternate_locations":[{"root":"'"$data"'/a","pattern":"*","recursive":true,"to":"'"$data"'/roots/a"},{"root":"'"$data"'/b","pattern":"book*","to":"'"$data"'/b/again"}]}'
+        fill
+        mkdir "$data/roots"
+        chown -R nobody:"$(id -gn nobody)" "$data/a" "$data/b"
+        chmod 0755 "$VSS_TEST_DIR" "$VSS_TEST_DIR/etc" "$VSS_TEST_DIR/etc/writers.d"
+        cleanup_fn rm -f "$CONFIGURATION_DIRECTORY/writers.d/shop.conf"
+        printf '[Writer]\nUser=nobody\n' >"$CONFIGURATION_DIRECTORY/writers.d/shop.conf"
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null
+        (become nobody "$VSS_BUILD/writers/vss-testwriter" --name=shop --document="$VSS_TEST_DIR/doc") >"$VSS_TEST_DIR/nobody.log" 2>&1 &
+        cleanup_fn stop_process $!
+        wait_until 10 grep -q ^ready "$VSS_TEST_DIR/nobody.log" || die "no writer: $(cat "$VSS_TEST_DIR/nobody.log")"
+        create --manifest="$M" --component=shop:all "$data"
+        rm -rf "$VSS_TEST_DIR/saved" "$VSS_TEST_DIR/new" && mkdir -p "$VSS_TEST_DIR/saved$data"
+        cp -a "$data/." "$VSS_TEST_DIR/saved$data"
+        restored 3 --from="$VSS_TEST_DIR/saved"
+        expect_equal "" "$(find "$data/roots" -mindepth 1)" "what was written with root's rights"
+        restored 0 --from="$VSS_TEST_DIR/saved" --component=shop:all/book
+        expect_equal "book nobody" "$(cat "$data/b/again/book1") $(stat -c %U "$data/b/again/book1")" "file in a directory of its own"
+        # a place that the caller names is the caller's
+        restored 0 --from="$VSS_TEST_DIR/saved" --to="$VSS_TEST_DIR/new"
+        contents "one two book" "$VSS_TEST_DIR/new"
+        delete_all
+}
+
 start_bus
 start_vssd
 cases files_come_back_as_they_were from_a_directory_of_a_backup_tool only_what_is_chosen the_method_decides_about_files_that_are_there \
-        a_service_stands_still_for_the_swap new_targets_and_those_of_the_writer a_dry_run_and_one_without_writers nothing_is_half_done
+        a_service_stands_still_for_the_swap new_targets_and_those_of_the_writer a_dry_run_and_one_without_writers nothing_is_half_done \
+        another_instance_takes_it_over a_writer_of_another_account_decides_with_its_rights
