@@ -5,12 +5,13 @@ A workload whose every transaction changes two SQLite files, in WAL mode: each f
 coming to rest makes an instant between the two commits harmless.
 
 ledger.py create A B        makes the files
-ledger.py load A B          transactions for ever, one line per 100
+ledger.py load A B [PAUSE]  transactions for ever, one line per 100, with that many seconds between them
 ledger.py check A B         0: both copies are whole and agree row by row; 3: they do not, with what is wrong
 """
 import random
 import sqlite3
 import sys
+import time
 
 ACCOUNTS = 64
 
@@ -30,7 +31,7 @@ def create(first, second):
         db.close()
 
 
-def load(first, second):
+def load(first, second, pause=0):
     db = connect(first, second)
     for schema in ("main", "other"):
         db.execute(f"PRAGMA {schema}.synchronous=FULL")
@@ -44,6 +45,7 @@ def load(first, second):
         done += 1
         if done % 100 == 0:
             print(done, flush=True)
+        time.sleep(float(pause))
 
 
 def check(first, second):
@@ -64,4 +66,4 @@ def check(first, second):
     return 3 if complaints else 0
 
 
-sys.exit({"create": create, "load": load, "check": check}[sys.argv[1]](*sys.argv[2:4]))
+sys.exit({"create": create, "load": load, "check": check}[sys.argv[1]](*sys.argv[2:5]))
