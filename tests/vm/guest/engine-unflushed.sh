@@ -23,7 +23,7 @@ cow() { cow-client $COW_DIR "$@"; }
 replay() { python3 /usr/lib/vss-vm/bin/replay-log.py "$@"; }
 content() { dd if="$1" bs=1M iflag=direct status=none | md5sum | cut -d' ' -f1; }
 mark() { dmsetup message log 0 mark "$(IFS=: && echo "$*")"; } # one word
-field() { awk -v w="$1" -v k="$2" '$2 == w && (k == "" || $3 == k) { print $1; exit }' "$VSS_TEST_DIR/marks"; }
+field() { awk -v w="$1" -v k="${2:-}" '$2 == w && (k == "" || $3 == k) { print $1; exit }' "$VSS_TEST_DIR/marks"; }
 
 # The table of part I on what NAME stands for. flakey, always up, for it alone tells the log by its sector which part a flush is of.
 part_table() { echo "0 ${SECTORS[$1]} flakey $2 ${BEGINS[$1]} 3600 0"; }
