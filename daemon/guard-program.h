@@ -114,6 +114,9 @@ void hold_release(GuardProgram *p);
 void hold_advance(GuardProgram *p);
 uint64_t hold_next_usec(const GuardProgram *p); /* CLOCK_MONOTONIC; USEC_INFINITY: only when woken */
 
+/* guard-cgroup.c: from the first control group that comes, this is all that the program does. */
+_Noreturn void guard_cgroups(GuardProgram *p, const struct GuardRequest *first, int fd);
+
 /* guard-prepare.c: memory, priority, mounts, capabilities. What fails is noted, not fatal. */
 void guard_note(GuardProgram *p, const char *what, int error);
 int guard_open_surroundings(GuardProgram *p);

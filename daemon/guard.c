@@ -161,6 +161,10 @@ static void guard_take_arm(GuardProgram *p, struct GuardRequest *q, int fd) {
 
 static void guard_handle(GuardProgram *p, struct GuardRequest *q, int fd) {
         switch (q->op) {
+        case GUARD_CGROUP:
+                if (p->phase == GUARD_COLLECTING && p->n_volumes == 0)
+                        guard_cgroups(p, q, fd);
+                return guard_fail(p, -EPROTO, UINT32_MAX);
         case GUARD_ADD:
                 return guard_take_volume(p, q, fd);
         case GUARD_ARM:
@@ -285,7 +289,8 @@ static int guard_main(int socket, const char *runtime_directory) {
 static int help(void) {
         puts("vss-guard --socket-fd=N --runtime-directory=DIR\n"
              "vss-guard --release-leftovers --runtime-directory=DIR\n\n"
-             "Freezes and thaws the file systems of one snapshot set for vssd, which starts it.\n\n"
+             "Freezes and thaws the file systems of one snapshot set for vssd, which starts it;\n"
+             "for vss-writer-unit it thaws control groups.\n\n"
              "      --socket-fd=N            descriptor of the socket to vssd\n"
              "      --runtime-directory=DIR  where held/ lies; a tmpfs\n"
              "      --release-leftovers      thaw what guards that died have left frozen, and exit\n"

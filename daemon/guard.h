@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * The wire between vssd and vss-guard, and vssd's side of it. vss-guard is one process per set, with locked memory; it
- * freezes and thaws the file systems it was handed. It is there before the window: where there is a socket
+ * What vssd and vss-guard say to each other, and vssd's side of it. vss-guard is one process per set, with locked
+ * memory; it freezes and thaws the file systems it was handed. It is there before the window: where there is a socket
  * RUNTIME/guard.socket somebody else (systemd: vss-guard.socket) starts one for each connection, outside of vssd's
  * control group, so that whoever kills all of vssd's does not kill it; else vssd starts it in a session of its own.
  *
@@ -27,34 +27,9 @@
  */
 #include "daemon/child.h"
 #include "daemon/guard-dm.h"
+#include "protocol/guard-wire.h"
 #include "protocol/vocabulary.h"
 #include <stdatomic.h>
-
-enum GuardOp { GUARD_ADD = 1, GUARD_ARM, GUARD_FLUSH, GUARD_HOLD, GUARD_RELEASE, GUARD_EXIT, GUARD_HELLO };
-enum GuardFlag { GUARD_MAPPED = 1 << 0, GUARD_WATCHED = 1 << 1, GUARD_KILL_STUCK = 1 << 2 };
-
-struct GuardRequest {
-        uint32_t op;
-        uint32_t index;              /* ADD: 0 … LIMIT_VOLUMES-1, ascending */
-        uint32_t level;              /* ADD: longest path in the device graph; frozen from the highest to the lowest */
-        uint32_t flags;              /* ADD: GUARD_MAPPED, GUARD_WATCHED; ARM: GUARD_KILL_STUCK */
-        uint64_t deadline_usec;      /* FLUSH, HOLD: absolute CLOCK_MONOTONIC */
-        uint64_t dev;                /* ADD: st_dev the descriptor must have (hazards B12) */
-        char set[VSS_ID_LENGTH + 1]; /* ADD, ARM */
-};
-
-struct GuardReply {
-        uint32_t op; /* the request answered; GUARD_RELEASE unasked: the guard let go by itself (forced) */
-        /* 0 or -errno: -EBUSY frozen by somebody else, -ETIME deadline, -EINVAL thawed by somebody else, … */
-        int32_t result;
-        uint32_t index;                                 /* of the one that failed; UINT32_MAX: none in particular */
-        uint32_t forced;                                /* RELEASE: a deadline fired */
-        uint64_t last_pass_usec;                        /* FLUSH: the last pass, slowest file system */
-        uint64_t first_hold_usec, last_hold_usec;       /* CLOCK_MONOTONIC: first FIFREEZE begun, last one returned */
-        uint64_t first_release_usec, last_release_usec; /* first FITHAW begun, last one returned */
-        /* names the file system and, for a stuck FIFREEZE, the process that blocks it */
-        char message[LIMIT_MESSAGE_BYTES];
-};
 
 /* What one file system is, as far as we are concerned. Written by the thread that owns it, read by everybody. */
 enum GuardFsState { GUARD_FS_IDLE, GUARD_FS_FREEZING, GUARD_FS_HELD, GUARD_FS_THAWING, GUARD_FS_THAWED };
