@@ -41,9 +41,9 @@ back_to_normal() {
 }
 mariadb_writer() { start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --socket="$sock" --user=root "$@"; }
 
-# check_copy DATA LOGS LEAST MOST [POSITION-FILE]: as a second server sees it
-check_copy() {
-        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log pid n plain
+# serve_copy DATA LOGS: a second server on a copy of it; COPY_PID
+serve_copy() {
+        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log
         rm -rf --one-file-system "$copy"
         mkdir "$copy"
         cp -r "$1" "$copy/data"
@@ -51,20 +51,34 @@ check_copy() {
         sed -i "s|^.*/|$copy/logs/|" "$copy/logs/bin.index" # it names the files of the live server
         chown -R mysql "$copy"
         mariadbd "${common[@]}" --datadir="$copy/data" --socket="$copy/s" --log-bin="$copy/logs/bin" --server-id=1 >"$log" 2>&1 &
-        pid=$!
-        cleanup_fn stop_process $pid
+        COPY_PID=$!
+        cleanup_fn stop_process $COPY_PID
         wait_until 30 _answers "$copy/s" || die "no server on the copy: $(tail -3 "$log")"
+}
+end_copy() {
+        kill -KILL "$COPY_PID"
+        wait "$COPY_PID" 2>/dev/null || :
+}
+# complaints: of the server on the copy, once its tables were opened, and of mariadb-check
+complaints() {
+        local copy=$home/copy
+        sql 'SELECT COUNT(*) FROM vss.plain' "$copy/s" >/dev/null || cat "$VSS_TEST_DIR/sql.err"
+        mariadb-check --no-defaults -S "$copy/s" -uroot --check --extended vss 2>&1 | grep -v 'OK$' || :
+        grep -E '\[ERROR\]|[Cc]orrupt|not closed|marked as crashed' "$VSS_TEST_DIR/log/copy.log" | grep -v 'copy ownership' || :
+}
+# check_copy DATA LOGS LEAST MOST: as a second server sees it
+check_copy() {
+        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log n plain
+        serve_copy "$1" "$2"
         grep -q 'InnoDB: Starting crash recovery from checkpoint LSN' "$log" || die "the copy of a running server needed no recovery: $(head -20 "$log")"
-        ! grep -E '\[ERROR\]|[Cc]orrupt|not closed|marked as crashed' "$log" | grep -v 'copy ownership' || die "the copy is not whole"
         n=$(sql 'SELECT MAX(n) FROM vss.done' "$copy/s") plain=$(sql 'SELECT MAX(n) FROM vss.plain' "$copy/s")
         expect_equal "$((n * (n + 1) / 2)) -$((n * (n + 1) / 2))" \
                 "$(sql 'SELECT SUM(v) FROM vss.a; SELECT SUM(v) FROM vss.b' "$copy/s" | tr '\n' ' ' | sed 's/ $//')" "sums of $n transactions"
         expect_range "$n" "$3" "$4"
         [ "$plain" -ge $((n - 1)) ] && [ "$plain" -le "$n" ] || die "the table without transactions is at $plain, the others at $n"
-        mariadb-check --no-defaults -S "$copy/s" -uroot --check --extended vss >"$VSS_TEST_DIR/check" 2>&1 || die "mariadb-check: $(cat "$VSS_TEST_DIR/check")"
-        ! grep -v 'OK$' "$VSS_TEST_DIR/check" || die "mariadb-check finds something"
-        kill -KILL $pid
-        wait $pid 2>/dev/null || :
+        complaints >"$VSS_TEST_DIR/check"
+        [ ! -s "$VSS_TEST_DIR/check" ] || die "the copy is not whole: $(cat "$VSS_TEST_DIR/check")"
+        end_copy
 }
 
 # check_position LOGS FILE POSITION: nothing follows it in the copied binary log, and the number before it is the last
@@ -202,6 +216,17 @@ sets() {
         done
 }
 
+# control DATA-VOLUME LOG-VOLUME: what the writer is for
+control() {
+        expect_exit 0 vssctl --json create --no-writers "$1" "$2" >"$VSS_TEST_DIR/set.json"
+        SET_ID=$(json .set <"$VSS_TEST_DIR/set.json")
+        serve_copy "$(mount_copy "$1")/data" "$(mount_copy "$2")/logs"
+        complaints >"$VSS_TEST_DIR/check"
+        grep -q plain "$VSS_TEST_DIR/check" || die "without the writer nothing is found: $(cat "$VSS_TEST_DIR/check")"
+        end_copy
+        delete_set
+}
+
 start_vssd
 engine_volume v 1G 512M
 for volumes in "$v $tree" "$tree $v"; do
@@ -216,6 +241,8 @@ for volumes in "$v $tree" "$tree $v"; do
         note "$((SETS / 2)) sets, data on $(stat -f -c %T "$data"), binary log on $(stat -f -c %T "$logs")"
         sets "$data" "$logs" $((SETS / 2))
         back_to_normal "the last set"
+        note "a control: without the writer the check finds that the table without transactions is not whole"
+        control "$data" "$logs"
         stop_process "$WRITER_PID"
         note "$(acknowledged) transactions"
         stop_process "$LOAD_PID"

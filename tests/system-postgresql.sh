@@ -61,9 +61,9 @@ no_backup_open() {
 }
 writer() { start_writer "$VSS_BUILD/writers/vss-writer-postgresql" --name=pg --dsn="$live" "$@"; }
 
-# check_copy DATA LOG TABLESPACE LEAST MOST HOW: as a second server sees it
-check_copy() {
-        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log n there
+# take_copy DATA LOG TABLESPACE: into $home/copy, as a second server will have it
+take_copy() {
+        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log
         rm -rf --one-file-system "$copy"
         mkdir "$copy"
         cp -a "$1" "$copy/data"
@@ -77,6 +77,11 @@ check_copy() {
                 ln -sfn "$copy/space" "$(echo "$copy"/data/pg_tblspc/[0-9]*)"
         fi
         chown postgres "$copy"
+}
+# check_copy DATA LOG TABLESPACE LEAST MOST HOW: as a second server sees it
+check_copy() {
+        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log n there
+        take_copy "$1" "$2" "$3"
         run_server "$copy/data" "$copy" "$log" -c autovacuum=off
         there="host=$copy user=postgres dbname=postgres"
         if [ "$6" = backup ]; then
@@ -112,6 +117,22 @@ sets() {
                 [ -n "$(manifest_metadata cluster | jq -er .system_identifier)" ] || die "the manifest does not say which cluster it is"
                 delete_set
         done
+}
+# control DATA-VOLUME LOG-VOLUME: what one instant is for. Two sets, the log first, a checkpoint between them
+control() {
+        local log=$VSS_TEST_DIR/log/copy.log data logs first
+        expect_exit 0 vssctl --json create --no-writers "$2" >"$VSS_TEST_DIR/set.json"
+        logs=$(mount_copy "$2") first=$(json .set <"$VSS_TEST_DIR/set.json")
+        sql 'CHECKPOINT' || die "no checkpoint: $(cat "$VSS_TEST_DIR/sql.err")"
+        expect_exit 0 vssctl --json create --no-writers "$1" >"$VSS_TEST_DIR/set.json"
+        SET_ID=$(json .set <"$VSS_TEST_DIR/set.json")
+        data=$(mount_copy "$1")
+        take_copy "$data/data" "$logs/log" "$data/space"
+        if timeout 20 "${as_postgres[@]}" postgres -D "$home/copy/data" -k "$home/copy" "${settings[@]}" >"$log" 2>&1; then die "a server starts on it, and ends"; fi
+        grep -q 'could not locate a valid checkpoint record' "$log" || die "copies of two moments are taken for one: $(tail -5 "$log")"
+        delete_set
+        SET_ID=$first
+        delete_set
 }
 end_all() {
         stop_process "$WRITER_PID"
@@ -209,6 +230,8 @@ for volumes in "$v $tree" "$tree $v"; do
         expect_exit 9 vssctl create --closure=strict --require=application "$data"
         note "$((SETS / 2)) sets, data on $(stat -f -c %T "$data"), log on $(stat -f -c %T "$logs")"
         sets "$data" "$logs" $((SETS / 2)) checkpoint
+        note "a control: data and log of different moments are no cluster"
+        control "$data" "$logs"
         note "$(acknowledged) transactions"
         end_all
 done
