@@ -4,8 +4,11 @@
  * The exit status is the command's; ours are 2 for wrong usage and 125 for everything else that is not the command's
  * doing.
  */
+#include "client/backup-list.h"
 #include "client/private-mounts.h"
 #include "client/verbs.h"
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -52,22 +55,92 @@ static int add_copies(Context *c, struct vss_set *s, PrivateMounts *mounts) {
         return r;
 }
 
+/*
+ * Documents for the backup program, in memory of ours: a path below /proc reaches them whatever the copy covers, and
+ * they go with us.
+ */
+typedef struct Lists {
+        int manifest, files, excludes;
+} Lists;
+
+static void lists_done(Lists *l) {
+        (void) close_fd(l->manifest);
+        (void) close_fd(l->files);
+        (void) close_fd(l->excludes);
+}
+
+static int write_list(const Manifest *m, void (*list)(const Manifest *m, FILE *f), int fd) {
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        FILE *f = copy < 0 ? NULL : fdopen(copy, "w");
+        if (!f) {
+                (void) close_fd(copy);
+                return -ENOMEM;
+        }
+        list(m, f);
+        return fclose(f) == EOF ? -ENOSPC : 0;
+}
+
+static int read_manifest(Context *c, int fd, Manifest *ret) {
+        struct stat st;
+        Failure f = {};
+        if (fstat(fd, &st) < 0)
+                return context_fail(c, CONDITION_FAILED, "the manifest cannot be read: %s", strerror(errno));
+        size_t size = (size_t) st.st_size;
+        char *text = size > 0 ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+        if (text == MAP_FAILED)
+                return context_fail(c, CONDITION_FAILED, "the manifest cannot be read: %s", strerror(errno));
+        int r = manifest_parse(text, size, &f, ret);
+        (void) munmap(text, size);
+        return r < 0 ? context_fail(c, f.condition, "the manifest of the set: %s", f.message) : 0;
+}
+
+static int make_lists(Context *c, struct vss_set *s, Lists *l) {
+        _cleanup_(manifest_done) Manifest m = {};
+        l->manifest = memfd_create("vss-manifest", MFD_CLOEXEC);
+        l->files = memfd_create("vss-files", MFD_CLOEXEC);
+        l->excludes = memfd_create("vss-excludes", MFD_CLOEXEC);
+        if (l->manifest < 0 || l->files < 0 || l->excludes < 0)
+                return context_fail(c, CONDITION_FAILED, "no memory for the lists of files: %s", strerror(errno));
+        if (vss_set_manifest(s, l->manifest) < 0)
+                return context_fail_requester(c);
+        int r = read_manifest(c, l->manifest, &m);
+        if (r < 0)
+                return r;
+        if (write_list(&m, backup_list_files, l->files) < 0 || write_list(&m, backup_list_excludes, l->excludes) < 0)
+                return context_fail(c, CONDITION_FAILED, "the lists of files cannot be written");
+        return 0;
+}
+
 typedef struct Setup {
         PrivateMounts *mounts;
+        const Lists *lists;
         const char *set;
+        pid_t pid; /* ours */
 } Setup;
+
+static void export_list(const Setup *setup, const char *name, int fd) {
+        char path[64];
+        (void) snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int) setup->pid, fd);
+        (void) setenv(name, path, 1);
+}
 
 static int enter(void *userdata, char *reterr, size_t size) {
         Setup *setup = userdata;
         (void) setenv("VSS_SET", setup->set, 1);
+        export_list(setup, "VSS_MANIFEST", setup->lists->manifest);
+        export_list(setup, "VSS_FILES", setup->lists->files);
+        export_list(setup, "VSS_EXCLUDES", setup->lists->excludes);
         return private_mounts_enter(setup->mounts, reterr, size);
 }
 
 static int run_command(Context *c, struct vss_set *s, int *ret_status) {
         _cleanup_(private_mounts_done) PrivateMounts mounts = {};
-        Setup setup = { &mounts, vss_set_id(s) };
+        _cleanup_(lists_done) Lists lists = { -EBADF, -EBADF, -EBADF };
+        Setup setup = { &mounts, &lists, vss_set_id(s), getpid() };
         char message[LIMIT_MESSAGE_BYTES] = "";
         int status = 0, exec_error = 0, r = add_copies(c, s, &mounts);
+        if (r >= 0)
+                r = make_lists(c, s, &lists);
         if (r < 0)
                 return r;
         agent_stop(c); /* supervise() ends every child */

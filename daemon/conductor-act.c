@@ -5,6 +5,7 @@
  * nothing.
  */
 #include "daemon/conductor.h"
+#include "daemon/exclude.h"
 #include "daemon/inhibit.h"
 #include "daemon/manager.h"
 #include "protocol/text.h"
@@ -169,7 +170,7 @@ static bool is_written_to(const Set *s, unsigned volume) {
         for (size_t i = 0; i < s->n_writers; i++)
                 if (s->writers[i].recovers & 1ULL << volume)
                         return true;
-        return false;
+        return exclude_from_volume(s, volume);
 }
 
 /* begin_prepare goes volume by volume. 1: sent; 0: all done. */
@@ -359,12 +360,27 @@ static void on_stored(int result, void *userdata) {
                        result < 0 ? &f : NULL);
 }
 
+static void on_excluded(void *userdata) {
+        Conductor *c = userdata;
+
+        c->exclude = exclude_run_free(c->exclude);
+        conductor_feed(c, &(SequenceEvent) { .type = SEQ_EVENT_STORED, .now_usec = now_usec(), .outcome = OUTCOME_OK },
+                       NULL);
+}
+
+/* Best effort: a set is not worse for a file that an administrator would rather not have in it. */
+static void act_exclude(Conductor *c) {
+        if (exclude_run_new(c->set, c->budgets.post_snapshot, on_excluded, c, &c->exclude) < 0)
+                on_excluded(c);
+}
+
 static void act_store(Conductor *c, bool created) {
         _cleanup_free_ char *text = NULL;
         Failure f;
         int r;
 
         if (created) {
+                (void) exclude_report(c->set);
                 conductor_settle(c);
                 if (!conductor_level_reached(c, &f)) {
                         conductor_feed(c,
@@ -393,6 +409,8 @@ static void act_phase(Conductor *c, Phase phase) {
         }
         if (phase == PHASE_FREEZE)
                 catalogue_pause(c->manager->catalogue, true);
+        if (phase == PHASE_ABORT)
+                c->exclude = exclude_run_free(c->exclude);
         s->phase = phase;
         if (phase < PHASE_BACKUP_COMPLETE) /* an abort leaves it where the set came to */
                 s->progress = (double) phase / (double) PHASE_BACKUP_COMPLETE;
@@ -431,6 +449,9 @@ void conductor_act(Conductor *c, const SequenceAction *a) {
         case SEQ_DO_STORE_INTENT:
         case SEQ_DO_STORE_RESULT:
                 act_store(c, a->type == SEQ_DO_STORE_RESULT);
+                break;
+        case SEQ_DO_EXCLUDE:
+                act_exclude(c);
                 break;
         case SEQ_DO_ASK_WINDOW:
                 if (turns_open_window(c))

@@ -4,6 +4,7 @@
  * the machine one at a time; what an action causes at once (a call that cannot be sent) waits in a small ring until the
  * actions before it are done, so the machine never sees an event in the middle of its own answer.
  */
+#include "daemon/exclude.h"
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
 #include "protocol/text.h"
@@ -296,6 +297,8 @@ static int start_sequence(Conductor *c, Failure *reterr) {
                 has_guard |= c->plan.volumes[i].held || plan_is_mapped(&c->plan, i);
         r = sequence_init(&c->sequence, c->sequence_writers, (unsigned) c->plan.n_taking_part, c->sequence_providers,
                           c->n_providers, &budgets, has_guard, c->set->options.on_writer_failure == ON_FAILURE_DEGRADE);
+        for (unsigned i = 0; i < c->set->n_volumes; i++)
+                c->sequence.excludes |= exclude_from_volume(c->set, i);
         if (r >= 0)
                 r = sd_event_add_time(c->manager->event, &c->timer, CLOCK_MONOTONIC, USEC_INFINITY, 1000, on_timer, c);
         if (r < 0)
@@ -332,6 +335,8 @@ static void on_planned(PlanResult *result, const Failure *failure, void *userdat
         r = c->set->volumes ? take_snapshots(c) : -ENOMEM;
         if (r >= 0)
                 r = take_set_writers(c);
+        if (r >= 0)
+                r = exclude_plan(c->set);
         if (r >= 0)
                 r = take_providers(c);
         if (r < 0) {
@@ -548,6 +553,7 @@ Conductor *conductor_free(Conductor *c) {
         if (!c)
                 return NULL;
         planner_free(c->planner);
+        exclude_run_free(c->exclude);
         conductor_let_sleep(c);
         for (size_t i = 0; c->writers && i < c->set->n_writers; i++)
                 writer_forget(c->set->writers[i].writer, &c->writers[i]);

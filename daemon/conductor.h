@@ -56,6 +56,7 @@ struct Conductor {
         ConductorProvider providers[PLAN_PROVIDERS_MAX];
         unsigned n_providers;
         Guard *guard;
+        struct ExcludeRun *exclude; /* while files are being removed from the copies */
         bool guard_armed, flush_waits, rescuing;
         uint64_t flush_deadline_usec, rescue_begin_usec;
         sd_event_source *guard_io, *guard_exit, *timer, *rescue_timer, *defer;

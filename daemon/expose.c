@@ -93,21 +93,27 @@ static void on_device(const struct vss_wire_reply *reply, int fd, const Failure 
         }
 }
 
-/* Below the runtime directory, which is a tmpfs and root's. */
-static int make_stage(Exposure *e) {
+int expose_make_stage(Manager *m, char *ret, size_t size) {
         char id[VSS_ID_LENGTH + 1], path[LIMIT_PATH_BYTES];
-        const char *runtime = e->manager->settings.runtime_directory;
+        const char *runtime = m->settings.runtime_directory;
         int r = id_new(id);
         if (r < 0)
                 return r;
         (void) snprintf(path, sizeof(path), "%s/mounts", runtime);
         (void) mkdir(path, 0700);
-        if (snprintf(e->q.staged, sizeof(e->q.staged), "%s/mounts/.%s", runtime, id) >= (int) sizeof(e->q.staged))
+        ret[0] = '\0';
+        if (snprintf(path, sizeof(path), "%s/mounts/.%s", runtime, id) >= (int) sizeof(path) || strlen(path) >= size)
                 return -ENAMETOOLONG;
-        if (mkdir(e->q.staged, 0700) < 0)
+        if (mkdir(path, 0700) < 0)
                 return -errno;
-        e->staged = true;
+        (void) snprintf(ret, size, "%s", path);
         return 0;
+}
+
+static int make_stage(Exposure *e) {
+        int r = expose_make_stage(e->manager, e->q.staged, sizeof(e->q.staged));
+        e->staged = r >= 0;
+        return r;
 }
 
 static void ask_provider(Call *c, bool directory) {

@@ -18,3 +18,5 @@ typedef void (*ExposeDone)(Call *c, const struct MounterReply *reply, int fd);
  */
 void expose(Call *c, const Snapshot *s, const struct MounterRequest *q, ExposeDone done);
 Exposure *exposure_free(Exposure *e);
+/* A place for a provider to mount a copy at: below the runtime directory, which is a tmpfs and root's. */
+int expose_make_stage(Manager *m, char *ret, size_t size);

@@ -9,6 +9,7 @@
  * in again, and a known one that no provider lists stays known, because its file system may just not be mounted
  * (hazards B4).
  */
+#include "daemon/exclude.h"
 #include "daemon/conductor.h"
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
@@ -147,8 +148,10 @@ static int on_name(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
 static void request_name(Recovery *r) {
         Manager *m = r->manager;
         int k = manager_load_declarative(m);
+        if (k >= 0)
+                k = exclude_load(m);
         if (k < 0) {
-                recovery_fail(r, k, "declarative writers cannot be loaded");
+                recovery_fail(r, k, "declarative writers and exclusions cannot be loaded");
                 return;
         }
         mounts_adopt(m->mounts);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/exclude.h"
 #include "daemon/conductor.h"
 #include "daemon/call.h"
 #include "daemon/guard.h"
@@ -62,6 +63,7 @@ Manager *manager_free(Manager *m) {
                 w->listed = false;
                 writer_unref(w);
         }
+        m->exclude = exclude_list_free(m->exclude);
         while (!LIST_EMPTY(&m->providers))
                 provider_entry_free(LIST_FIRST(&m->providers));
         strays_free(m);
@@ -162,8 +164,10 @@ int manager_reload(Manager *m, Failure *reterr) {
                 r = authority_reload(m->authority);
                 if (r >= 0)
                         r = manager_load_declarative(m);
+                if (r >= 0)
+                        r = exclude_load(m);
                 if (r < 0)
-                        (void) failure_set(reterr, CONDITION_FAILED, "%s/writers.d cannot be read: %s",
+                        (void) failure_set(reterr, CONDITION_FAILED, "%s/writers.d or exclude.d cannot be read: %s",
                                            m->settings.configuration_directory, strerror(-r));
         }
         return r;

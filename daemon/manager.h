@@ -49,8 +49,9 @@ struct Manager {
         TAILQ_HEAD(, Writer) changed_writers; /* to be announced; of a thousand few change in one turn */
         uint64_t writers_due_usec;            /* before this no entry of a lost writer has to be looked after */
         LIST_HEAD(, ProviderEntry) providers;
-        LIST_HEAD(, Stray) strays; /* strays.c */
-        TAILQ_HEAD(, Set) sets;    /* oldest first */
+        LIST_HEAD(, Stray) strays;   /* strays.c */
+        struct ExcludeList *exclude; /* exclude.d */
+        TAILQ_HEAD(, Set) sets;      /* oldest first */
         unsigned n_sets;
         LIST_HEAD(, Restore) restores;
         unsigned n_restores;

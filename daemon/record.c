@@ -211,6 +211,8 @@ static json_object *record_object(const Set *s, SetState state) {
         LIST_FOREACH(v, &s->snapshots, entries)
                 json_object_array_add(volumes, volume_object(s, v));
         json_object_object_add(o, "volumes", volumes);
+        json_object_object_add(o, "excluded_from_snapshot",
+                               s->excluded_text ? json_tokener_parse(s->excluded_text) : json_object_new_array());
         json_add_strings(o, "warnings", s->warnings);
         return o;
 }

@@ -40,6 +40,7 @@ static const Step forward[] = {
         { PHASE_THAW, STEP_THAW, EVENT_THAW, LEVEL_FRONT_END },
         { PHASE_THAW, STEP_THAWED, EVENT_THAW, -1 },
         { PHASE_PRE_FINAL, STEP_PROVIDERS, SEQ_PRE_FINAL, -1 },
+        { PHASE_POST_SNAPSHOT, STEP_STORE, SEQ_DO_EXCLUDE, -1 },
         { PHASE_POST_SNAPSHOT, STEP_WRITERS, EVENT_POST_SNAPSHOT, -1 },
         { PHASE_POST_FINAL, STEP_PROVIDERS, SEQ_POST_FINAL, -1 },
         { PHASE_POST_FINAL, STEP_PROVIDERS, SEQ_CLEAR_MARK, -1 },
@@ -348,8 +349,12 @@ void step_begin(Sequence *s, uint64_t now) {
                 begin_guard(s, step, now);
                 break;
         case STEP_STORE:
+                if (step->op == SEQ_DO_EXCLUDE && !s->excludes)
+                        break;
                 s->waiting = true;
                 s->deadline_usec = usec_add(now, STORE_BUDGET_USEC + s->budgets.window);
+                if (step->op == SEQ_DO_EXCLUDE) /* has a deadline of its own, before this one */
+                        s->deadline_usec = usec_add(s->deadline_usec, s->budgets.post_snapshot);
                 sequence_push(s, (SequenceAction) { .type = step->op });
                 break;
         case STEP_WINDOW:

@@ -80,6 +80,7 @@ typedef enum SequenceActionType {
         SEQ_DO_RESCUE,        /* the guard does not answer: guard_rescue() until it says 1, then SEQ_EVENT_GUARD_GONE */
         SEQ_DO_STORE_INTENT,
         SEQ_DO_STORE_RESULT,
+        SEQ_DO_EXCLUDE,      /* remove from the copies what is to be kept out; answer with SEQ_EVENT_STORED */
         SEQ_DO_ASK_WINDOW,   /* answer with SEQ_EVENT_WINDOW */
         SEQ_DO_CLOSE_WINDOW, /* the last Thaw is answered */
         SEQ_DO_DROP_WRITER,  /* index no longer takes part (degrade); failure is in writers[index] */
@@ -122,6 +123,7 @@ typedef struct SequenceProvider {
 struct Sequence {
         SequenceBudgets budgets;
         bool degrade;            /* a writer's failure lowers the level instead of failing the set */
+        bool excludes;           /* set by the owner after sequence_init(): there is something to exclude */
         bool has_guard;          /* at least one file system is held by the guard */
         SequenceWriter *writers; /* borrowed arrays of the owner */
         unsigned n_writers;

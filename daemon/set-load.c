@@ -176,6 +176,10 @@ static int load_writers(Set *s, json_object *record, const char *manifest) {
                 return -ENOMEM;
         if (manifest)
                 (void) json_tree_parse(manifest, strlen(manifest), LIMIT_MANIFEST_BYTES, NULL, &m);
+        if (m && json_get_array(m, "exclude"))
+                (void) json_to_text(json_get_array(m, "exclude"), &s->exclude_text);
+        if (m && json_get_array(m, "excluded_from_snapshot"))
+                (void) json_to_text(json_get_array(m, "excluded_from_snapshot"), &s->excluded_text);
         for (size_t i = 0; i < n && r >= 0; i++)
                 r = load_writer(s, json_object_array_get_idx(writers, i), m ? json_get_array(m, "writers") : NULL);
         return r;

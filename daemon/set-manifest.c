@@ -155,6 +155,8 @@ int set_manifest(Set *s, char **ret_json) {
                 .partial_files = s->options.partial_files,
                 .one_instant = s->one_instant,
                 .requester = s->options.requester,
+                .exclude = s->exclude_text,
+                .excluded_from_snapshot = s->excluded_text,
                 .consistency = s->consistency,
         };
         r = fill(s, &m);

@@ -6,6 +6,7 @@
  */
 #include "daemon/set.h"
 #include "daemon/conductor.h"
+#include "daemon/exclude.h"
 #include "daemon/manager.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
@@ -154,6 +155,9 @@ Set *set_free(Set *s) {
                 return NULL;
         set_verb_cancel(s);
         s->conductor = conductor_free(s->conductor);
+        set_exclusions_free(s->exclusions);
+        free(s->exclude_text);
+        free(s->excluded_text);
         for (unsigned i = 0; i < s->n_waiters; i++)
                 sd_bus_message_unref(s->waiters[i]);
         while (!LIST_EMPTY(&s->snapshots))

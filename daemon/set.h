@@ -142,8 +142,10 @@ struct Set {
         size_t n_writers;
         LIST_HEAD(, Snapshot) snapshots; /* in command-line order */
         unsigned n_snapshots;
-        Conductor *conductor;              /* while queued, running or aborting */
-        char *record_text, *manifest_text; /* JSON, once final; NULL: built on demand */
+        Conductor *conductor;               /* while queued, running or aborting */
+        struct SetExclusions *exclusions;   /* what is to go from the copies; until it is reported */
+        char *exclude_text, *excluded_text; /* JSON arrays: kept out of the backup; removed from the copies */
+        char *record_text, *manifest_text;  /* JSON, once final; NULL: built on demand */
         sd_bus_message *waiters[LIMIT_WAITERS];
         bool waiter_completed[LIMIT_WAITERS]; /* until=completed */
         unsigned n_waiters;

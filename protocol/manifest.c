@@ -81,6 +81,8 @@ void manifest_done(Manifest *m) {
         free(m->machine_id);
         free(m->vss_version);
         free(m->requester);
+        free(m->exclude);
+        free(m->excluded_from_snapshot);
         for (size_t i = 0; i < m->n_snapshots; i++)
                 snapshot_done(m->snapshots + i);
         free(m->snapshots);
@@ -202,7 +204,8 @@ int manifest_format(const Manifest *m, char **ret_json) {
                 fputs(i ? ",\n  " : "\n  ", f);
                 put_snapshot(f, m->snapshots + i);
         }
-        fputs("],\n \"writers\":[", f);
+        fprintf(f, "],\n \"exclude\":%s,\n \"excluded_from_snapshot\":%s,\n \"writers\":[",
+                m->exclude ? m->exclude : "[]", m->excluded_from_snapshot ? m->excluded_from_snapshot : "[]");
         for (size_t i = 0; i < m->n_writers; i++) {
                 fputs(i ? ",\n  " : "\n  ", f);
                 put_writer(f, m->writers + i);
@@ -424,6 +427,8 @@ int manifest_parse(const char *text, size_t size, Failure *reterr, Manifest *ret
                 { "host", JSON_CUSTOM, 0, .read = read_host },
                 { "backup", JSON_CUSTOM, 0, .required = true, .read = read_backup },
                 { "snapshots", JSON_CUSTOM, 0, .required = true, .read = read_snapshots },
+                { "exclude", JSON_RAW, offsetof(Manifest, exclude) },
+                { "excluded_from_snapshot", JSON_RAW, offsetof(Manifest, excluded_from_snapshot) },
                 { "writers", JSON_CUSTOM, 0, .read = read_writers },
                 { "digest", JSON_CUSTOM, 0, .required = true, .read = read_digest },
         };

@@ -37,6 +37,8 @@ typedef struct Manifest {
         BackupType type;
         bool component_mode, bootable_state, partial_files, one_instant;
         char *requester;
+        char *exclude;                /* JSON array: files to be kept out of the backup; or NULL */
+        char *excluded_from_snapshot; /* likewise: what was removed from the copies */
         Consistency consistency;
         ManifestSnapshot *snapshots;
         size_t n_snapshots;

@@ -140,7 +140,7 @@ static int string_default(JsonReader *r, char **s, const char *value) {
         return *s ? 0 : failure_set(r->failure, CONDITION_LIMIT_REACHED, "no memory to read a document");
 }
 
-static int read_file_set(JsonReader *r, void *element) {
+int file_set_read(JsonReader *r, void *element) {
         static const JsonField fields[] = { ROOT(FileSet, ), PATTERN(FileSet, ), RECURSIVE(FileSet, ) };
         FileSet *s = element;
         int k = json_read_object(r, fields, ELEMENTSOF(fields), false, s);
@@ -338,13 +338,13 @@ static int read_components(JsonReader *r, void *field) {
 
 static int read_exclude(JsonReader *r, void *field) {
         Metadata *m = field;
-        return json_read_array(r, LIMIT_FILE_SETS, sizeof *m->exclude, read_file_set, (void **) &m->exclude,
+        return json_read_array(r, LIMIT_FILE_SETS, sizeof *m->exclude, file_set_read, (void **) &m->exclude,
                                &m->n_exclude);
 }
 
 static int read_exclude_from_snapshot(JsonReader *r, void *field) {
         Metadata *m = field;
-        return json_read_array(r, LIMIT_FILE_SETS, sizeof *m->exclude_from_snapshot, read_file_set,
+        return json_read_array(r, LIMIT_FILE_SETS, sizeof *m->exclude_from_snapshot, file_set_read,
                                (void **) &m->exclude_from_snapshot, &m->n_exclude_from_snapshot);
 }
 

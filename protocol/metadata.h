@@ -74,7 +74,9 @@ DEFINE_CLEANUP(Metadata *, metadata_free);
 int metadata_check_identity(const Metadata *m, const char *name, const char *instance, Failure *reterr);
 /* VSS rules of component sets (facts/vss.md 1.5): index of the nearest selectable ancestor, or -1. */
 int metadata_selectable_ancestor(const Metadata *m, size_t component);
-bool file_pattern_is_valid(const char *s);                        /* of the names in one directory, so it is no path */
+bool file_pattern_is_valid(const char *s); /* of the names in one directory, so it is no path */
+struct JsonReader;
+int file_set_read(struct JsonReader *r, void *element);           /* a FileSet of another document */
 int metadata_find_component(const Metadata *m, const char *path); /* index, or -1 */
 /*
  * What the writer does when that is asked for: a type that its backup_schema does not name is a full backup. A copy

@@ -4,12 +4,13 @@
 # writer wants to be remembered and is told the next time, and which files of a component are to be saved.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/rows.sh"
-requires mkfs.ext4
+requires mkfs.ext4 mkfs.btrfs
 watchdog 200
-one='' two='' LOG_back='' LOG_plain='' LOG_whole=''
+one='' two='' tree='' LOG_back='' LOG_plain='' LOG_whole=''
 
 new_fs one ext4 32M
 new_fs two ext4 32M
+new_fs tree btrfs 128M
 manifest=$VSS_TEST_DIR/manifest
 
 # document NAME COMPONENTS [SCHEMA-WORDS [MORE]]: a writer metadata document in VSS_TEST_DIR/NAME.json
@@ -257,9 +258,84 @@ case_the_session_is_kept_whole() {
         delete_all
 }
 
+# reload: exclude.d as it is now
+reload() { bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null; }
+
+case_files_are_removed_from_the_copy() {
+        mkdir -p "$tree/cache/deep/er" "$tree/keep"
+        echo x | tee "$tree/cache/a.tmp" "$tree/cache/b" "$tree/cache/deep/er/c.tmp" "$tree/keep/d.tmp" >/dev/null
+        # what a hostile tree would lead elsewhere by
+        ln -s "$tree/keep" "$tree/cache/link.dir"
+        ln -s "$tree/keep" "$tree/way"
+        document drops "$(component all "$tree" "$selectable")" '' ',"exclude_from_snapshot":[{"root":"'$tree'/cache","pattern":"*.tmp","recursive":true},{"root":"'$tree'/way","pattern":"*","recursive":true}]'
+        says drops
+        create --manifest="$manifest" "$tree"
+        local copy
+        copy=$(set_field '.snapshots[0].path')
+        [ -e "$copy/cache/b" ] && [ -d "$copy/cache/deep/er" ] && [ -e "$copy/keep/d.tmp" ] || die "too much was removed: $(find "$copy")"
+        [ -e "$copy/cache/a.tmp" ] || [ -e "$copy/cache/deep/er/c.tmp" ] && die "not all was removed: $(find "$copy")"
+        [ -e "$tree/cache/a.tmp" ] && [ -e "$tree/cache/deep/er/c.tmp" ] || die "the live files are gone"
+        touch "$copy/new" 2>/dev/null && die "the copy is still writable"
+        expect_equal "2 0" "$(json '.excluded_from_snapshot[0] | "\(.removed) \(.failed)"' <"$manifest")" "what is reported"
+        set_field '.warnings[]' | grep -q 'way/\* (drops) is still in the copy' || die "a symbolic link was followed or is not reported: $(set_field .warnings)"
+        # where the copy cannot be written it is said
+        create --manifest="$manifest" --auto-recovery=none "$tree"
+        [ -e "$(set_field '.snapshots[0].path')/cache/a.tmp" ] || die "removed from a copy that was to be read-only at once"
+        set_field '.warnings[]' | grep -q 'copies are read-only' || die "nobody is told"
+        delete_all
+}
+
+case_an_administrators_lists_hold_for_every_copy() {
+        mkdir -p "$CONFIGURATION_DIRECTORY/exclude.d" "$tree/scratch" "$tree/data"
+        echo x | tee "$tree/scratch/one.o" "$tree/data/keep" >/dev/null
+        cat >"$CONFIGURATION_DIRECTORY/exclude.d/scratch.json" <<-DOCUMENT
+		{"schema":1,"kind":"exclusions","exclude":[{"root":"$tree/data","pattern":"*.core"}],
+		 "exclude_from_snapshot":[{"root":"$tree/scratch","pattern":"*","recursive":true},{"root":"$tree/missing"}]}
+	DOCUMENT
+        echo '{"schema":1,"kind":"exclusions","exclude":[{"root":"relative"}]}' >"$CONFIGURATION_DIRECTORY/exclude.d/wrong.json"
+        reload
+        grep -q 'exclude.d/wrong.json is not taken' "$VSS_TEST_DIR/log/vssd.log" || die "a wrong file is not named"
+        create --no-writers --manifest="$manifest" "$tree"
+        local copy
+        copy=$(set_field '.snapshots[0].path')
+        [ -e "$copy/scratch/one.o" ] && die "the file is in the copy"
+        [ -e "$copy/data/keep" ] && [ -e "$tree/scratch/one.o" ] || die "too much was removed"
+        expect_equal "exclude.d/scratch.json 1 0" "$(json '.excluded_from_snapshot | "\(.[0].from) \(.[0].removed) \(.[1].removed)"' <"$manifest")" "report of the copy"
+        expect_equal "$tree/data *.core" "$(json '.exclude[0] | "\(.root) \(.pattern)"' <"$manifest")" "list for the backup program"
+        expect_equal 1 "$(vssctl --json show "$SET" | json '.record.excluded_from_snapshot[0].removed')" "report in the record"
+        # a copy that nobody can write into
+        create --no-writers --provider=null "$tree"
+        set_field '.warnings[]' | grep -q 'the provider cannot write into its copies' || die "nobody is told: $(set_field .warnings)"
+        rm -r "$CONFIGURATION_DIRECTORY/exclude.d"
+        reload
+        delete_all
+}
+
+case_a_backup_program_is_told_what_to_read() {
+        document lists "$(component db '' "$selectable,\"files\":[{\"root\":\"$tree/db\",\"pattern\":\"*\",\"recursive\":true,\"source\":\"$tree/spit\",\"backup\":[\"full\"]},{\"root\":\"$tree/log\",\"pattern\":\"*.log\",\"recursive\":true}]" | sed 's/"files":\[\],//')" '"log"' ',"exclude":[{"root":"'$tree'/spit","pattern":"*.pid"}]'
+        mkdir -p "$tree/spit" "$tree/log"
+        echo x >"$tree/log/1.log"
+        says lists
+        vssctl run --type=full "$tree" -- sh -c 'cat "$VSS_FILES"; echo --; cat "$VSS_EXCLUDES"; echo --; jq -r .backup.type "$VSS_MANIFEST"' >"$VSS_TEST_DIR/full"
+        expect_equal "$tree/spit $tree/log/*.log $tree/log/**/*.log -- $tree/spit/*.pid -- full" "$(xargs -d '\n' <"$VSS_TEST_DIR/full")" "lists of a full backup"
+        vssctl run --type=log "$tree" -- sh -c 'cat "$VSS_FILES"; echo --; cat "$VSS_EXCLUDES"' >"$VSS_TEST_DIR/log1"
+        expect_equal "$tree/log/*.log $tree/log/**/*.log -- $tree/spit/*.pid" "$(xargs -d '\n' <"$VSS_TEST_DIR/log1")" "lists of a log backup"
+        # restic reads them as they are
+        if command -v restic >/dev/null; then
+                export RESTIC_PASSWORD=x RESTIC_REPOSITORY=$VSS_TEST_DIR/repo XDG_CACHE_HOME=$VSS_TEST_DIR/cache
+                touch "$tree/spit/in" "$tree/spit/out.pid"
+                restic init >/dev/null
+                vssctl -q run --type=full "$tree" -- sh -c 'restic backup -q --files-from "$VSS_FILES" --exclude-file "$VSS_EXCLUDES"' || die "restic does not take the lists"
+                restic ls latest >"$VSS_TEST_DIR/saved"
+                grep -qx "$tree/spit/in" "$VSS_TEST_DIR/saved" && ! grep -q out.pid "$VSS_TEST_DIR/saved" || die "restic saved $(cat "$VSS_TEST_DIR/saved")"
+        fi
+        no_snapshots "after run"
+}
+
 start_bus
 start_vssd
 cases a_tree_of_components_with_empty_nodes what_is_not_selectable_is_mandatory a_component_set_goes_as_one \
         dependencies_are_saved_together flags_of_components components_or_volumes types_and_what_a_writer_does_instead \
         stamps_come_back_the_next_time options_reach_the_writer_they_are_for parts_of_files_and_newer_files \
-        the_session_is_kept_whole
+        files_are_removed_from_the_copy an_administrators_lists_hold_for_every_copy a_backup_program_is_told_what_to_read \
+        the_session_is_kept_whole # last: the service it starts goes with it

@@ -126,6 +126,7 @@ static void see(World *w, const SequenceAction *a) {
                 break;
         case SEQ_DO_STORE_INTENT:
         case SEQ_DO_STORE_RESULT:
+        case SEQ_DO_EXCLUDE:
         case SEQ_DO_ASK_WINDOW:
                 add_pending(w, a->type, 0, 0);
                 break;
