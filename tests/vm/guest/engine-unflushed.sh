@@ -193,7 +193,7 @@ files_are_right() {
 # one_cut ENTRY LOSS: puts the disk together, starts the engine on it, looks at everything
 one_cut() {
         local d
-        blkdiscard -z "$d2"
+        blkdiscard -z -f "$d2"
         note "cut at $1, $2 lost: $(replay cut "$d1" "$d2" "$STARTS" "$1" "$2" "$VM_SEED" | awk '{ print $2 " of " $1 " blocks that were not flushed" }')"
         for d in "$d2" "${part[@]}"; do blockdev --flushbufs "$d"; done
         serve
