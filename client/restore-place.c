@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Files into their places. Staging makes what is new beside what is there, under names that nobody uses; swapping is
- * then one rename per file, so that a reader sees the old file or the new one and never half of one. A database's
- * directory is made equal to its backup: a segment that came into being later would be read as a part of the older
- * table.
+ * then one rename per file, so that a reader sees the old file or the new one and never half of one.
  */
 #include "client/restore.h"
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -124,7 +121,7 @@ static int stage_item(RestorePart *p, RestoreItem *i) {
         RestoreSet *s = p->sets + i->set;
         if (S_ISDIR(i->mode))
                 return stage_directory(s, i);
-        _cleanup_close_ int from = open_parent(s->from, i->path);
+        _cleanup_close_ int from = sources_open_parent(p, s, i->path);
         _cleanup_close_ int to = from < 0 ? from : open_parent(s->target, i->path);
         int r = to < 0 ? to : file_stage(from, base_name(i->path), to, i->staged);
         if (r < 0)
@@ -137,7 +134,7 @@ static int stage_directed(RestorePart *p, DirectedTarget *d, const RestoreSet *s
         _cleanup_free_ char *directory = strndup(d->to, (size_t) MAX_OF(base_name(d->to) - d->to - 1, 1));
         if (!directory)
                 return -ENOMEM;
-        _cleanup_close_ int parent = open_parent(s->from, below);
+        _cleanup_close_ int parent = sources_open_parent(p, s, below);
         _cleanup_close_ int from = parent < 0 ? parent : open_beneath(parent, base_name(below), O_RDONLY | O_NONBLOCK);
         if (from < 0)
                 return from;
@@ -162,8 +159,8 @@ static int stage_all_directed(RestorePart *p) {
                                 r = stage_directed(p, d, p->sets + i);
                 if (r < 0) {
                         d->staged[0] = '\0';
-                        return part_fail(p, CONDITION_FAILED, "%.200s cannot go to %.200s: %s", d->path, d->to,
-                                         strerror(-r));
+                        return part_fail(p, r == -EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
+                                         "%.200s cannot go to %.200s: %s", d->path, d->to, strerror(-r));
                 }
         }
         return 0;
@@ -179,9 +176,8 @@ static bool is_directed(const RestorePart *p, const RestoreItem *i) {
 }
 
 int part_stage(RestorePart *p) {
-        bool made;
         for (size_t k = 0; k < p->n_sets; k++) {
-                int r = target_make(p->sets + k, &made);
+                int r = target_make(p->sets + k, &p->sets[k].made);
                 if (r < 0)
                         return part_fail(p, r == -EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
                                          "%.400s cannot be written to: %s", p->sets[k].to,
@@ -234,70 +230,12 @@ static int swap_item(RestorePart *p, RestoreItem *i) {
 
 static int finish_directory(RestorePart *p, RestoreItem *i) {
         const RestoreSet *s = p->sets + i->set;
-        _cleanup_close_ int from = open_beneath(s->from, i->path, O_RDONLY | O_DIRECTORY);
+        if (!i->path[0] && !s->made && !streq(s->to, s->root)) /* somebody else's */
+                return 0;
+        _cleanup_close_ int from = sources_open_directory(p, s, i->path);
         _cleanup_close_ int to = from < 0 ? from : open_beneath(s->target, i->path, O_RDONLY | O_DIRECTORY);
         int r = to < 0 ? to : file_copy_metadata(from, to);
         return r < 0 ? r : fsync(to) < 0 ? -errno : 0;
-}
-
-static int item_compare(const void *a, const void *b) {
-        return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-typedef struct Mirror {
-        RestorePart *part;
-        size_t set;
-        char **paths;
-        size_t n;
-} Mirror;
-
-/* What is there and not in the backup goes, directories with all that is in them. all: the backup has nothing below. */
-static int mirror_directory(Mirror *m, int fd, const char *path, bool all);
-
-static int mirror_entry(Mirror *m, int dfd, const char *path, const char *name, bool all) {
-        _cleanup_free_ char *own = NULL;
-        struct stat s;
-        if (asprintf(&own, "%s%s%s", path, path[0] ? "/" : "", name) < 0)
-                return -ENOMEM;
-        if (fstatat(dfd, name, &s, AT_SYMLINK_NOFOLLOW) < 0)
-                return errno == ENOENT ? 0 : -errno;
-        bool known = !all && bsearch(&own, m->paths, m->n, sizeof(*m->paths), item_compare);
-        if (!tree_matches(m->part, m->set, own, S_ISDIR(s.st_mode)))
-                return 0;
-        if (S_ISDIR(s.st_mode)) {
-                int child = open_beneath(dfd, name, O_RDONLY | O_DIRECTORY);
-                int r = child < 0 ? child : mirror_directory(m, child, own, !known);
-                return r < 0 || known || unlinkat(dfd, name, AT_REMOVEDIR) == 0 || errno == ENOTEMPTY ? r : -errno;
-        }
-        return known || unlinkat(dfd, name, 0) == 0 ? 0 : -errno;
-}
-
-static int mirror_directory(Mirror *m, int fd, const char *path, bool all) {
-        DIR *d = fdopendir(fd);
-        int r = 0;
-        if (!d) {
-                (void) close(fd);
-                return -ENOMEM;
-        }
-        for (struct dirent *e; r >= 0 && (e = readdir(d));)
-                if (!streq(e->d_name, ".") && !streq(e->d_name, ".."))
-                        r = mirror_entry(m, dirfd(d), path, e->d_name, all);
-        (void) closedir(d);
-        return r;
-}
-
-static int mirror_set(RestorePart *p, size_t set) {
-        Mirror m = { .part = p, .set = set };
-        _cleanup_free_ char **paths = calloc(p->n_items + 1, sizeof(*paths));
-        if (!paths)
-                return -ENOMEM;
-        m.paths = paths;
-        for (size_t i = 0; i < p->n_items; i++)
-                if (p->items[i].set == set)
-                        m.paths[m.n++] = p->items[i].path;
-        qsort(m.paths, m.n, sizeof(*m.paths), item_compare);
-        int fd = open_beneath(p->sets[set].target, "", O_RDONLY | O_DIRECTORY);
-        return fd < 0 ? fd : mirror_directory(&m, fd, "", false);
 }
 
 static int swap_directed(RestorePart *p) {

@@ -5,6 +5,7 @@
  */
 #include "client/restore.h"
 #include "protocol/text.h"
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
 
@@ -21,7 +22,7 @@ static void sets_done(RestorePart *p) {
         for (size_t i = 0; i < p->n_sets; i++) {
                 free(p->sets[i].root);
                 free(p->sets[i].to);
-                (void) close_fd(p->sets[i].from);
+                free(p->sets[i].source);
                 (void) close_fd(p->sets[i].target);
         }
         free(p->sets);
@@ -61,18 +62,11 @@ static int copy_wish(Context *c, const char *option, char **ret) {
         return value && !*ret ? context_fail(c, CONDITION_LIMIT_REACHED, "out of memory") : 0;
 }
 
-/* The directory of the first --to, as vssd and writers get it. */
-static int copy_to(Context *c, char **ret) {
-        const char *value = given_value(c, "to"), *equals = value && value[0] == '/' ? strstr(value, "=/") : NULL;
-        if (!value)
-                return 0;
-        return volume_to_bus(equals ? equals + 1 : value, ret) < 0 ?
-                       context_fail(c, CONDITION_LIMIT_REACHED, "out of memory") :
-                       0;
-}
-
-static int read_wishes(Context *c, RestoreWishes *w) {
-        int r = copy_to(c, &w->to);
+static int read_wishes(const RestoreWork *work, RestoreWishes *w) {
+        Context *c = work->context;
+        int r = work->n_to == 0                           ? 0 :
+                volume_to_bus(work->to[0].to, &w->to) < 0 ? context_fail(c, CONDITION_LIMIT_REACHED, "out of memory") :
+                                                            0;
         r = r < 0 ? r : copy_wish(c, "rename", &w->rename);
         r = r < 0 ? r : copy_wish(c, "instance", &w->instance);
         r = r < 0 ? r : copy_wish(c, "until", &w->until);
@@ -80,6 +74,27 @@ static int read_wishes(Context *c, RestoreWishes *w) {
         w->authoritative = given_flag(c, "authoritative");
         w->more_follows = given_flag(c, "more-follows");
         return r;
+}
+
+static bool has_entries(const char *array) {
+        return array && array[strspn(array, "[ \n")] != ']';
+}
+
+/* What is known to be no whole copy of it. With --to whoever asks gets what there is, beside what is there. */
+static void check_saved(RestorePart *p) {
+        const ManifestComponent *c = p->component;
+        p->refused = true;
+        if (has_entries(c->partial_files))
+                (void) part_fail(p, CONDITION_NOT_SUPPORTED,
+                                 "parts of its files were saved; putting those back is not supported");
+        else if (has_entries(c->differenced_files) && p->work->n_to == 0)
+                (void) part_fail(p, CONDITION_NOT_SUPPORTED,
+                                 "only files that had changed were saved; --to=DIR gives you the files");
+        else if (c->succeeded == 0 && p->work->n_to == 0)
+                (void) part_fail(p, CONDITION_LEVEL_NOT_REACHED,
+                                 "the manifest says that its backup failed; --to=DIR gives you the files");
+        else
+                p->refused = false;
 }
 
 static int add_part(RestoreWork *w, const ManifestWriter *mw, const char *path) {
@@ -90,7 +105,7 @@ static int add_part(RestoreWork *w, const ManifestWriter *mw, const char *path) 
                 return context_fail(c, CONDITION_LIMIT_REACHED, "out of memory");
         w->parts = grown;
         RestorePart *p = grown + w->n_parts;
-        *p = (RestorePart) { .writer = mw, .with_writer = !given_flag(c, "no-writers") };
+        *p = (RestorePart) { .work = w, .writer = mw, .with_writer = !given_flag(c, "no-writers") };
         int r = metadata_parse(mw->metadata_text ? mw->metadata_text : "",
                                strlen(mw->metadata_text ? mw->metadata_text : ""), &f, &p->saved);
         r = r < 0 ? r : restore_find_component(mw, p->saved, path, &f, &p->component);
@@ -103,7 +118,8 @@ static int add_part(RestoreWork *w, const ManifestWriter *mw, const char *path) 
         if (!p->path || writer_reference_format(mw->name, mw->instance, &p->reference) < 0)
                 return context_fail(c, CONDITION_LIMIT_REACHED, "out of memory");
         p->method = restore_method_of(p->saved);
-        r = read_wishes(c, &p->wishes);
+        r = read_wishes(w, &p->wishes);
+        check_saved(p);
         if (r < 0 || !p->with_writer)
                 return r;
         if (restore_check_wishes(p->saved, path, &p->wishes, &f) < 0)
@@ -146,8 +162,9 @@ int restore_select(RestoreWork *w) {
         Context *c = w->context;
         const char *value;
         size_t i = 0;
-        int r = 0;
-        if (!given_value(c, "component"))
+        int r = targets_read(w);
+        r = r < 0 ? r : tree_read_excluded(w);
+        if (r >= 0 && !given_value(c, "component"))
                 r = add_all(w);
         while (r >= 0 && (value = given_next(c, "component", &i)))
                 r = add_named(w, value);
@@ -157,68 +174,10 @@ int restore_select(RestoreWork *w) {
                                  "by component");
         if (r >= 0 && w->n_parts > 1 && given_value(c, "rename"))
                 r = context_usage(c, "--rename is for one component; choose it with --component");
-        return r;
+        return r < 0 ? r : targets_check(w);
 }
 
 /* ---- where it goes ---- */
-
-/* The deepest directory that holds all roots: what --to=DIR stands for. */
-static char *common_root(const RestoreWork *w) {
-        char *common = NULL;
-        for (size_t i = 0; i < w->n_parts; i++)
-                for (size_t k = 0; k < w->parts[i].saved->n_components; k++) {
-                        const Component *c = w->parts[i].saved->components + k;
-                        if (!restore_includes(w->parts[i].writer, w->parts[i].saved, w->parts[i].path, k))
-                                continue;
-                        for (size_t n = 0; n < c->n_files; n++) {
-                                if (!common)
-                                        common = strdup(c->files[n].set.root);
-                                while (common && !path_is_inside(c->files[n].set.root, common)) {
-                                        char *slash = strrchr(common, '/');
-                                        slash[slash == common] = '\0';
-                                }
-                        }
-                }
-        return common;
-}
-
-static int join(const char *directory, const char *rest, char **ret) {
-        rest += strspn(rest, "/");
-        return asprintf(ret, "%s%s%s", streq(directory, "/") ? "" : directory,
-                        rest[0] || streq(directory, "/") ? "/" : "", rest) < 0 ?
-                       -ENOMEM :
-                       0;
-}
-
-/* By --to: of its root, or of what holds all roots. 1: mapped. */
-static int map_new_target(const RestoreWork *w, const char *root, char **ret) {
-        const char *value, *best = NULL, *best_to = NULL;
-        size_t best_length = 0;
-        for (size_t i = 0; (value = given_next(w->context, "to", &i));) {
-                const char *equals = value[0] == '/' ? strstr(value, "=/") : NULL;
-                size_t n = equals ? (size_t) (equals - value) : 0;
-                if (!equals)
-                        best_to = best_to ? best_to : value;
-                else if (strncmp(root, value, n) == 0 && (root[n] == '/' || !root[n]) && (!best || n > best_length)) {
-                        best = value;
-                        best_length = n;
-                }
-        }
-        if (best)
-                return join(best + best_length + 1, root + best_length, ret) < 0 ? -ENOMEM : 1;
-        if (!best_to)
-                return 0;
-        _cleanup_free_ char *escaped = common_root(w), *common = NULL, *directory = NULL;
-        directory = best_to[0] == '/' ? strdup(best_to) : NULL;
-        if (!directory) {
-                _cleanup_free_ char *cwd = get_current_dir_name();
-                if (!cwd || asprintf(&directory, "%s/%s", cwd, best_to) < 0)
-                        return -ENOMEM;
-        }
-        if (!escaped || path_unescape(escaped, &common) < 0)
-                return -ENOMEM;
-        return join(directory, root + (streq(common, "/") ? 0 : strlen(common)), ret) < 0 ? -ENOMEM : 1;
-}
 
 static int map_alternate(RestorePart *p, const FileSet *f, char **ret) {
         for (size_t i = 0; i < p->saved->n_alternates; i++) {
@@ -231,40 +190,88 @@ static int map_alternate(RestorePart *p, const FileSet *f, char **ret) {
                          f->pattern);
 }
 
+/* Where that is says the document, and who vouches for it is its writer. */
 static bool goes_to_alternate(const RestorePart *p) {
         return p->alternate_used || p->target == RESTORE_TARGET_ALTERNATE ||
                (p->target == RESTORE_TARGET_ORIGINAL && p->method == RESTORE_ALTERNATE);
 }
 
-static int map_set(const RestoreWork *w, RestorePart *p, const Component *c, const ComponentFiles *f, RestoreSet *s) {
-        _cleanup_free_ char *source = NULL;
-        *s = (RestoreSet) { .files = &f->set, .from = -EBADF, .target = -EBADF };
-        if (path_unescape(f->set.root, &s->root) < 0 || (f->source && path_unescape(f->source, &source) < 0))
-                return part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
-        int r = map_new_target(w, s->root, &s->to);
+static int map_place(RestorePart *p, const FileSet *f, RestoreSet *s) {
+        int r = targets_map(p->work, s->root, &s->to);
         if (r < 0)
                 return part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
         if (r == 0 && goes_to_alternate(p)) {
+                if (!p->with_writer)
+                        return part_fail(p, CONDITION_NOT_SUPPORTED,
+                                         "it goes to a place that only its writer can confirm; say --to=DIR");
                 p->alternate_used = true;
-                r = map_alternate(p, &f->set, &s->to);
+                r = map_alternate(p, f, &s->to);
                 if (r < 0)
                         return r;
         }
-        if (!s->to && !(s->to = strdup(s->root)))
+        return s->to || (s->to = strdup(s->root)) ? 0 : part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
+}
+
+/* A database's directory is its own: files of another between its own would be taken for its own. */
+static int check_empty(RestorePart *p, const RestoreSet *s) {
+        int fd = open_absolute(s->to, O_RDONLY | O_DIRECTORY);
+        DIR *d = fd < 0 ? NULL : fdopendir(fd);
+        bool empty = true;
+        for (struct dirent *e; d && empty && (e = readdir(d));)
+                empty = streq(e->d_name, ".") || streq(e->d_name, "..");
+        if (d)
+                (void) closedir(d);
+        else
+                (void) close_fd(fd);
+        return empty ? 0 :
+                       part_fail(p, CONDITION_EXISTS,
+                                 "%.400s is not empty: a database needs a directory of its own (or say --keep-extra)",
+                                 s->to);
+}
+
+static int map_source(RestorePart *p, const ComponentFiles *f, RestoreSet *s) {
+        _cleanup_close_ int fd = -EBADF;
+        if (f->source && path_unescape(f->source, &s->source) >= 0)
+                fd = sources_open_root(p->work, s->source);
+        if (fd < 0) {
+                free(s->source);
+                s->source = strdup(s->root);
+                fd = s->source ? sources_open_root(p->work, s->source) : -ENOMEM;
+        }
+        if (fd < 0)
+                return part_fail(p, fd == -ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED,
+                                 "cannot read %s of the backup: %s", f->set.root, strerror(-fd));
+        return f->set.recursive ? sources_check_nested(p, s->source) : 0;
+}
+
+static bool has_files(const RestorePart *p, size_t first) {
+        for (size_t i = first; i < p->n_items; i++)
+                if (!S_ISDIR(p->items[i].mode))
+                        return true;
+        return false;
+}
+
+static int map_set(RestorePart *p, const Component *c, const ComponentFiles *f, size_t index) {
+        RestoreSet *s = p->sets + index;
+        size_t first = p->n_items;
+        Failure failure = {};
+        *s = (RestoreSet) { .files = &f->set, .target = -EBADF };
+        if (path_unescape(f->set.root, &s->root) < 0)
                 return part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
-        s->mirror = c->database && f->set.recursive && streq(f->set.pattern, "*") &&
-                    !given_flag(w->context, "keep-extra");
-        s->from = source ? sources_open_root(w, source) : -ENOENT;
-        if (s->from == -ENOENT)
-                s->from = sources_open_root(w, s->root);
-        if (s->from < 0)
-                return part_fail(p, s->from == -ENOENT ? CONDITION_NOT_FOUND : CONDITION_FAILED,
-                                 "cannot read %s of the backup: %s", f->set.root, strerror(-s->from));
+        int r = map_place(p, &f->set, s);
+        r = r < 0 ? r : map_source(p, f, s);
+        if (r < 0)
+                return r;
+        bool own = restore_owns_directory(p, c, &f->set);
+        if (own && !streq(s->to, s->root) && check_empty(p, s) < 0)
+                return -EEXIST;
+        if (tree_list(p, index, &failure) < 0)
+                return part_fail(p, failure.condition, "%s", failure.message);
+        s->mirror = own && restore_mirrors(p, s) && has_files(p, first);
         return 0;
 }
 
 int restore_map(RestoreWork *w, RestorePart *p) {
-        Failure f = {};
         uint32_t bit = 1u << w->manifest.type;
         sets_done(p);
         for (size_t i = 0; i < p->saved->n_components; i++) {
@@ -278,12 +285,13 @@ int restore_map(RestoreWork *w, RestorePart *p) {
                         if (!grown)
                                 return part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
                         p->sets = grown;
-                        int r = map_set(w, p, c, c->files + k, grown + p->n_sets++);
+                        int r = map_set(p, c, c->files + k, p->n_sets++);
                         if (r < 0)
                                 return r;
-                        if (tree_list(p, p->n_sets - 1, &f) < 0)
-                                return part_fail(p, f.condition, "%s", f.message);
                 }
         }
+        if (p->n_sets > 0 && !has_files(p, 0))
+                return part_fail(p, CONDITION_NOT_FOUND,
+                                 "the backup shows no file of it: is it mounted, and the right directory?");
         return 0;
 }

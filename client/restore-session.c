@@ -82,7 +82,8 @@ static void read_reply(RestorePart *p, json_object *facts) {
         if (!isempty(error)) {
                 p->refused = true;
                 (void) part_fail(p, condition_from_name(error), "%s", member_text(facts, "error_message"));
-        } else if (directed && read_directed(p, directed) < 0)
+        } else if (directed && p->target == RESTORE_TARGET_DIRECTED && p->work->n_to == 0 &&
+                   read_directed(p, directed) < 0)
                 p->refused = true;
 }
 

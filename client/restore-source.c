@@ -58,12 +58,51 @@ int sources_open_root(const RestoreWork *w, const char *root) {
                 return -ENOENT;
         int fd = open_beneath(best->fd, below(root, best->volume), O_RDONLY | O_DIRECTORY);
         /* a directory that shows one volume of the backup, given without its name */
-        for (size_t i = 0; fd == -ENOENT && !best->volume[0] && i < w->manifest.n_snapshots; i++) {
+        if (fd == -ENOENT && !best->volume[0] && w->manifest.n_snapshots == 1) {
                 _cleanup_free_ char *volume = NULL;
-                if (path_unescape(w->manifest.snapshots[i].volume, &volume) >= 0 && root_inside(root, volume))
+                if (path_unescape(w->manifest.snapshots[0].volume, &volume) >= 0 && root_inside(root, volume))
                         fd = open_beneath(best->fd, below(root, volume), O_RDONLY | O_DIRECTORY);
         }
         return fd;
+}
+
+bool sources_have_volume(const RestoreWork *w, const char *path) {
+        for (size_t i = 0; i < w->n_sources; i++)
+                if (streq(w->sources[i].volume, path))
+                        return true;
+        return false;
+}
+
+/* One that shows everything shows what was mounted, too. */
+int sources_check_nested(RestorePart *p, const char *root) {
+        const RestoreWork *w = p->work;
+        bool all = given_value(w->context, "from") && sources_have_volume(w, "");
+        for (size_t i = 0; !all && i < w->manifest.n_snapshots; i++) {
+                _cleanup_free_ char *volume = NULL;
+                if (path_unescape(w->manifest.snapshots[i].volume, &volume) < 0)
+                        return part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
+                if (!streq(volume, root) && path_is_inside(volume, root) && !sources_have_volume(w, volume))
+                        return part_fail(p, CONDITION_NOT_FOUND,
+                                         "volume %.300s, which lies in %.300s, is not among what --from names", volume,
+                                         root);
+        }
+        return 0;
+}
+
+static int open_source(const RestorePart *p, const RestoreSet *s, const char *path, size_t n) {
+        _cleanup_free_ char *full = NULL;
+        if (asprintf(&full, "%s%s%.*s", streq(s->source, "/") ? "" : s->source, n > 0 ? "/" : "", (int) n, path) < 0)
+                return -ENOMEM;
+        return sources_open_root(p->work, full[0] ? full : "/");
+}
+
+int sources_open_directory(const RestorePart *p, const RestoreSet *s, const char *path) {
+        return open_source(p, s, path, strlen(path));
+}
+
+int sources_open_parent(const RestorePart *p, const RestoreSet *s, const char *path) {
+        const char *slash = strrchr(path, '/');
+        return open_source(p, s, path, slash ? (size_t) (slash - path) : 0);
 }
 
 /* ---- snapshots ---- */

@@ -5,6 +5,7 @@
  * backup program may have saved it all the same.
  */
 #include "client/restore.h"
+#include "protocol/text.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -20,25 +21,32 @@ static int name_matches(const char *pattern, const char *name) {
         return fnmatch(pattern, name, FNM_NOESCAPE) == 0;
 }
 
-/* Is this absolute path in the file set? */
+/* Is this absolute path in the file set? If that cannot be known it is: nothing excluded is written or removed. */
 static bool set_holds(const FileSet *s, const char *path) {
+        _cleanup_free_ char *root = NULL;
         const char *name = strrchr(path, '/') + 1;
-        size_t n = strlen(s->root), parent = (size_t) (name - path) - 1;
-        if (streq(s->root, "/"))
-                n = 0;
-        if (strncmp(path, s->root, n) != 0 || path[n] != '/')
+        if (path_unescape(s->root, &root) < 0)
+                return true;
+        size_t n = streq(root, "/") ? 0 : strlen(root), parent = (size_t) (name - path) - 1;
+        if (strncmp(path, root, n) != 0 || path[n] != '/')
                 return false;
         return (s->recursive || parent == n) && name_matches(s->pattern, name);
+}
+
+static bool any_holds(const FileSet *sets, size_t n, const char *path) {
+        for (size_t i = 0; i < n; i++)
+                if (set_holds(sets + i, path))
+                        return true;
+        return false;
 }
 
 static bool is_excluded(const RestorePart *p, const char *root, const char *relative) {
         _cleanup_free_ char *path = NULL;
         if (asprintf(&path, "%s/%s", streq(root, "/") ? "" : root, relative) < 0)
-                return false;
-        for (size_t i = 0; i < p->saved->n_exclude; i++)
-                if (set_holds(&p->saved->exclude[i], path))
-                        return true;
-        return false;
+                return true;
+        return any_holds(p->saved->exclude, p->saved->n_exclude, path) ||
+               any_holds(p->saved->exclude_from_snapshot, p->saved->n_exclude_from_snapshot, path) ||
+               any_holds(p->work->excluded, p->work->n_excluded, path);
 }
 
 bool tree_matches(const RestorePart *p, size_t set, const char *path, bool directory) {
@@ -73,6 +81,16 @@ static int add_item(Walk *w, const char *path, const struct stat *s) {
 
 static int walk_directory(Walk *w, int fd, const char *path);
 
+/* Where a volume was mounted the copy of the outer one is empty; what was there is shown by its own. */
+static int open_child(const Walk *w, int dfd, const char *path, const char *name) {
+        const RestoreSet *s = w->part->sets + w->set;
+        _cleanup_free_ char *full = NULL;
+        if (asprintf(&full, "%s/%s", streq(s->source, "/") ? "" : s->source, path) < 0)
+                return -ENOMEM;
+        return sources_have_volume(w->part->work, full) ? sources_open_root(w->part->work, full) :
+                                                          open_beneath(dfd, name, O_RDONLY | O_DIRECTORY);
+}
+
 static int walk_entry(Walk *w, int dfd, const char *path, const char *name) {
         _cleanup_free_ char *own = NULL;
         struct stat s;
@@ -86,7 +104,7 @@ static int walk_entry(Walk *w, int dfd, const char *path, const char *name) {
         int r = add_item(w, own, &s);
         if (r < 0 || !S_ISDIR(s.st_mode))
                 return r;
-        int child = open_beneath(dfd, name, O_RDONLY | O_DIRECTORY);
+        int child = open_child(w, dfd, own, name);
         if (child < 0)
                 return failure_set(w->failure, CONDITION_FAILED, "cannot open %.300s of the backup: %s", own,
                                    strerror(-child));
@@ -134,7 +152,7 @@ int tree_list(RestorePart *p, size_t set, Failure *reterr) {
         Walk w = { .part = p, .set = set, .failure = reterr };
         size_t first = p->n_items;
         struct stat s;
-        int fd = open_beneath(p->sets[set].from, "", O_RDONLY | O_DIRECTORY);
+        int fd = sources_open_directory(p, p->sets + set, "");
         if (fd < 0 || fstat(fd, &s) < 0)
                 return failure_set(reterr, CONDITION_FAILED, "cannot open %.300s of the backup: %s", p->sets[set].root,
                                    strerror(fd < 0 ? -fd : errno));
@@ -145,4 +163,38 @@ int tree_list(RestorePart *p, size_t set, Failure *reterr) {
                 (void) close(fd);
         r = r < 0 ? r : walk_directory(&w, fd, "");
         return r < 0 ? r : check_literal(p, set, first, reterr);
+}
+
+/* ---- the administrator's lists ---- */
+
+static int read_list(RestoreWork *w, const char *text) {
+        _cleanup_(json_object_putp) json_object *list = text ? json_tokener_parse(text) : NULL;
+        size_t n = list && json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+        FileSet *grown = reallocarray(w->excluded, w->n_excluded + n + 1, sizeof(*grown));
+        if (!grown)
+                return context_fail(w->context, CONDITION_LIMIT_REACHED, "out of memory");
+        w->excluded = grown;
+        for (size_t i = 0; i < n; i++) {
+                json_object *entry = json_object_array_get_idx(list, i), *recursive = member(entry, "recursive");
+                FileSet *f = grown + w->n_excluded++;
+                *f = (FileSet) { .root = strdup(member_text(entry, "root")),
+                                 .pattern = strdup(member_text(entry, "pattern")),
+                                 .recursive = recursive && json_object_get_boolean(recursive) };
+                if (!f->root || !f->pattern)
+                        return context_fail(w->context, CONDITION_LIMIT_REACHED, "out of memory");
+        }
+        return 0;
+}
+
+int tree_read_excluded(RestoreWork *w) {
+        int r = read_list(w, w->manifest.exclude);
+        return r < 0 ? r : read_list(w, w->manifest.excluded_from_snapshot);
+}
+
+void tree_excluded_done(RestoreWork *w) {
+        for (size_t i = 0; i < w->n_excluded; i++) {
+                free(w->excluded[i].root);
+                free(w->excluded[i].pattern);
+        }
+        free(w->excluded);
 }

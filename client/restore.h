@@ -38,8 +38,10 @@ typedef struct RestoreItem {
 typedef struct RestoreSet {
         const FileSet *files; /* of the saved document */
         char *root, *to;      /* as they are on disk: where it was, where it goes */
-        int from, target;     /* directories; -1: not open */
+        char *source;         /* where the backup shows it: root, or the writer's other place */
+        int target;           /* directory; -1: not open */
         bool mirror;          /* what is too much there goes away */
+        bool made;            /* the directory is new */
 } RestoreSet;
 
 typedef struct DirectedTarget {
@@ -50,7 +52,15 @@ typedef struct DirectedTarget {
         int target; /* directory of to */
 } DirectedTarget;
 
+typedef struct RestoreTo { /* one --to */
+        char *root, *to;   /* root NULL: what holds everything that is restored */
+        bool used;
+} RestoreTo;
+
+typedef struct RestoreWork RestoreWork;
+
 typedef struct RestorePart { /* one component that was asked for */
+        const RestoreWork *work;
         const ManifestWriter *writer;
         const ManifestComponent *component;
         Metadata *saved;
@@ -74,7 +84,7 @@ typedef struct RestorePart { /* one component that was asked for */
         Failure post; /* what its writer said in the end */
 } RestorePart;
 
-typedef struct RestoreWork {
+struct RestoreWork {
         Context *context;
         char *manifest_text;
         size_t manifest_size;
@@ -83,17 +93,41 @@ typedef struct RestoreWork {
         size_t n_sources;
         RestorePart *parts;
         size_t n_parts;
+        RestoreTo *to;
+        size_t n_to;
+        FileSet *excluded; /* by the administrator, from the backup or from the copies */
+        size_t n_excluded;
         char session[VSS_ID_LENGTH + 1];
-} RestoreWork;
+};
 
 /* restore-source.c */
 int sources_open(RestoreWork *w); /* --from, or the snapshots of the manifest */
 void sources_close(RestoreWork *w);
 /* The directory that shows root (an absolute path as on disk). -ENOENT. */
 int sources_open_root(const RestoreWork *w, const char *root);
+bool sources_have_volume(const RestoreWork *w, const char *path); /* whose root is path */
+/* A volume of the backup that is mounted below root is shown, too. */
+int sources_check_nested(RestorePart *p, const char *root);
+/* What shows the directory path, which is below the set's root; or the one that holds it. A volume may be in between.
+ */
+int sources_open_directory(const RestorePart *p, const RestoreSet *s, const char *path);
+int sources_open_parent(const RestorePart *p, const RestoreSet *s, const char *path);
 
-/* restore-tree.c: fills p->items from p->sets[set], whose from is open */
+/* restore-target.c */
+int targets_read(RestoreWork *w);
+int targets_check(RestoreWork *w);                                   /* of the components that were chosen */
+int targets_map(const RestoreWork *w, const char *root, char **ret); /* 1: by --to */
+void targets_done(RestoreWork *w);
+
+/* restore-mirror.c */
+bool restore_owns_directory(const RestorePart *p, const Component *c, const FileSet *f); /* a database's own */
+bool restore_mirrors(const RestorePart *p, const RestoreSet *s);
+int mirror_set(const RestorePart *p, size_t set);
+
+/* restore-tree.c: fills p->items from p->sets[set] */
 int tree_list(RestorePart *p, size_t set, Failure *reterr);
+int tree_read_excluded(RestoreWork *w); /* the manifest's lists */
+void tree_excluded_done(RestoreWork *w);
 bool tree_matches(const RestorePart *p, size_t set, const char *path, bool directory);
 
 /* restore-select.c */

@@ -73,7 +73,7 @@ static int use_alternate(RestoreWork *w, RestorePart *p) {
         char why[LIMIT_MESSAGE_BYTES];
         Condition condition = p->condition;
         (void) snprintf(why, sizeof(why), "%s", p->message);
-        if (p->saved->n_alternates == 0 || p->alternate_used)
+        if (p->saved->n_alternates == 0 || p->alternate_used || !p->with_writer)
                 return -EEXIST;
         p->alternate_used = true;
         p->condition = CONDITION_NONE;
@@ -266,6 +266,8 @@ static void work_done(RestoreWork *w) {
         for (size_t i = 0; i < w->n_parts; i++)
                 part_done(w->parts + i);
         free(w->parts);
+        targets_done(w);
+        tree_excluded_done(w);
         manifest_done(&w->manifest);
         free(w->manifest_text);
 }
