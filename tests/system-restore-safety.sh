@@ -30,7 +30,8 @@ case_a_mistyped_place_is_no_place() {
 case_a_directory_that_is_used_is_not_taken_for_the_database() {
         TYPE=database begin_case '["new-target"]' null
         rm -rf "$new"
-        mkdir -m 1777 -p "$new/a"
+        mkdir -p "$new/a"
+        chmod 1777 "$new/a"
         echo mine >"$new/a/mine"
         restored 1 --from="$saved" --to="$new"
         expect_equal "mine 1777" "$(cat "$new/a/mine") $(stat -c %a "$new/a")" "a directory that is not empty"
@@ -72,7 +73,7 @@ case_a_volume_inside_comes_back_and_is_not_emptied() {
         cp -a "$data/b/." "$saved/b" && cp "$data/a/one" "$saved/a" && echo segment >"$VSS_TEST_DIR/inner/1"
         echo changed >"$data/a/log/1"
         restored 0 --from="$data=$saved" --from="$data/a/log=$VSS_TEST_DIR/inner"
-        expect_equal "segment 1" "$(cat "$data/a/log/1") $(ls "$data/a/log" | grep -v lost | xargs)" "files of a volume that the backup shows"
+        expect_equal "segment 1" "$(cat "$data/a/log/1") $(cd "$data/a/log" && echo [0-9]*)" "files of a volume that the backup shows"
         delete_all
         umount "$data/a/log"
         rmdir "$data/a/log"
