@@ -5,6 +5,7 @@
  * a requester who has no right to the volume: only names that it gave itself or that it is allowed to snapshot.
  */
 #include "daemon/plan-private.h"
+#include "daemon/restore.h"
 #include "protocol/text.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -138,6 +139,16 @@ static int close_set(Planner *p, bool *in_set, Failure *reterr) {
         return 0;
 }
 
+/* Its files are being replaced and it has closed them: it can neither bring them to rest nor say what they are worth.
+ */
+static void find_restoring(Planner *p) {
+        for (size_t i = 0; i < p->n_candidates; i++) {
+                Candidate *c = &p->candidates[i];
+                c->restore = restore_of_writer(p->manager, c->writer, /* parallel_too= */ true);
+                c->bystander |= c->restore != NULL;
+        }
+}
+
 static int check_required(const Planner *p, Failure *reterr) {
         for (size_t i = 0; i < p->n_candidates; i++) {
                 const Candidate *c = &p->candidates[i];
@@ -147,6 +158,11 @@ static int check_required(const Planner *p, Failure *reterr) {
                         *reterr = c->failure;
                         return -EPERM;
                 }
+                if (c->restore)
+                        return failure_set(reterr, CONDITION_BUSY,
+                                           "writer %s takes part in restore %s, which is not over: until then it is in "
+                                           "no set",
+                                           c->writer->reference, c->restore->id);
                 if (candidate_unit(c))
                         return failure_set(reterr, CONDITION_NOT_SUPPORTED,
                                            "writer %s: unit %s: freezing units is not supported yet",
@@ -276,7 +292,12 @@ static void find_neglected(Planner *p) {
                 if (!v || v->neglected || c->takes_part)
                         continue;
                 v->neglected = true;
-                if (candidate_unit(c))
+                if (c->restore)
+                        (void) plan_warn(&p->result,
+                                         "%s: writer %s has data there and takes part in restore %s, which is not "
+                                         "over: the level is at most filesystem",
+                                         v->volume->name, c->writer->reference, c->restore->id);
+                else if (candidate_unit(c))
                         (void) plan_warn(&p->result,
                                          "%s: writer %s has data there and wants unit %s to stand still, which is not "
                                          "supported yet: the level is at most filesystem",
@@ -334,6 +355,7 @@ static int close_and_take(Planner *p, Failure *reterr) {
         if (r < 0)
                 return r;
         place_roots(p);
+        find_restoring(p);
         for (size_t i = 0; i < p->probed->n_volumes; i++)
                 if (p->probed->volumes[i]->chosen)
                         (void) add_volume(p, in_set, (int) i);

@@ -285,14 +285,15 @@ static void reach(Planner *p) {
 static int check_level(const PlanResult *r, Failure *reterr) {
         for (size_t i = 0; i < r->n_volumes; i++)
                 if (r->volumes[i].reachable < r->volumes[i].require)
-                        return failure_set(reterr, CONDITION_LEVEL_NOT_REACHED, "%s can reach level %s, not %s: %s",
-                                           r->volumes[i].volume->name, consistency_to_string(r->volumes[i].reachable),
-                                           consistency_to_string(r->volumes[i].require),
-                                           r->n_writers > r->n_taking_part ?
-                                                   "a writer failed to identify itself (vssctl writers)" :
-                                           r->volumes[i].neglected ?
-                                                   "a writer with data there was not chosen (vssctl plan)" :
-                                                   "no writer with data there takes part (vssctl writers)");
+                        return failure_set(
+                                reterr, CONDITION_LEVEL_NOT_REACHED, "%s can reach level %s, not %s: %s",
+                                r->volumes[i].volume->name, consistency_to_string(r->volumes[i].reachable),
+                                consistency_to_string(r->volumes[i].require),
+                                r->n_writers > r->n_taking_part ?
+                                        "a writer failed to identify itself (vssctl writers)" :
+                                r->volumes[i].neglected ?
+                                        "a writer with data there was not chosen, or is being restored (vssctl plan)" :
+                                        "no writer with data there takes part (vssctl writers)");
         return 0;
 }
 

@@ -4,6 +4,7 @@
  * step ends by starting the next; finish() is the only way out and is reached exactly once.
  */
 #include "daemon/plan-private.h"
+#include "daemon/restore.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
 #include <stdio.h>
@@ -197,13 +198,14 @@ static void on_identified(Writer *w, Outcome outcome, const Failure *failure, sd
 
 /*
  * A writer that has something to do for another set answers when that is done, which may take an hour; what it said
- * when that set was planned is what it would say now.
+ * when that set was planned is what it would say now. One whose files are being replaced could not say what it has.
  */
 static int identify_one(Planner *p, Candidate *c, uint64_t deadline_usec) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         int r;
 
-        if (writer_is_busy(c->writer) && c->writer->metadata_text) {
+        bool restoring = restore_of_writer(p->manager, c->writer, /* parallel_too= */ true);
+        if ((restoring || writer_is_busy(c->writer)) && c->writer->metadata_text) {
                 (void) take_document(p, c, c->writer->metadata_text);
                 return 0;
         }

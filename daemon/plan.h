@@ -85,9 +85,10 @@ typedef struct Candidate { /* one writer that answered Identify */
         char *text;         /* the document as it came */
         Failure failure;
         bool required;
-        bool bystander;  /* others were chosen: asked only where its data are */
-        bool *taken;     /* per component of the metadata */
-        BackupType type; /* what it does of the type that was asked for */
+        bool bystander;                /* others were chosen: asked only where its data are */
+        const struct Restore *restore; /* it takes part in; only while volumes are chosen */
+        bool *taken;                   /* per component of the metadata */
+        BackupType type;               /* what it does of the type that was asked for */
         bool takes_part;
 } Candidate;
 /* Does "NAME" or "NAME@INSTANCE" mean this writer? */

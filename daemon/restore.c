@@ -2,8 +2,9 @@
 /*
  * Who takes part in a restore and what it hears. A writer that does not answer PreRestore, or says no, costs its own
  * components and nothing else: nothing has been touched yet, and the rest of a restore may be what the administrator
- * needs most. A writer that did answer well hears PostRestore, with "failed" for everything if the requester went away,
- * because it sits there with its files closed.
+ * needs most. A writer that may have closed its files hears PostRestore, because it sits there with its files closed:
+ * one that answered well, and one whose answer came too late or made no sense, which is told that its components
+ * failed. So is everybody if the requester went away.
  */
 #include "daemon/restore.h"
 #include "daemon/peers.h"
@@ -79,23 +80,25 @@ static Writer *find_running(Manager *m, const char *name, const char *instance) 
         return NULL;
 }
 
-static const Restore *other_restore_of(const Manager *m, const Writer *w) {
+/* The one that registered anew is the same application, whose files are still being replaced. */
+const Restore *restore_of_writer(const Manager *m, const Writer *w, bool parallel_too) {
         const Restore *r;
         LIST_FOREACH(r, &m->restores, entries)
                 for (size_t i = 0; i < r->n_writers; i++)
-                        if (r->writers[i].writer == w && !r->writers[i].parallel)
+                        if (streq(r->writers[i].writer->reference, w->reference) &&
+                            (parallel_too || !r->writers[i].parallel))
                                 return r;
         return NULL;
 }
 
 static int join_writer(Restore *r, Writer *w, const Metadata *saved, Failure *reterr, RestoreWriter **ret) {
         bool parallel = restore_supports(saved, "parallel-restores");
-        const Restore *other = other_restore_of(r->manager, w);
         for (size_t i = 0; i < r->n_writers; i++)
                 if (r->writers[i].writer == w) {
                         *ret = r->writers + i;
                         return 0;
                 }
+        const Restore *other = restore_of_writer(r->manager, w, /* parallel_too= */ false);
         if (other && !parallel)
                 return failure_set(reterr, CONDITION_BUSY,
                                    "writer %s takes part in restore %s of %s and does not support two at once",
@@ -259,10 +262,11 @@ static void on_pre_restore(Writer *writer, Outcome outcome, const Failure *failu
         if (outcome == OUTCOME_OK && reply && restore_session_read(r, w, reply, &f) < 0)
                 failure = &f;
         keep_failure(w, EVENT_PRE_RESTORE, failure);
-        w->entered = w->failure.condition == CONDITION_NONE;
-        if (!w->entered)
+        w->refused = w->failure.condition != CONDITION_NONE;
+        w->entered = outcome == OUTCOME_OK || outcome == OUTCOME_TIMEOUT;
+        if (w->refused)
                 fail_components(w, &w->failure);
-        else if (r->gone)
+        if (w->entered && r->gone)
                 call_post(w);
         finished(r);
 }
@@ -317,7 +321,17 @@ static bool replace_failed(const RestoreWriter *w) {
         return false;
 }
 
+/* What it was asked to close nobody replaced, whatever the requester reports of it. */
+static void report_refused(RestoreWriter *w) {
+        Restore *r = w->restore;
+        for (size_t i = 0; i < r->n_components; i++)
+                if (r->components[i].by == w)
+                        r->components[i].status = RESTORE_STATUS_FAILED;
+}
+
 static void call_post(RestoreWriter *w) {
+        if (w->refused)
+                report_refused(w);
         if (w->entered && !w->calling && (w->events != RESTORE_EVENTS_IF_REPLACE_FAILS || replace_failed(w)))
                 call_writer(w, true);
         else

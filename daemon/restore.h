@@ -35,7 +35,8 @@ struct RestoreWriter {
         Writer *writer;
         RestoreEvents events;
         bool parallel; /* may be in several restores at once */
-        bool entered;  /* answered PreRestore well, so it has to hear the end */
+        bool entered;  /* may have closed its files, so it has to hear the end */
+        bool refused;  /* its PreRestore failed: none of its components is restored */
         bool calling;
         Failure failure; /* of its last event */
 };
@@ -75,6 +76,9 @@ Restore *restore_free(Restore *r);
 DEFINE_CLEANUP(Restore *, restore_free);
 void restore_components_free(RestoreComponent *components, size_t n);
 Restore *restore_find(Manager *m, const char *id);
+/* The restore that a writer of this reference takes part in; parallel_too: also one beside which it may be in others.
+ */
+const Restore *restore_of_writer(const Manager *m, const Writer *w, bool parallel_too);
 
 /* Exactly one of these calls is under way at a time; done is called from the loop. */
 void restore_enter(Restore *r, RestoreDone done, void *userdata);

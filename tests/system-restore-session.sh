@@ -126,10 +126,12 @@ case_a_writer_refuses_its_own_components_only() {
 
 case_a_writer_hangs_or_dies() {
         local m=$VSS_TEST_DIR/m3
-        testwriter --name=slow --volume="$data" --hang=pre-restore:1 --die=post-restore
+        testwriter --name=slow --volume="$data" --say --hang=pre-restore:1 --hang=post-restore
         manifest "$m"
         refused 6 "$m" slow data
         writer_field slow .error.name | grep -q "DeadlinePassed$" || die "the list of writers hides the failure"
+        stop_process "$WRITER_PID"
+        testwriter --name=slow --volume="$data" --die=post-restore
         begin r3 "$m" slow data || die "refused: $(cat "$VSS_TEST_DIR/r3.err")"
         finish r3 all
         grep -q '^ended slow org.vssd.Vss1.Error.WriterLost ' "$VSS_TEST_DIR/r3.out" || die "answer: $(cat "$VSS_TEST_DIR/r3.out")"
@@ -142,6 +144,53 @@ case_a_writer_hangs_or_dies() {
         finish r3 all
         grep -q '^ended slow org.vssd.Vss1.Error.WriterLost ' "$VSS_TEST_DIR/r3.out" || die "answer: $(cat "$VSS_TEST_DIR/r3.out")"
         heard slow post-restore ok && die "the new writer heard of it"
+        delete_all
+}
+
+# It did close its files, only that nobody knew when the requester was answered.
+case_a_writer_whose_answer_does_not_count_hears_the_end() {
+        local m=$VSS_TEST_DIR/m7 late log
+        testwriter --name=late --volume="$data" --say --late=pre-restore:3000:1
+        late=$WRITER_LOG
+        testwriter --name=punctual --volume="$data" --say
+        log=$WRITER_LOG
+        manifest "$m"
+        begin r7 "$m" punctual data -- late data || die "refused: $(cat "$VSS_TEST_DIR/r7.err")"
+        grep -q '^component late data .*error_name=org.vssd.Vss1.Error.DeadlinePassed' "$VSS_TEST_DIR/r7.out" ||
+                die "answer: $(cat "$VSS_TEST_DIR/r7.out")"
+        finish r7 all
+        WRITER_LOG=$log told punctual post-restore data status=all
+        WRITER_LOG=$late told late post-restore data status=failed
+        expect_equal "pre-restore post-restore" "$(sed -n "s/^event late \([a-z-]*\) $SESSION ok .*/\1/p" "$late" | xargs)" "what it heard"
+        # one that answered at once, but nothing that makes sense
+        testwriter --name=muddled --volume="$data" --say --answer=pre-restore:data:target=nowhere
+        manifest "$m"
+        refused 5 "$m" muddled data
+        told_failed() { grep -qxF "told muddled post-restore data status failed" "$WRITER_LOG"; }
+        wait_until 5 told_failed || die "a writer whose answer made no sense did not hear the end"
+        delete_all
+}
+
+case_no_application_level_for_what_is_being_restored() {
+        local m=$VSS_TEST_DIR/m8 got=0
+        testwriter --name=shut --volume="$data" --say
+        manifest "$m"
+        begin r8 "$m" shut data || die "refused: $(cat "$VSS_TEST_DIR/r8.err")"
+        vssctl create --provider=null --component=shut:data "$data" 2>"$VSS_TEST_DIR/r8.create" || got=$?
+        expect_equal 8 $got "exit status of a set of what is being restored"
+        grep -q "shut.*restore $SESSION" "$VSS_TEST_DIR/r8.create" || die "the reason: $(cat "$VSS_TEST_DIR/r8.create")"
+        create --provider=null "$data"
+        expect_equal filesystem "$(vssctl --json show "$SET" | jq -r .consistency)" "level beside a restore"
+        vssctl --json show "$SET" | jq -r '.warnings[]' | grep -q "shut.*restore $SESSION" || die "no warning"
+        heard_of_set() { grep -q "^event shut .* $SET " "$WRITER_LOG"; }
+        ! heard_of_set || die "the writer was called for the set"
+        # one that comes up anew meanwhile is the same application
+        stop_process "$WRITER_PID"
+        testwriter --name=shut --volume="$data"
+        refused 8 "$m" shut data
+        finish r8 all
+        create --provider=null --component=shut:data "$data"
+        expect_equal application "$(vssctl --json show "$SET" | jq -r .consistency)" "level after the restore"
         delete_all
 }
 
@@ -210,5 +259,6 @@ case_vssd_stops_in_the_middle() {
 start_bus
 printf '[Timeouts]\nrestore=2\n' >"$CONFIGURATION_DIRECTORY/vssd.conf"
 start_vssd
-cases writers_close_and_open_around_a_restore a_writer_refuses_its_own_components_only a_writer_hangs_or_dies a_requester_goes_away \
+cases writers_close_and_open_around_a_restore a_writer_refuses_its_own_components_only a_writer_hangs_or_dies \
+        a_writer_whose_answer_does_not_count_hears_the_end no_application_level_for_what_is_being_restored a_requester_goes_away \
         eight_restores_at_once vssd_stops_in_the_middle

@@ -75,6 +75,37 @@ static void cancel_others(Event *abort) {
                         event_cancel(e);
 }
 
+/* vssd's patience may end while PreRestore still closes files: what opens them again comes after that, not before. */
+static bool closes_first(const Event *e) {
+        const Event *other;
+
+        if (e->kind != EVENT_POST_RESTORE || e->writer->worker) /* the worker does one after the other anyway */
+                return false;
+        TAILQ_FOREACH(other, &e->writer->events, entries)
+                if (other->kind == EVENT_PRE_RESTORE && streq(other->set, e->set))
+                        return true;
+        return false;
+}
+
+static int on_turn(sd_event_source *source, void *userdata) {
+        Event *e = userdata;
+
+        e->turn = sd_event_source_disable_unref(e->turn);
+        (void) writer_deliver(e);
+        return 0;
+}
+
+/* Not from within the application's own call, which is where the one before it may have ended. */
+static void deliver_waiting(Writer *w) {
+        Event *e;
+
+        TAILQ_FOREACH(e, &w->events, entries)
+                if (e->waits && !closes_first(e)) {
+                        e->waits = sd_event_add_defer(w->link->event, &e->turn, on_turn, e) < 0;
+                        return;
+                }
+}
+
 static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
         _cleanup_(event_freep) Event *e = NULL;
         Writer *w = userdata;
@@ -102,6 +133,10 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
                 cancel_others(e);
         if (e->kind == EVENT_FREEZE)
                 writer_freezing(e);
+        if (closes_first(e)) {
+                TAKE_PTR(e)->waits = true;
+                return 1;
+        }
         r = writer_deliver(TAKE_PTR(e));
         return r < 0 ? r : 1;
 }
@@ -175,6 +210,8 @@ void writer_finish(Event *e, int r) {
                 writer_settled(w);
         event_answer(e);
         event_free(e);
+        if (!w->abandoned)
+                deliver_waiting(w);
 }
 
 static int answer_well(Event *e) {

@@ -58,6 +58,7 @@ Event *event_free(Event *e) {
                 e->writer->n_events--;
         }
         sd_event_source_disable_unref(e->timer);
+        sd_event_source_disable_unref(e->turn);
         sd_bus_message_unref(e->call);
         close_fd(e->cancel_fd);
         close_fd(e->copy_fd);

@@ -145,6 +145,8 @@ struct vss_event {
         EventValues failures; /* component, key: error name, text */
         char *document;       /* identify */
         bool in_callback, replied;
+        bool waits;            /* for the end of another: no callback yet */
+        sd_event_source *turn; /* that is over */
         int result;
         uint64_t progress_usec;
         bool marked; /* by WriterBefore, for WriterAfter */
