@@ -5,17 +5,21 @@
  * them; the mode after the owner, because chown() clears set-id bits.
  */
 #include "client/restore-file.h"
-#include <dirent.h>
+#include "client/verbs.h"
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
-enum { COPY_BYTES = 1 << 20, XATTR_LIST_BYTES = 65536, XATTR_BYTES = 65536, TEMPORARY_TRIES = 16 };
+enum {
+        COPY_BYTES = 1 << 20,
+        COPY_STEP_BYTES = 64 << 20, /* between two looks for a signal */
+        XATTR_LIST_BYTES = 65536,
+        XATTR_BYTES = 65536,
+};
 
 static int open_how(int dfd, const char *path, int flags, uint64_t resolve) {
         struct open_how how = { .flags = (uint64_t) (flags | O_CLOEXEC), .resolve = resolve };
@@ -35,24 +39,15 @@ int open_absolute(const char *path, int flags) {
         return open_how(AT_FDCWD, path, flags, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 }
 
-static int temporary_name(char ret[RESTORE_TEMPORARY_BYTES]) {
-        uint64_t n;
-        if (getrandom(&n, sizeof(n), 0) != sizeof(n))
-                return -EIO;
-        (void) snprintf(ret, RESTORE_TEMPORARY_BYTES, RESTORE_TEMPORARY "%016llx", (unsigned long long) n);
-        return 0;
-}
-
-static int temporary_open(int dfd, char ret[RESTORE_TEMPORARY_BYTES]) {
-        for (int i = 0; i < TEMPORARY_TRIES; i++) {
-                int r = temporary_name(ret);
-                if (r < 0)
-                        return r;
-                int fd = openat(dfd, ret, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-                if (fd >= 0 || errno != EEXIST)
-                        return fd >= 0 ? fd : -errno;
-        }
-        return -EEXIST;
+static int temporary_open(int dfd, const char *name, StagedFile *ret) {
+        _cleanup_free_ char *temporary = temporary_name("new", name);
+        if (!temporary)
+                return -ENOMEM;
+        int fd = openat(dfd, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return -errno;
+        *ret = (StagedFile) { .name = TAKE_PTR(temporary) };
+        return fd;
 }
 
 /* ---- content ---- */
@@ -62,6 +57,8 @@ static int copy_by_hand(int from, int to, off_t offset, off_t to_offset, off_t l
         if (!buffer)
                 return -ENOMEM;
         while (length > 0) {
+                if (interrupted)
+                        return -ECANCELED;
                 ssize_t n = pread(from, buffer, (size_t) MIN_OF(length, (off_t) COPY_BYTES), offset);
                 if (n < 0 && errno == EINTR)
                         continue;
@@ -83,7 +80,9 @@ static int copy_by_hand(int from, int to, off_t offset, off_t to_offset, off_t l
 static int copy_range(int from, int to, off_t offset, off_t to_offset, off_t length) {
         while (length > 0) {
                 off_t in = offset, out = to_offset;
-                ssize_t n = copy_file_range(from, &in, to, &out, (size_t) length, 0);
+                if (interrupted)
+                        return -ECANCELED;
+                ssize_t n = copy_file_range(from, &in, to, &out, (size_t) MIN_OF(length, (off_t) COPY_STEP_BYTES), 0);
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n <= 0) /* not between these two, or the end: the plain way tells which */
@@ -146,6 +145,17 @@ static int copy_attributes(int from, int to) {
         return 0;
 }
 
+int file_drop_acls(int from, int to) {
+        static const char *const names[] = { "system.posix_acl_access", "system.posix_acl_default" };
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                if (fgetxattr(from, names[i], NULL, 0) >= 0)
+                        continue;
+                if (fremovexattr(to, names[i]) < 0 && errno != ENODATA && errno != EOPNOTSUPP && errno != EACCES)
+                        return -errno;
+        }
+        return 0;
+}
+
 int file_copy_metadata(int from, int to) {
         struct stat s, t;
         if (fstat(from, &s) < 0 || fstat(to, &t) < 0)
@@ -165,41 +175,54 @@ int file_copy_metadata(int from, int to) {
 
 /* ---- one entry ---- */
 
-static int stage_regular(int from, const char *name, int to, char *ret) {
+static int stage_regular(int from, const char *name, int to, StagedFile *ret) {
         _cleanup_close_ int in = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         struct stat s;
         if (in < 0 || fstat(in, &s) < 0)
                 return -errno;
         if (!S_ISREG(s.st_mode))
                 return -EOPNOTSUPP;
-        _cleanup_close_ int out = temporary_open(to, ret);
+        _cleanup_close_ int out = temporary_open(to, name, ret);
         if (out < 0)
                 return out;
         int r = copy_content(in, out, s.st_size);
+        r = r < 0 ? r : file_drop_acls(in, out);
         r = r < 0 ? r : file_copy_metadata(in, out);
         if (r >= 0 && fsync(out) < 0)
                 r = -errno;
         if (r < 0)
-                (void) unlinkat(to, ret, 0);
+                file_unstage(to, ret);
         return r;
 }
 
-static int stage_link(int from, const char *name, int to, char *ret) {
+static int make_link(int from, const char *name, int to, const char *temporary) {
         char target[PATH_MAX];
         ssize_t n = readlinkat(from, name, target, sizeof(target) - 1);
         if (n < 0)
                 return -errno;
         target[n] = '\0';
-        int r = temporary_name(ret);
-        return r < 0 ? r : symlinkat(target, to, ret) < 0 ? -errno : 0;
+        return symlinkat(target, to, temporary) < 0 ? -errno : 0;
 }
 
-static int stage_special(const struct stat *s, int to, char *ret) {
-        int r = temporary_name(ret);
-        return r < 0 ? r : mknodat(to, ret, s->st_mode, s->st_rdev) < 0 ? -errno : 0;
+/* By descriptor: whoever may write to the directory could put something else under the name that we made. */
+static int dress(int fd, const struct stat *s) {
+        char path[64];
+        struct stat own;
+        if (fstat(fd, &own) < 0)
+                return -errno;
+        if ((own.st_mode & S_IFMT) != (s->st_mode & S_IFMT) || own.st_nlink != 1 || own.st_uid != geteuid() ||
+            (!S_ISLNK(s->st_mode) && own.st_rdev != s->st_rdev))
+                return -ESTALE;
+        if (fchownat(fd, "", s->st_uid, s->st_gid, AT_EMPTY_PATH) < 0 && (errno != EPERM || geteuid() == 0))
+                return -errno;
+        (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        if (!S_ISLNK(s->st_mode) && chmod(path, s->st_mode & 07777) < 0)
+                return -errno;
+        struct timespec times[2] = { s->st_atim, s->st_mtim };
+        return utimensat(fd, "", times, AT_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
-int file_stage(int from, const char *name, int to, char ret[RESTORE_TEMPORARY_BYTES]) {
+int file_stage(int from, const char *name, int to, StagedFile *ret) {
         struct stat s;
         if (fstatat(from, name, &s, AT_SYMLINK_NOFOLLOW) < 0)
                 return -errno;
@@ -207,16 +230,22 @@ int file_stage(int from, const char *name, int to, char ret[RESTORE_TEMPORARY_BY
                 return stage_regular(from, name, to, ret);
         if (!S_ISLNK(s.st_mode) && !S_ISFIFO(s.st_mode) && !S_ISBLK(s.st_mode) && !S_ISCHR(s.st_mode))
                 return -EOPNOTSUPP;
-        int r = S_ISLNK(s.st_mode) ? stage_link(from, name, to, ret) : stage_special(&s, to, ret);
-        if (r < 0)
+        StagedFile staged = { .name = temporary_name("new", name) };
+        if (!staged.name)
+                return -ENOMEM;
+        int r = S_ISLNK(s.st_mode) ? make_link(from, name, to, staged.name) :
+                mknodat(to, staged.name, (s.st_mode & S_IFMT) | 0600, S_ISFIFO(s.st_mode) ? 0 : s.st_rdev) < 0 ?
+                                     -errno :
+                                     0;
+        if (r < 0) {
+                free(staged.name);
                 return r;
-        if (fchownat(to, ret, s.st_uid, s.st_gid, AT_SYMLINK_NOFOLLOW) < 0 && (errno != EPERM || geteuid() == 0))
-                r = -errno;
-        struct timespec times[2] = { s.st_atim, s.st_mtim };
-        if (r >= 0 && utimensat(to, ret, times, AT_SYMLINK_NOFOLLOW) < 0)
-                r = -errno;
+        }
+        _cleanup_close_ int fd = openat(to, staged.name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        r = fd < 0 ? -errno : dress(fd, &s);
         if (r < 0)
-                (void) unlinkat(to, ret, 0);
+                file_unstage(to, &staged);
+        *ret = staged;
         return r;
 }
 
@@ -262,6 +291,7 @@ static int stage_onto(int in, const FileRange *from, size_t n_from, int old, int
         if (fstat(in, &s) < 0)
                 return -errno;
         FileRange all = { 0, (uint64_t) s.st_size };
+        bool whole = n_from == 0 && n_to == 0; /* nothing of the old content stays, however long it was */
         if (n_from == 0) {
                 from = &all;
                 n_from = 1;
@@ -274,50 +304,60 @@ static int stage_onto(int in, const FileRange *from, size_t n_from, int old, int
         if (bytes == UINT64_MAX || bytes != ranges_bytes(to, n_to))
                 return -EINVAL;
         int r = 0;
-        if (old >= 0) {
+        if (old >= 0 && !whole) {
                 if (fstat(old, &s) < 0)
                         return -errno;
                 r = copy_content(old, out, s.st_size);
         }
         r = r < 0 ? r : copy_ranges(in, from, n_from, out, to, n_to);
+        r = r < 0 ? r : file_drop_acls(old >= 0 ? old : in, out);
         return r < 0 ? r : file_copy_metadata(old >= 0 ? old : in, out);
 }
 
 int file_stage_ranges(int from_file, const FileRange *from, size_t n_from, int to, const char *name,
-                      const FileRange *ranges, size_t n_ranges, char ret[RESTORE_TEMPORARY_BYTES]) {
+                      const FileRange *ranges, size_t n_ranges, StagedFile *ret) {
         _cleanup_close_ int old = openat(to, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         if (old < 0 && errno != ENOENT)
                 return -errno;
-        _cleanup_close_ int out = temporary_open(to, ret);
+        _cleanup_close_ int out = temporary_open(to, name, ret);
         if (out < 0)
                 return out;
         int r = stage_onto(from_file, from, n_from, old, out, ranges, n_ranges);
         if (r >= 0 && fsync(out) < 0)
                 r = -errno;
         if (r < 0)
-                (void) unlinkat(to, ret, 0);
+                file_unstage(to, ret);
         return r;
 }
 
 /* ---- may it be replaced? ---- */
 
+int file_check_place(int dfd, const char *name) {
+        const uint64_t fixed = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND;
+        struct statx s, d;
+        if (statx(dfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &s) < 0 ||
+            statx(dfd, "", AT_EMPTY_PATH, STATX_TYPE, &d) < 0)
+                return -errno;
+        if (S_ISDIR(s.stx_mode))
+                return -EISDIR;
+        if (s.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+                return -EBUSY;
+        return (s.stx_attributes | d.stx_attributes) & fixed ? -EPERM : 0;
+}
+
 int file_check_replace(int dfd, const char *name) {
         struct stat s;
-        unsigned flags = 0;
-        if (fstatat(dfd, name, &s, AT_SYMLINK_NOFOLLOW) < 0)
-                return -errno;
-        if (S_ISDIR(s.st_mode))
-                return -EISDIR;
-        if (faccessat(dfd, ".", W_OK | X_OK, AT_EACCESS) < 0)
+        int r = file_check_place(dfd, name);
+        if (r < 0)
+                return r;
+        if (fstatat(dfd, name, &s, AT_SYMLINK_NOFOLLOW) < 0 || faccessat(dfd, ".", W_OK | X_OK, AT_EACCESS) < 0)
                 return -errno;
         if (!S_ISREG(s.st_mode))
                 return 0;
         _cleanup_close_ int fd = openat(dfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
                 return errno == ETXTBSY ? -ETXTBSY : 0; /* not readable says nothing about replacing */
-        if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
-                return -EPERM;
-        /* A write lease is given only on a file that nobody else has open. */
+        /* A write lease is given only on a file that nobody else has open. The caller ignores SIGIO. */
         if (fcntl(fd, F_SETLEASE, F_WRLCK) == 0)
                 (void) fcntl(fd, F_SETLEASE, F_UNLCK);
         else if (errno == EAGAIN)

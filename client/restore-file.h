@@ -8,8 +8,13 @@
 #include "protocol/base.h"
 #include <sys/stat.h>
 
-enum { RESTORE_TEMPORARY_BYTES = 32 }; /* ".vss-restore-" and 16 digits */
-#define RESTORE_TEMPORARY ".vss-restore-"
+#define RESTORE_TEMPORARY ".vss-restore-" /* how names of files that are beside their places begin */
+
+/* Beside its place: what is new, and once it is swapped in what was there before it. */
+typedef struct StagedFile {
+        char *name; /* NULL: nothing is beside it */
+        bool swapped;
+} StagedFile;
 
 /* Beneath the directory dfd, no link anywhere in it. path "": dfd itself again. flags as in open(2). */
 int open_beneath(int dfd, const char *path, int flags);
@@ -18,9 +23,9 @@ int open_absolute(const char *path, int flags);
 /*
  * A copy of name in from as a new name in to, which is returned. Regular files, symbolic links, FIFOs and devices;
  * other kinds are -EOPNOTSUPP. The owner is kept if the caller may (else its set-id bits are not). Nothing is left on
- * failure.
+ * failure; -ECANCELED after a signal.
  */
-int file_stage(int from, const char *name, int to, char ret[RESTORE_TEMPORARY_BYTES]);
+int file_stage(int from, const char *name, int to, StagedFile *ret);
 /*
  * A new version of name in to (which may be missing): its own content with ranges of another file written over it.
  * Pairs offset, length; without ranges all of the file. -EINVAL: the ranges do not add up.
@@ -29,8 +34,26 @@ typedef struct FileRange {
         uint64_t offset, length;
 } FileRange;
 int file_stage_ranges(int from_file, const FileRange *from, size_t n_from, int to, const char *name,
-                      const FileRange *ranges, size_t n_ranges, char ret[RESTORE_TEMPORARY_BYTES]);
+                      const FileRange *ranges, size_t n_ranges, StagedFile *ret);
+/* The ACLs that a new file or directory has from the directory it was made in, unless from has ACLs too. */
+int file_drop_acls(int from, int to);
 /* Owner, mode, times and attributes of one directory or file for another. */
 int file_copy_metadata(int from, int to);
-/* Is the file open somewhere, or may it not be replaced? 0, -ETXTBSY, -EPERM, -EISDIR, -ENOENT if there is none. */
+/* What stands where a file goes can be replaced: 0, -EISDIR, -EPERM (it or its directory is immutable or for appending
+ * only), -EBUSY (a mount point), -ENOENT if there is none. */
+int file_check_place(int dfd, const char *name);
+/* Is the file open somewhere, or may it not be replaced? As above, or -ETXTBSY. */
 int file_check_replace(int dfd, const char *name);
+
+/* restore-temporary.c: the caller frees the name. kind: new, old */
+char *temporary_name(const char *kind, const char *name);
+void temporaries_clear(int dfd); /* the new ones of runs that are dead */
+/*
+ * The staged file becomes name, in one step where the file system can; what was there stays beside it.
+ * only_new: -EEXIST if something is there. swap_back undoes it; keep makes it final; unstage removes what never was
+ * swapped in, and leaves what was old and could not go back.
+ */
+int file_swap(int dfd, const char *name, StagedFile *s, bool only_new);
+int file_swap_back(int dfd, const char *name, StagedFile *s);
+void file_keep(int dfd, StagedFile *s);
+void file_unstage(int dfd, StagedFile *s);

@@ -13,6 +13,7 @@
 typedef struct Mirror {
         const RestorePart *part;
         size_t set;
+        bool check;   /* removes nothing: could it? */
         char **paths; /* of the backup, sorted */
         size_t n;
 } Mirror;
@@ -62,7 +63,7 @@ static int mirror_child(Mirror *m, int dfd, dev_t device, const char *path, cons
                 return 0;
         }
         int r = mirror_directory(m, fd, path, !known);
-        if (r < 0 || known || unlinkat(dfd, name, AT_REMOVEDIR) == 0)
+        if (r < 0 || known || m->check || unlinkat(dfd, name, AT_REMOVEDIR) == 0)
                 return r;
         return errno == ENOTEMPTY || errno == EBUSY ? 0 : -errno;
 }
@@ -79,7 +80,9 @@ static int mirror_entry(Mirror *m, int dfd, dev_t device, const char *path, cons
         bool known = !all && bsearch(&own, m->paths, m->n, sizeof(*m->paths), item_compare);
         if (S_ISDIR(s.st_mode))
                 return mirror_child(m, dfd, device, own, name, known);
-        return known || unlinkat(dfd, name, 0) == 0 ? 0 : -errno;
+        if (known)
+                return 0;
+        return m->check ? file_check_place(dfd, name) : unlinkat(dfd, name, 0) < 0 ? -errno : 0;
 }
 
 static int mirror_directory(Mirror *m, int fd, const char *path, bool all) {
@@ -97,8 +100,8 @@ static int mirror_directory(Mirror *m, int fd, const char *path, bool all) {
         return r;
 }
 
-int mirror_set(const RestorePart *p, size_t set) {
-        Mirror m = { .part = p, .set = set };
+int mirror_set(const RestorePart *p, size_t set, bool check) {
+        Mirror m = { .part = p, .set = set, .check = check };
         _cleanup_free_ char **paths = calloc(p->n_items + 1, sizeof(*paths));
         if (!paths)
                 return -ENOMEM;

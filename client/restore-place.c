@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Files into their places. Staging makes what is new beside what is there, under names that nobody uses; swapping is
- * then one rename per file, so that a reader sees the old file or the new one and never half of one.
+ * Files beside their places: what stands there is looked at, and what is new is made under names that nobody uses.
  */
 #include "client/restore.h"
 #include <fcntl.h>
 #include <stdio.h>
 
-static const char *base_name(const char *path) {
+const char *base_name(const char *path) {
         const char *slash = strrchr(path, '/');
         return slash ? slash + 1 : path;
 }
 
-/* The directory that holds path, below dfd. */
-static int open_parent(int dfd, const char *path) {
+int open_parent(int dfd, const char *path) {
         const char *slash = strrchr(path, '/');
         if (!slash)
                 return open_beneath(dfd, "", O_RDONLY | O_DIRECTORY);
@@ -21,15 +19,18 @@ static int open_parent(int dfd, const char *path) {
         return parent ? open_beneath(dfd, parent, O_RDONLY | O_DIRECTORY) : -ENOMEM;
 }
 
-static int item_fail(RestorePart *p, RestoreItem *i, int error, const char *what) {
+int item_fail(RestorePart *p, RestoreItem *i, int error, const char *what) {
         const RestoreSet *s = p->sets + i->set;
         Condition c = error == -ENOSPC || error == -EDQUOT ? CONDITION_NO_SPACE :
                       error == -EACCES || error == -EPERM  ? CONDITION_NOT_AUTHORIZED :
-                      error == -ETXTBSY                    ? CONDITION_BUSY :
+                      error == -ETXTBSY || error == -EBUSY ? CONDITION_BUSY :
+                      error == -EEXIST                     ? CONDITION_EXISTS :
                                                              CONDITION_FAILED;
         const char *why = error == -ETXTBSY ? "it is in use" :
                           error == -ELOOP   ? "a symbolic link is on the way" :
                           error == -EISDIR  ? "a directory stands there" :
+                          error == -EBUSY   ? "something is mounted there" :
+                          error == -EPERM   ? "it is immutable, or not to be replaced by this account" :
                                               strerror(-error);
         i->state = ITEM_FAILED;
         free(i->message);
@@ -114,6 +115,8 @@ static int stage_directory(RestoreSet *s, RestoreItem *i) {
         if (!i->made && errno != EEXIST)
                 return -errno;
         _cleanup_close_ int fd = open_beneath(parent, base_name(i->path), O_RDONLY | O_DIRECTORY);
+        if (fd >= 0 && !i->made)
+                temporaries_clear(fd);
         return fd < 0 ? fd : 0;
 }
 
@@ -123,10 +126,7 @@ static int stage_item(RestorePart *p, RestoreItem *i) {
                 return stage_directory(s, i);
         _cleanup_close_ int from = sources_open_parent(p, s, i->path);
         _cleanup_close_ int to = from < 0 ? from : open_parent(s->target, i->path);
-        int r = to < 0 ? to : file_stage(from, base_name(i->path), to, i->staged);
-        if (r < 0)
-                i->staged[0] = '\0';
-        return r;
+        return to < 0 ? to : file_stage(from, base_name(i->path), to, &i->staged);
 }
 
 static int stage_directed(RestorePart *p, DirectedTarget *d, const RestoreSet *s) {
@@ -139,9 +139,12 @@ static int stage_directed(RestorePart *p, DirectedTarget *d, const RestoreSet *s
         if (from < 0)
                 return from;
         d->target = open_absolute(directory, O_RDONLY | O_DIRECTORY);
-        return d->target < 0 ? d->target :
-                               file_stage_ranges(from, d->ranges, d->n_ranges, d->target, base_name(d->to),
-                                                 d->to_ranges, d->n_to_ranges, d->staged);
+        int r = d->target < 0 ? d->target : file_check_place(d->target, base_name(d->to));
+        if (r < 0 && r != -ENOENT)
+                return r;
+        temporaries_clear(d->target);
+        return file_stage_ranges(from, d->ranges, d->n_ranges, d->target, base_name(d->to), d->to_ranges,
+                                 d->n_to_ranges, &d->staged);
 }
 
 static bool set_holds_path(const RestoreSet *s, const char *path) {
@@ -157,11 +160,9 @@ static int stage_all_directed(RestorePart *p) {
                 for (size_t i = 0; i < p->n_sets && r == -ENOENT; i++)
                         if (set_holds_path(p->sets + i, d->path))
                                 r = stage_directed(p, d, p->sets + i);
-                if (r < 0) {
-                        d->staged[0] = '\0';
+                if (r < 0)
                         return part_fail(p, r == -EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
                                          "%.200s cannot go to %.200s: %s", d->path, d->to, strerror(-r));
-                }
         }
         return 0;
 }
@@ -175,21 +176,47 @@ static bool is_directed(const RestorePart *p, const RestoreItem *i) {
         return false;
 }
 
-int part_stage(RestorePart *p) {
-        for (size_t k = 0; k < p->n_sets; k++) {
-                int r = target_make(p->sets + k, &p->sets[k].made);
-                if (r < 0)
-                        return part_fail(p, r == -EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
-                                         "%.400s cannot be written to: %s", p->sets[k].to,
-                                         r == -ELOOP ? "a part of the path is a symbolic link" : strerror(-r));
-        }
+int part_check_place(RestorePart *p) {
         for (size_t k = 0; k < p->n_items; k++) {
                 RestoreItem *i = p->items + k;
+                if (S_ISDIR(i->mode) || is_directed(p, i) || target_open(p->sets + i->set) < 0)
+                        continue; /* what is missing is made */
+                _cleanup_close_ int parent = open_parent(p->sets[i->set].target, i->path);
+                int r = parent < 0 ? -ENOENT : file_check_place(parent, base_name(i->path));
+                if (r < 0 && r != -ENOENT)
+                        return item_fail(p, i, r, "cannot be replaced");
+        }
+        return 0;
+}
+
+/* Whoever wrote the source would have a device of his choice. 0:0 is none, but a mark of overlay file systems. */
+static bool leaves_out(const RestorePart *p, RestoreItem *i) {
+        struct stat s;
+        if (given_flag(p->work->context, "device-nodes") || (!S_ISBLK(i->mode) && !S_ISCHR(i->mode)))
+                return false;
+        _cleanup_close_ int from = sources_open_parent(p, p->sets + i->set, i->path);
+        if (from >= 0 && fstatat(from, base_name(i->path), &s, AT_SYMLINK_NOFOLLOW) == 0 && S_ISCHR(s.st_mode) &&
+            s.st_rdev == 0)
+                return false;
+        free(i->message);
+        i->message = strdup("a device node, left out without --device-nodes");
+        return true;
+}
+
+static int stage_items(RestorePart *p) {
+        for (size_t k = 0; k < p->n_items; k++) {
+                RestoreItem *i = p->items + k;
+                if (interrupted)
+                        return -ECANCELED;
                 if (!S_ISDIR(i->mode) && is_directed(p, i)) {
                         i->state = ITEM_DONE;
                         continue;
                 }
+                if (leaves_out(p, i))
+                        continue;
                 int r = stage_item(p, i);
+                if (r == -ECANCELED)
+                        return r;
                 if (r < 0)
                         return item_fail(p, i, r, "cannot be written");
                 i->state = ITEM_STAGED;
@@ -197,91 +224,32 @@ int part_stage(RestorePart *p) {
         return stage_all_directed(p);
 }
 
+int part_stage(RestorePart *p) {
+        for (size_t k = 0; k < p->n_sets; k++) {
+                int r = target_make(p->sets + k, &p->sets[k].made);
+                if (r < 0)
+                        return part_fail(p, r == -EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_FAILED,
+                                         "%.400s cannot be written to: %s", p->sets[k].to,
+                                         r == -ELOOP ? "a part of the path is a symbolic link" : strerror(-r));
+                temporaries_clear(p->sets[k].target);
+        }
+        int r = stage_items(p);
+        return interrupted ? part_fail(p, CONDITION_CANCELLED, "interrupted; nothing was replaced") : r;
+}
+
 void part_unstage(RestorePart *p) {
         for (size_t k = p->n_items; k > 0; k--) {
                 RestoreItem *i = p->items + k - 1;
-                if (!i->staged[0] && !i->made)
+                if (!i->staged.name && !i->made)
                         continue;
                 _cleanup_close_ int parent = open_parent(p->sets[i->set].target, i->path);
-                if (parent >= 0)
-                        (void) unlinkat(parent, i->staged[0] ? i->staged : base_name(i->path),
-                                        i->staged[0] ? 0 : AT_REMOVEDIR);
-                i->staged[0] = '\0';
+                if (parent >= 0 && i->made)
+                        (void) unlinkat(parent, base_name(i->path), AT_REMOVEDIR);
+                file_unstage(parent, &i->staged);
                 i->made = false;
                 if (i->state == ITEM_STAGED)
                         i->state = ITEM_WAITS;
         }
         for (size_t k = 0; k < p->n_directed; k++)
-                if (p->directed[k].staged[0])
-                        (void) unlinkat(p->directed[k].target, p->directed[k].staged, 0);
-}
-
-/* ---- swapping ---- */
-
-static int swap_item(RestorePart *p, RestoreItem *i) {
-        _cleanup_close_ int parent = open_parent(p->sets[i->set].target, i->path);
-        if (parent < 0)
-                return parent;
-        if (renameat(parent, i->staged, parent, base_name(i->path)) < 0)
-                return -errno;
-        i->staged[0] = '\0';
-        return 0;
-}
-
-static int finish_directory(RestorePart *p, RestoreItem *i) {
-        const RestoreSet *s = p->sets + i->set;
-        if (!i->path[0] && !s->made && !streq(s->to, s->root)) /* somebody else's */
-                return 0;
-        _cleanup_close_ int from = sources_open_directory(p, s, i->path);
-        _cleanup_close_ int to = from < 0 ? from : open_beneath(s->target, i->path, O_RDONLY | O_DIRECTORY);
-        int r = to < 0 ? to : file_copy_metadata(from, to);
-        return r < 0 ? r : fsync(to) < 0 ? -errno : 0;
-}
-
-static int swap_directed(RestorePart *p) {
-        for (size_t k = 0; k < p->n_directed; k++) {
-                DirectedTarget *d = p->directed + k;
-                if (renameat(d->target, d->staged, d->target, base_name(d->to)) < 0)
-                        return part_fail(p, CONDITION_FAILED, "%.400s cannot be replaced: %s", d->to, strerror(errno));
-                d->staged[0] = '\0';
-        }
-        return 0;
-}
-
-static int finish_sets(RestorePart *p) {
-        for (size_t k = 0; k < p->n_sets; k++) {
-                int r = p->sets[k].mirror ? mirror_set(p, k) : 0;
-                if (r >= 0 && syncfs(p->sets[k].target) < 0)
-                        r = -errno;
-                if (r < 0)
-                        return part_fail(p, CONDITION_FAILED,
-                                         "%.400s: what the backup does not have cannot be removed: %s", p->sets[k].to,
-                                         strerror(-r));
-        }
-        for (size_t k = p->n_items; k > 0; k--) {
-                RestoreItem *i = p->items + k - 1;
-                int r = S_ISDIR(i->mode) ? finish_directory(p, i) : 0;
-                if (r < 0)
-                        return item_fail(p, i, r, "attributes cannot be set");
-                if (S_ISDIR(i->mode))
-                        i->state = ITEM_DONE;
-        }
-        return 0;
-}
-
-int part_swap(RestorePart *p) {
-        int r = 0;
-        p->touched = true;
-        for (size_t k = 0; k < p->n_items; k++) {
-                RestoreItem *i = p->items + k;
-                if (S_ISDIR(i->mode) || i->state != ITEM_STAGED)
-                        continue;
-                int failed = swap_item(p, i);
-                if (failed < 0)
-                        r = item_fail(p, i, failed, "cannot be replaced");
-                else
-                        i->state = ITEM_DONE;
-        }
-        r = r < 0 ? r : swap_directed(p);
-        return r < 0 ? r : finish_sets(p);
+                file_unstage(p->directed[k].target, &p->directed[k].staged);
 }

@@ -146,19 +146,25 @@ static int append_report(sd_bus_message *m, const RestorePart *p) {
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+/* What is said against the i-th component, or NULL. */
+static const char *read_result(json_object *rows, size_t i, const char **ret_message) {
+        json_object *row = rows && i < json_object_array_length(rows) ? json_object_array_get_idx(rows, i) : NULL;
+        const char *name = row ? json_object_get_string(json_object_array_get_idx(row, 1)) : NULL,
+                   *message = row ? json_object_get_string(json_object_array_get_idx(row, 2)) : NULL;
+        *ret_message = message ? message : "";
+        return isempty(name) ? NULL : name;
+}
+
 static void read_end(RestoreWork *w, json_object *rows) {
-        for (size_t i = 0; rows && i < w->n_parts && i < json_object_array_length(rows); i++) {
-                json_object *row = json_object_array_get_idx(rows, i);
-                const char *name = json_object_get_string(json_object_array_get_idx(row, 1)),
-                           *message = json_object_get_string(json_object_array_get_idx(row, 2));
-                if (!isempty(name) && !w->parts[i].refused)
-                        (void) failure_set(&w->parts[i].post, condition_from_name(name), "%s", message ? message : "");
+        for (size_t i = 0; i < w->n_parts; i++) {
+                const char *message, *name = read_result(rows, i, &message);
+                if (name && !w->parts[i].refused)
+                        (void) failure_set(&w->parts[i].post, condition_from_name(name), "%s", message);
         }
 }
 
-int restore_end(RestoreWork *w) {
+static int call_end(RestoreWork *w, bool dry_run, json_object **ret) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
-        _cleanup_(json_object_putp) json_object *answer = NULL;
         Context *c = w->context;
         int r = requester_new_call(c->requester, VSS_ROOT_PATH, VSS_IFACE_MANAGER, "PostRestore", &m);
         r = r < 0 ? r : sd_bus_message_append(m, "s", w->session);
@@ -166,11 +172,40 @@ int restore_end(RestoreWork *w) {
         for (size_t i = 0; r >= 0 && i < w->n_parts; i++)
                 r = append_report(m, w->parts + i);
         r = r < 0 ? r : sd_bus_message_close_container(m);
-        r = r < 0 ? r : sd_bus_message_append(m, "a{sv}", 0);
+        r = r < 0 ? r : sd_bus_message_append(m, "a{sv}", 1, "dry_run", "b", (int) dry_run);
         if (requester_check(c->requester, r) < 0 ||
             requester_call(c->requester, m, c->requester->long_usec, &reply) < 0 ||
-            requester_check(c->requester, bus_to_json(reply, &answer)) < 0)
+            requester_check(c->requester, bus_to_json(reply, ret)) < 0)
                 return context_fail_requester(c);
+        return 0;
+}
+
+static void refuse(RestorePart *p, Condition condition, const char *why) {
+        if (p->refused)
+                return;
+        (void) part_fail(p, condition, "nothing was replaced: %.800s", why);
+        p->refused = true;
+}
+
+/* Staging may take hours: a writer that died meanwhile has its files open again, and so has every one if vssd did. */
+void restore_lives(RestoreWork *w) {
+        _cleanup_(json_object_putp) json_object *answer = NULL;
+        w->lost = call_end(w, true, &answer) < 0;
+        json_object *rows = answer ? json_object_array_get_idx(answer, 0) : NULL;
+        for (size_t i = 0; i < w->n_parts; i++) {
+                const char *message, *name = read_result(rows, i, &message);
+                if (w->lost)
+                        refuse(w->parts + i, w->context->condition, w->context->error_message);
+                else if (name)
+                        refuse(w->parts + i, condition_from_name(name), message);
+        }
+}
+
+int restore_end(RestoreWork *w) {
+        _cleanup_(json_object_putp) json_object *answer = NULL;
+        int r = call_end(w, false, &answer);
+        if (r < 0)
+                return failure_set(&w->end, w->context->condition, "%s", w->context->error_message);
         read_end(w, json_object_array_get_idx(answer, 0));
         return 0;
 }

@@ -30,8 +30,8 @@ typedef struct RestoreItem {
         mode_t mode; /* its kind */
         uint64_t size;
         ItemState state;
-        bool made;                            /* a directory that is new */
-        char staged[RESTORE_TEMPORARY_BYTES]; /* its name until it is swapped in */
+        bool made; /* a directory that is new */
+        StagedFile staged;
         char *message;
 } RestoreItem;
 
@@ -48,7 +48,7 @@ typedef struct DirectedTarget {
         char *path, *to; /* as they are on disk */
         FileRange *ranges, *to_ranges;
         size_t n_ranges, n_to_ranges;
-        char staged[RESTORE_TEMPORARY_BYTES];
+        StagedFile staged;
         int target; /* directory of to */
 } DirectedTarget;
 
@@ -67,7 +67,10 @@ typedef struct RestorePart { /* one component that was asked for */
         char *reference, *path; /* as they go to vssd */
         RestoreWishes wishes;
         RestoreMethod method;
-        bool with_writer, refused, alternate_used, touched;
+        bool with_writer, refused, alternate_used;
+        bool touched;  /* not all as before the swap */
+        bool only_new; /* what is there stays */
+        bool stopped;  /* its unit, by us */
         RestoreTarget target;
         uid_t uid; /* the writer's */
         RestoreSet *sets;
@@ -98,6 +101,9 @@ struct RestoreWork {
         FileSet *excluded; /* by the administrator, from the backup or from the copies */
         size_t n_excluded;
         char session[VSS_ID_LENGTH + 1];
+        bool cancelled; /* by a signal, before anything was swapped */
+        bool lost;      /* the session, before anything was swapped */
+        Failure end;    /* of PostRestore as a whole */
 };
 
 /* restore-source.c */
@@ -122,7 +128,7 @@ void targets_done(RestoreWork *w);
 /* restore-mirror.c */
 bool restore_owns_directory(const RestorePart *p, const Component *c, const FileSet *f); /* a database's own */
 bool restore_mirrors(const RestorePart *p, const RestoreSet *s);
-int mirror_set(const RestorePart *p, size_t set);
+int mirror_set(const RestorePart *p, size_t set, bool check); /* check: removes nothing, but could it? */
 
 /* restore-tree.c: fills p->items from p->sets[set] */
 int tree_list(RestorePart *p, size_t set, Failure *reterr);
@@ -137,15 +143,22 @@ void part_done(RestorePart *p);
 int part_fail(RestorePart *p, Condition condition, const char *format, ...) _printf_(3, 4);
 
 /* restore-place.c */
+int open_parent(int dfd, const char *path); /* the directory that holds path, below dfd */
+const char *base_name(const char *path);
+int item_fail(RestorePart *p, RestoreItem *i, int error, const char *what);
 int part_check_there(RestorePart *p);   /* 1: a file of it exists already */
 int part_check_replace(RestorePart *p); /* -EBUSY, -EPERM …: one cannot be replaced, said in p->message */
+int part_check_place(RestorePart *p);   /* what no method can replace stands where a file goes */
 int part_stage(RestorePart *p);
-int part_swap(RestorePart *p);
 void part_unstage(RestorePart *p);
 
+/* restore-swap.c: all of it or nothing; p->touched: neither */
+int part_swap(RestorePart *p);
+
 /* restore-session.c */
-int restore_begin(RestoreWork *w); /* PreRestore */
-int restore_end(RestoreWork *w);   /* PostRestore */
+int restore_begin(RestoreWork *w);  /* PreRestore */
+void restore_lives(RestoreWork *w); /* refuses what must not be touched any more: the session or a writer is lost */
+int restore_end(RestoreWork *w);    /* PostRestore */
 
 /* restore-service.c */
 int service_find(RestoreWork *w, RestorePart *p);

@@ -6,6 +6,7 @@
  */
 #include "client/restore.h"
 #include <fcntl.h>
+#include <signal.h>
 
 static const Option restore_options[] = {
         { "component", 0, "WRITER:PATH", true, check_component, "restore only this; may be a part of what was saved" },
@@ -22,6 +23,7 @@ static const Option restore_options[] = {
         { "service", 0, "UNIT", false, check_unit, "the unit to stop, where the method stops one" },
         { "no-service", 0, NULL, true, NULL, "stop and start nothing: that is done by hand" },
         { "keep-extra", 0, NULL, true, NULL, "leave files in a database's directory that the backup does not have" },
+        { "device-nodes", 0, NULL, true, NULL, "device nodes too, which are left out otherwise" },
         {},
 };
 
@@ -76,6 +78,7 @@ static int use_alternate(RestoreWork *w, RestorePart *p) {
         if (p->saved->n_alternates == 0 || p->alternate_used || !p->with_writer)
                 return -EEXIST;
         p->alternate_used = true;
+        p->only_new = true;
         p->condition = CONDITION_NONE;
         p->message[0] = '\0';
         if (restore_map(w, p) >= 0 && !part_check_there(p))
@@ -86,6 +89,7 @@ static int use_alternate(RestoreWork *w, RestorePart *p) {
 /* The rule of the method for what is there already; a target of the requester or the writer beats it. */
 static int apply_method(RestoreWork *w, RestorePart *p) {
         bool beaten = !isempty(p->wishes.to) || p->target != RESTORE_TARGET_ORIGINAL;
+        p->only_new = p->method == RESTORE_IF_NOT_THERE && !beaten;
         if (p->method == RESTORE_CUSTOM && !beaten)
                 return part_fail(p, CONDITION_NOT_SUPPORTED,
                                  "only the application's own procedure can restore it; --to=DIR gives you the files");
@@ -110,6 +114,7 @@ static int prepare_part(RestoreWork *w, RestorePart *p) {
         r = r < 0 ? r : apply_method(w, p);
         if (r >= 0 && stops_service(p) && at_its_place(p) && !given_flag(w->context, "no-service"))
                 r = service_find(w, p);
+        r = r < 0 ? r : part_check_place(p);
         if (r >= 0 && !w->context->dry_run)
                 r = part_stage(p);
         return r;
@@ -141,44 +146,137 @@ static void swap(RestorePart *p) {
         rights_drop();
 }
 
-/* ---- the whole ---- */
+/* ---- services ---- */
 
-/* Each unit once. A service that does not stop keeps its components from being touched. */
-static void call_services(RestoreWork *w, const char *verb, RestoreMethod method) {
+static bool is_to_stop(const RestorePart *p) {
+        return p->method == RESTORE_STOP_START && !p->refused;
+}
+
+static bool is_stopped(const RestorePart *p) {
+        return p->stopped;
+}
+
+static bool is_to_restart(const RestorePart *p) {
+        return p->method == RESTORE_THEN_RESTART && p->status != RESTORE_STATUS_NONE;
+}
+
+/* The part that stands for its unit, so that each is called once. */
+static bool stands_for_unit(const RestoreWork *w, size_t i, bool (*which)(const RestorePart *)) {
+        const char *unit = w->parts[i].service;
+        for (size_t k = 0; unit && k < i; k++)
+                if (streq_null(w->parts[k].service, unit) && which(w->parts + k))
+                        return false;
+        return unit && which(w->parts + i);
+}
+
+static void unit_fail(RestoreWork *w, const char *unit, bool refuse) {
+        for (size_t k = 0; k < w->n_parts; k++)
+                if (streq_null(w->parts[k].service, unit)) {
+                        (void) part_fail(w->parts + k, w->context->condition, "%s", w->context->error_message);
+                        w->parts[k].refused = w->parts[k].refused || refuse;
+                }
+}
+
+/* What does not stop keeps its components from being touched; it may have stopped after all, or half, so it is started.
+ */
+static bool stop_services(RestoreWork *w) {
+        bool any = false;
         for (size_t i = 0; i < w->n_parts; i++) {
-                RestorePart *p = w->parts + i;
-                bool first = p->service && p->method == method && (!p->refused || p->touched);
-                for (size_t k = 0; first && k < i; k++)
-                        first = !(w->parts[k].service && w->parts[k].method == method &&
-                                  streq(w->parts[k].service, p->service));
-                if (!first || service_call(w->context, verb, p->service) >= 0)
+                const char *unit = w->parts[i].service;
+                if (!stands_for_unit(w, i, is_to_stop))
                         continue;
-                for (size_t k = 0; k < w->n_parts; k++)
-                        if (streq_null(w->parts[k].service, p->service)) {
-                                (void) part_fail(w->parts + k, w->context->condition, "%s", w->context->error_message);
-                                w->parts[k].refused = w->parts[k].refused || streq(verb, "stop");
-                        }
+                any = true;
+                int r = service_call(w->context, "stop", unit);
+                for (size_t k = i; k < w->n_parts; k++)
+                        if (streq_null(w->parts[k].service, unit) && is_to_stop(w->parts + k))
+                                w->parts[k].stopped = true;
+                if (r < 0)
+                        unit_fail(w, unit, true);
+        }
+        return any;
+}
+
+static bool is_half_way(const RestoreWork *w, const char *unit) {
+        for (size_t k = 0; k < w->n_parts; k++)
+                if (streq_null(w->parts[k].service, unit) && w->parts[k].status == RESTORE_STATUS_FAILED)
+                        return true;
+        return false;
+}
+
+/* A mixture of old and new is nothing to run on. */
+static void leave_service(RestoreWork *w, const char *unit, const char *verb) {
+        for (size_t k = 0; k < w->n_parts; k++) {
+                RestorePart *p = w->parts + k;
+                char why[LIMIT_MESSAGE_BYTES];
+                if (!streq_null(p->service, unit))
+                        continue;
+                (void) snprintf(why, sizeof(why), "%s", p->message[0] ? p->message : "another component is half-way");
+                (void) part_fail(p, p->condition != CONDITION_NONE ? p->condition : CONDITION_FAILED,
+                                 "%.700s; so %.200s was not %sed", why, unit, verb);
         }
 }
 
-static int do_restore(RestoreWork *w) {
-        bool writers = !given_flag(w->context, "no-writers");
-        for (size_t i = 0; i < w->n_parts; i++)
-                if (!w->parts[i].refused)
-                        prepare(w, w->parts + i);
-        if (w->context->dry_run)
-                return 0;
-        call_services(w, "stop", RESTORE_STOP_START);
+static void call_services(RestoreWork *w, const char *verb, bool (*which)(const RestorePart *)) {
+        for (size_t i = 0; i < w->n_parts; i++) {
+                const char *unit = w->parts[i].service;
+                if (!stands_for_unit(w, i, which))
+                        continue;
+                if (is_half_way(w, unit))
+                        leave_service(w, unit, verb);
+                else if (service_call(w->context, verb, unit) < 0)
+                        unit_fail(w, unit, false);
+        }
+}
+
+/* ---- the whole ---- */
+
+static void cancel(RestoreWork *w) {
+        w->cancelled = true;
+        for (size_t i = 0; i < w->n_parts; i++) {
+                RestorePart *p = w->parts + i;
+                if (!p->refused)
+                        (void) part_fail(p, CONDITION_CANCELLED, "interrupted; nothing was replaced");
+                p->refused = true;
+        }
+}
+
+static void replace_all(RestoreWork *w, bool session) {
+        if (interrupted)
+                cancel(w);
+        if (stop_services(w) && session && !w->lost)
+                restore_lives(w); /* that may have taken minutes */
         for (size_t i = 0; i < w->n_parts; i++) {
                 if (!w->parts[i].refused)
                         swap(w->parts + i);
                 else
                         part_unstage(w->parts + i);
         }
-        int r = writers && w->session[0] ? restore_end(w) : 0;
-        call_services(w, "start", RESTORE_STOP_START);
-        call_services(w, "restart", RESTORE_THEN_RESTART);
-        return r;
+        if (session && !w->lost)
+                (void) restore_end(w);
+        call_services(w, "start", is_stopped);
+        call_services(w, "restart", is_to_restart);
+}
+
+static void do_restore(RestoreWork *w) {
+        sigset_t blocked, before;
+        if (!w->context->dry_run)
+                interrupts_catch();
+        for (size_t i = 0; i < w->n_parts && !interrupted; i++)
+                if (!w->parts[i].refused)
+                        prepare(w, w->parts + i);
+        if (w->context->dry_run)
+                return;
+        bool session = !given_flag(w->context, "no-writers") && w->session[0];
+        if (session && !interrupted)
+                restore_lives(w);
+        /* From here on to the last start nothing ends us half-way; systemctl inherits that. */
+        (void) sigemptyset(&blocked);
+        (void) sigaddset(&blocked, SIGINT);
+        (void) sigaddset(&blocked, SIGTERM);
+        (void) sigaddset(&blocked, SIGHUP);
+        (void) sigprocmask(SIG_BLOCK, &blocked, &before);
+        replace_all(w, session);
+        (void) sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 /* ---- output ---- */
@@ -253,6 +351,11 @@ static int report(RestoreWork *w) {
                                     failed ? ": " : "", failed && why ? why : "");
         }
         json_object_object_add(c->document, "components", rows);
+        if (w->cancelled)
+                c->exit_status = 128 + interrupted;
+        if (!first && w->end.condition != CONDITION_NONE)
+                return context_fail(c, w->end.condition, "the files are back, but the writers were not told: %.800s",
+                                    w->end.message);
         if (!first)
                 return 0;
         bool own = first->condition != CONDITION_NONE;
@@ -274,14 +377,15 @@ static void work_done(RestoreWork *w) {
 
 static int restore_run(Context *c) {
         _cleanup_(work_done) RestoreWork w = { .context = c };
+        (void) signal(SIGIO, SIG_IGN); /* somebody opens a file on which we have a lease for that moment */
         int r = manifest_read(&w);
         r = r < 0 ? r : restore_select(&w);
         r = r < 0 ? r : sources_open(&w);
         if (r >= 0 && !given_flag(c, "no-writers"))
                 r = restore_begin(&w);
-        r = r < 0 ? r : do_restore(&w);
         if (w.n_parts == 0 || r < 0)
                 return r;
+        do_restore(&w);
         return report(&w);
 }
 
