@@ -240,6 +240,8 @@ int part_stage(RestorePart *p) {
 void part_unstage(RestorePart *p) {
         for (size_t k = p->n_items; k > 0; k--) {
                 RestoreItem *i = p->items + k - 1;
+                if (i->state == ITEM_STAGED || (i->state == ITEM_DONE && !p->touched))
+                        i->state = ITEM_WAITS;
                 if (!i->staged.name && !i->made)
                         continue;
                 _cleanup_close_ int parent = open_parent(p->sets[i->set].target, i->path);
@@ -247,8 +249,6 @@ void part_unstage(RestorePart *p) {
                         (void) unlinkat(parent, base_name(i->path), AT_REMOVEDIR);
                 file_unstage(parent, &i->staged);
                 i->made = false;
-                if (i->state == ITEM_STAGED)
-                        i->state = ITEM_WAITS;
         }
         for (size_t k = 0; k < p->n_directed; k++)
                 file_unstage(p->directed[k].target, &p->directed[k].staged);

@@ -20,12 +20,12 @@ begin_case() {
         M=$VSS_TEST_DIR/manifest
         cat >"$VSS_TEST_DIR/doc" <<-DOCUMENT
 		{"schema":1,"kind":"writer-metadata","requires":[],"writer":{"name":"shop"},"backup_schema":[],"restore":$1,
-		 "components":[{"path":"all","type":"${TYPE:-file-group}","selectable":true,"files":[{"root":"$data/a","pattern":"*","recursive":true}]}]}
+		 "components":[{"path":"all","type":"${TYPE:-file-group}","selectable":true,"files":[{"root":"$data/a","pattern":"*","recursive":true}]}${OTHER:-}]}
 	DOCUMENT
         fill
         [ -z "${MORE:-}" ] || "$MORE"
         testwriter --name=shop --document="$VSS_TEST_DIR/doc" --say "${@:2}"
-        create --provider=null --manifest="$M" --component=shop:all "$data"
+        create --provider=null --manifest="$M" --component=shop:all ${OTHER:+--component=shop:other} "$data"
         rm -rf "$VSS_TEST_DIR/saved" && mkdir -p "$VSS_TEST_DIR/saved$data"
         cp -a "$data/." "$VSS_TEST_DIR/saved$data"
         for f in one two three deep/four; do echo "changed $f" >"$data/a/$f"; done
@@ -163,6 +163,18 @@ case_a_unit_is_called_once_and_after_a_failed_stop_too() {
         FAILS=stop restored 1 --service=shop.service
         contents "$old"
         expect_equal "stop changed one,start changed one" "$(calls)" "calls"
+        stop_process "$WRITER_PID"
+        # of two components of the unit the first is refused
+        : >"$CALLS"
+        more() { mkdir "$data/b" && echo other >"$data/b/other"; }
+        MORE="more" OTHER=',{"path":"other","type":"file-group","selectable":true,"files":[{"root":"'"$data"'/b","pattern":"*"}]}' \
+                begin_case '{"method":"stop-restore-start"}'
+        echo changed >"$data/b/other"
+        chattr +i "$data/a/two"
+        restored 3 --service=shop.service
+        chattr -i "$data/a/two"
+        contents "$old"
+        expect_equal "other stop changed one,start changed one" "$(cat "$data/b/other") $(calls)" "the other file and calls"
         delete_all
 }
 
@@ -258,11 +270,17 @@ os.setxattr(sys.argv[1], "system.posix_acl_default", acl)' "$data/a"
 }
 
 case_a_directed_file_is_no_longer_than_the_backup() {
-        begin_case null --answer=pre-restore:all:target=directed \
+        fake_systemctl
+        begin_case '{"method":"stop-restore-start"}' --answer=pre-restore:all:target=directed \
                 --answer=pre-restore:all:directed_targets='[{"path":"'"$data"'/a/one","ranges":[],"to":"'"$data"'/longer","to_ranges":[]}]'
         echo "something longer than the file" >"$data/longer"
-        restored 0
+        restored 0 --service=shop.service
         expect_equal one "$(cat "$data/longer")" "the directed file"
+        expect_equal restored "$(part '.files[] | select(.path | endswith("/a/one")) | .status')" "status of the directed file"
+        echo longer >"$data/longer"
+        AT_STOP="chattr +i $data/a/two" restored 3 --service=shop.service
+        chattr -i "$data/a/two"
+        expect_equal "longer 0" "$(cat "$data/longer") $(jq '[.components[0].files[] | select(.status == "restored")] | length' "$DOC")" "the directed file of a component that is not touched"
         delete_all
 }
 
