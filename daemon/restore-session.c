@@ -77,18 +77,11 @@ int restore_session_append(const Restore *restore, const RestoreWriter *w, bool 
 
 /* ---- answers ---- */
 
-static RestoreComponent *own_component(Restore *restore, const RestoreWriter *w, const char *path) {
-        for (size_t i = 0; i < restore->n_components; i++)
-                if (restore->components[i].by == w && streq(restore->components[i].path, path))
-                        return restore->components + i;
-        return NULL;
-}
-
 static int read_failures(Restore *restore, RestoreWriter *w, sd_bus_message *m) {
         const char *path, *name, *message;
         int r = sd_bus_message_enter_container(m, 'a', "(sss)");
         while (r >= 0 && (r = sd_bus_message_read(m, "(sss)", &path, &name, &message)) > 0) {
-                RestoreComponent *c = own_component(restore, w, path);
+                RestoreComponent *c = restore_component(restore, NULL, w, path);
                 if (!c)
                         return -EBADMSG;
                 char words[LIMIT_MESSAGE_BYTES];
@@ -104,7 +97,7 @@ static int read_targets(Restore *restore, RestoreWriter *w, sd_bus_message *m) {
         const char *path, *word;
         int r = sd_bus_message_enter_container(m, 'a', "(ss)");
         while (r >= 0 && (r = sd_bus_message_read(m, "(ss)", &path, &word)) > 0) {
-                RestoreComponent *c = own_component(restore, w, path);
+                RestoreComponent *c = restore_component(restore, NULL, w, path);
                 int target = restore_target_from_string(word);
                 if (!c || target < 0)
                         return -EBADMSG;

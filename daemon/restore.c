@@ -51,6 +51,7 @@ Restore *restore_free(Restore *r) {
         sd_event_source_disable_unref(r->defer);
         restore_components_free(r->components, r->n_components);
         free(r->writers);
+        free(r->by_path);
         free(r->owner);
         free(r);
         return NULL;
@@ -115,18 +116,11 @@ static int copy_text(char **to, const char *from) {
         return from && !*to ? -ENOMEM : 0;
 }
 
-static int choose(Restore *r, const Manifest *manifest, RestoreComponent *c, Failure *reterr) {
-        _cleanup_(metadata_freep) Metadata *saved = NULL;
-        const ManifestWriter *mw = NULL;
+static int choose(Restore *r, const ManifestWriter *mw, const Metadata *saved, RestoreComponent *c, Failure *reterr) {
         const ManifestComponent *mc = NULL;
         char what[320];
         (void) snprintf(what, sizeof(what), "%.150s:%.150s", c->writer, c->path);
-        int k = restore_find_writer(manifest, c->writer, reterr, &mw);
-        if (k >= 0 && !mw->metadata_text)
-                k = failure_set(reterr, CONDITION_INVALID_DOCUMENT, "the manifest lacks the document of writer %s",
-                                mw->name);
-        k = k < 0 ? k : metadata_parse(mw->metadata_text, strlen(mw->metadata_text), reterr, &saved);
-        k = k < 0 ? k : restore_find_component(mw, saved, c->path, reterr, &mc);
+        int k = restore_find_component(mw, saved, c->path, reterr, &mc);
         k = k < 0 ? k : restore_check_wishes(saved, what, &c->wishes, reterr);
         if (k < 0)
                 return k;
@@ -142,18 +136,74 @@ static int choose(Restore *r, const Manifest *manifest, RestoreComponent *c, Fai
         return join_writer(r, w, saved, reterr, &c->by);
 }
 
-static int choose_all(Restore *r, const Manifest *manifest, bool dry_run, Failure *reterr) {
+/* All components of one writer, whose document may have a megabyte: it is read once. */
+static int choose_of(Restore *r, const ManifestWriter *mw, const ManifestWriter *const *of, bool dry_run,
+                     Failure *reterr) {
+        _cleanup_(metadata_freep) Metadata *saved = NULL;
+        Failure document = {};
+        bool readable = restore_read_document(mw, &document, &saved) >= 0;
         for (size_t i = 0; i < r->n_components; i++) {
                 RestoreComponent *c = r->components + i;
-                for (size_t k = 0; k < i; k++)
-                        if (streq(r->components[k].writer, c->writer) && streq(r->components[k].path, c->path))
-                                return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s:%s is named twice",
-                                                   c->writer, c->path);
-                int k = choose(r, manifest, c, dry_run ? &c->failure : reterr);
+                if (of[i] != mw)
+                        continue;
+                Failure *f = dry_run ? &c->failure : reterr;
+                int k = readable ? choose(r, mw, saved, c, f) :
+                                   failure_set(f, document.condition, "%s", document.message);
                 if (k == -ENOMEM || (k < 0 && !dry_run))
                         return k;
         }
         return 0;
+}
+
+static int choose_all(Restore *r, const Manifest *manifest, bool dry_run, Failure *reterr) {
+        _cleanup_free_ const ManifestWriter **of = calloc(r->n_components + 1, sizeof(*of));
+        _cleanup_free_ bool *chosen = calloc(manifest->n_writers + 1, sizeof(*chosen));
+        if (!of || !chosen)
+                return -ENOMEM;
+        for (size_t i = 0; i < r->n_components; i++) {
+                RestoreComponent *c = r->components + i;
+                int k = restore_find_writer(manifest, c->writer, dry_run ? &c->failure : reterr, of + i);
+                if (k < 0 && !dry_run)
+                        return k;
+        }
+        for (size_t i = 0; i < r->n_components; i++) {
+                size_t index = of[i] ? (size_t) (of[i] - manifest->writers) : manifest->n_writers;
+                if (!of[i] || chosen[index])
+                        continue;
+                chosen[index] = true;
+                int k = choose_of(r, of[i], of, dry_run, reterr);
+                if (k < 0)
+                        return k;
+        }
+        return 0;
+}
+
+/* ---- finding a component among thousands ---- */
+
+static int index_components(Restore *r, Failure *reterr) {
+        r->by_path = calloc(r->n_components + 1, sizeof(*r->by_path));
+        if (!r->by_path)
+                return -ENOMEM;
+        for (size_t i = 0; i < r->n_components; i++)
+                r->by_path[i] = (PathEntry) { r->components[i].path, i };
+        path_entries_sort(r->by_path, r->n_components);
+        for (size_t i = 0; i < r->n_components; i++) {
+                RestoreComponent *c = r->components + i;
+                if (restore_component(r, c->writer, NULL, c->path) != c)
+                        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "%s:%s is named twice", c->writer,
+                                           c->path);
+        }
+        return 0;
+}
+
+RestoreComponent *restore_component(const Restore *r, const char *writer, const RestoreWriter *by, const char *path) {
+        const PathEntry *e = path_entries_find(r->by_path, r->n_components, path, strlen(path));
+        for (; e && e < r->by_path + r->n_components && streq(e->path, path); e++) {
+                RestoreComponent *c = r->components + e->index;
+                if (writer ? streq(c->writer, writer) : c->by == by)
+                        return c;
+        }
+        return NULL;
 }
 
 static int on_session_max(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -200,7 +250,8 @@ int restore_new(Manager *m, const char *owner, uid_t owner_uid, const Manifest *
         if (!dry_run && m->n_restores >= LIMIT_RESTORES)
                 return failure_set(reterr, CONDITION_LIMIT_REACHED, "%d restores are under way already",
                                    LIMIT_RESTORES);
-        int k = choose_all(r, manifest, dry_run, reterr);
+        int k = index_components(r, reterr);
+        k = k < 0 ? k : choose_all(r, manifest, dry_run, reterr);
         if (k >= 0 && !dry_run)
                 k = list(r, owner);
         if (k < 0)

@@ -60,6 +60,7 @@ struct Restore {
         const char *reason;
         RestoreComponent *components;
         size_t n_components;
+        struct PathEntry *by_path; /* of components */
         RestoreWriter *writers;
         size_t n_writers;
         unsigned n_calling;
@@ -79,6 +80,9 @@ Restore *restore_find(Manager *m, const char *id);
 /* The restore that a writer of this reference takes part in; parallel_too: also one beside which it may be in others.
  */
 const Restore *restore_of_writer(const Manager *m, const Writer *w, bool parallel_too);
+
+/* The one of this path, by what the requester called its writer or, with writer NULL, by the writer; NULL: none. */
+RestoreComponent *restore_component(const Restore *r, const char *writer, const RestoreWriter *by, const char *path);
 
 /* Exactly one of these calls is under way at a time; done is called from the loop. */
 void restore_enter(Restore *r, RestoreDone done, void *userdata);

@@ -61,6 +61,18 @@ static void writer_done(ManifestWriter *w) {
         for (size_t i = 0; i < w->n_components; i++)
                 component_done(w->components + i);
         free(w->components);
+        free(w->by_path);
+}
+
+int manifest_writer_index(ManifestWriter *w) {
+        free(w->by_path);
+        w->by_path = calloc(w->n_components + 1, sizeof *w->by_path);
+        if (!w->by_path)
+                return -ENOMEM;
+        for (size_t i = 0; i < w->n_components; i++)
+                w->by_path[i] = (PathEntry) { w->components[i].path, i };
+        path_entries_sort(w->by_path, w->n_components);
+        return 0;
 }
 
 static void snapshot_done(ManifestSnapshot *s) {
@@ -298,8 +310,11 @@ static int read_component(JsonReader *r, void *element) {
 
 static int read_components(JsonReader *r, void *field) {
         ManifestWriter *w = field;
-        return json_read_array(r, LIMIT_COMPONENTS, sizeof *w->components, read_component, (void **) &w->components,
-                               &w->n_components);
+        int k = json_read_array(r, LIMIT_COMPONENTS, sizeof *w->components, read_component, (void **) &w->components,
+                                &w->n_components);
+        if (k >= 0 && manifest_writer_index(w) < 0)
+                k = failure_set(r->failure, CONDITION_LIMIT_REACHED, "no memory to read a document");
+        return k;
 }
 
 /* As it was listed: a writer of an account that the name does not belong to is UID:NAME. */

@@ -23,6 +23,7 @@ typedef struct ManifestWriter {
         BackupType type;                       /* what it did of the type that was asked for */
         ManifestComponent *components;
         size_t n_components;
+        struct PathEntry *by_path; /* of components, if it was parsed */
 } ManifestWriter;
 
 typedef struct ManifestSnapshot {
@@ -50,5 +51,7 @@ void manifest_done(Manifest *m);
 /* Emits with its digest; caller frees. */
 int manifest_format(const Manifest *m, char **ret_json);
 int manifest_parse(const char *text, size_t size, Failure *reterr, Manifest *ret);
+/* Makes by_path of the components; for a writer that was not parsed. */
+int manifest_writer_index(ManifestWriter *w);
 /* RFC 3339 UTC with microseconds: "2026-11-22T10:00:02.377800Z" */
 int format_timestamp(uint64_t realtime_usec, char *ret, size_t size);

@@ -96,6 +96,7 @@ Metadata *metadata_free(Metadata *m) {
         free(m->instance);
         free(m->version);
         strings_free(m->backup_schema);
+        free(m->by_path);
         free(m->restore_method);
         free(m->restore_service);
         free(m->restore_writer_events);
@@ -348,25 +349,21 @@ static int read_exclude_from_snapshot(JsonReader *r, void *field) {
                                (void **) &m->exclude_from_snapshot, &m->n_exclude_from_snapshot);
 }
 
-static int path_compare(const void *a, const void *b) {
-        return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
-static int check_components(JsonReader *r, const Metadata *m) {
+static int check_components(JsonReader *r, Metadata *m) {
         size_t n_sets = m->n_exclude + m->n_exclude_from_snapshot;
-        _cleanup_free_ char **paths = calloc(m->n_components + 1, sizeof *paths);
-        if (!paths)
+        m->by_path = calloc(m->n_components + 1, sizeof *m->by_path);
+        if (!m->by_path)
                 return failure_set(r->failure, CONDITION_LIMIT_REACHED, "no memory to read a document");
         for (size_t i = 0; i < m->n_components; i++) {
                 n_sets += m->components[i].n_files;
-                paths[i] = m->components[i].path;
+                m->by_path[i] = (PathEntry) { m->components[i].path, i };
         }
         if (n_sets > LIMIT_FILE_SETS)
                 return json_fail(r, "more than %d file sets", LIMIT_FILE_SETS);
-        qsort(paths, m->n_components, sizeof *paths, path_compare);
+        path_entries_sort(m->by_path, m->n_components);
         for (size_t i = 1; i < m->n_components; i++)
-                if (streq(paths[i - 1], paths[i]))
-                        return json_fail(r, "two components have the path \"%.80s\"", paths[i]);
+                if (streq(m->by_path[i - 1].path, m->by_path[i].path))
+                        return json_fail(r, "two components have the path \"%.80s\"", m->by_path[i].path);
         return 0;
 }
 
@@ -433,10 +430,8 @@ bool component_path_is_below(const char *path, const char *ancestor) {
 }
 
 int metadata_find_component(const Metadata *m, const char *path) {
-        for (size_t i = 0; i < m->n_components; i++)
-                if (streq(m->components[i].path, path))
-                        return (int) i;
-        return -1;
+        const PathEntry *found = path_entries_find(m->by_path, m->n_components, path, strlen(path));
+        return found ? (int) found->index : -1;
 }
 
 BackupType metadata_backup_type(const Metadata *m, BackupType asked) {

@@ -59,6 +59,7 @@ typedef struct Metadata {
         size_t n_alternates;
         Component *components;
         size_t n_components;
+        struct PathEntry *by_path; /* of components */
         FileSet *exclude;
         size_t n_exclude;
         FileSet *exclude_from_snapshot;

@@ -52,42 +52,60 @@ int restore_find_writer(const Manifest *m, const char *reference, Failure *reter
         return 0;
 }
 
-static const Component *saved_component(const Metadata *saved, const char *path) {
-        for (size_t i = 0; i < saved->n_components; i++)
-                if (streq(saved->components[i].path, path))
-                        return saved->components + i;
-        return NULL;
+/* By the first n bytes of a path. */
+static const Component *saved_component(const Metadata *saved, const char *path, size_t n) {
+        const PathEntry *e = path_entries_find(saved->by_path, saved->n_components, path, n);
+        return e ? saved->components + e->index : NULL;
 }
 
-/* Below a selectable component that the backup holds everything is only a part of that, listed or not. */
-static bool is_explicit(const ManifestWriter *w, const Metadata *saved, const ManifestComponent *c) {
-        for (size_t i = 0; i < w->n_components; i++) {
-                const Component *above = saved_component(saved, w->components[i].path);
-                if (above && above->selectable && component_path_is_below(c->path, above->path))
-                        return false;
-        }
-        return true;
+static const ManifestComponent *held_component(const ManifestWriter *w, const char *path, size_t n) {
+        const PathEntry *e = w->by_path ? path_entries_find(w->by_path, w->n_components, path, n) : NULL;
+        return e ? w->components + e->index : NULL;
 }
 
-/* The explicit component nearest to path, itself included. */
+/*
+ * The explicit component nearest to path, itself included: from the top down, the last one that the backup holds. Below
+ * a selectable one that it holds everything is only a part of that, listed or not.
+ */
 static const ManifestComponent *nearest_explicit(const ManifestWriter *w, const Metadata *saved, const char *path) {
         const ManifestComponent *nearest = NULL;
-        for (size_t i = 0; i < w->n_components; i++) {
-                const ManifestComponent *c = w->components + i;
-                if (!streq(c->path, path) && !component_path_is_below(path, c->path))
-                        continue;
-                if (!is_explicit(w, saved, c))
-                        continue;
-                if (!nearest || strlen(c->path) > strlen(nearest->path))
-                        nearest = c;
+        for (const char *end = path;; end++) {
+                end = strchrnul(end, '/');
+                size_t n = (size_t) (end - path);
+                const ManifestComponent *held = held_component(w, path, n);
+                const Component *c = held ? saved_component(saved, path, n) : NULL;
+                nearest = held ? held : nearest;
+                if (*end == '\0' || (c && c->selectable))
+                        return nearest;
         }
-        return nearest;
+}
+
+/* As it was listed: a writer of an account that the name does not belong to is UID:NAME. */
+static const char *own_name(const ManifestWriter *w) {
+        size_t digits = strspn(w->name, "0123456789");
+        return digits > 0 && w->name[digits] == ':' ? w->name + digits + 1 : w->name;
+}
+
+int restore_read_document(const ManifestWriter *w, Failure *reterr, Metadata **ret) {
+        _cleanup_(metadata_freep) Metadata *saved = NULL;
+        Failure f = {};
+        if (!w->metadata_text)
+                return failure_set(reterr, CONDITION_INVALID_DOCUMENT, "the manifest lacks the document of writer %s",
+                                   w->name);
+        int r = metadata_parse(w->metadata_text, strlen(w->metadata_text), reterr, &saved);
+        if (r >= 0 && metadata_check_identity(saved, own_name(w), w->instance, &f) < 0)
+                r = failure_set(reterr, CONDITION_INVALID_DOCUMENT,
+                                "the manifest has the document of another writer for %s: %.300s", w->name, f.message);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(saved);
+        return 0;
 }
 
 int restore_find_component(const ManifestWriter *w, const Metadata *saved, const char *path, Failure *reterr,
                            const ManifestComponent **ret) {
         const ManifestComponent *nearest = nearest_explicit(w, saved, path);
-        const Component *c = saved_component(saved, path);
+        const Component *c = saved_component(saved, path, strlen(path));
         assert(ret);
         if (!nearest || !c)
                 return failure_set(reterr, CONDITION_NOT_FOUND, "the backup holds no component %s:%s", w->name, path);

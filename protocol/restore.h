@@ -58,6 +58,8 @@ void restore_wishes_done(RestoreWishes *w);
 
 /* NAME, or NAME@INSTANCE where several have the name: NOT_FOUND, AMBIGUOUS. */
 int restore_find_writer(const Manifest *m, const char *reference, Failure *reterr, const ManifestWriter **ret);
+/* The writer's document as the backup keeps it, if it is this writer's: INVALID_DOCUMENT. */
+int restore_read_document(const ManifestWriter *w, Failure *reterr, Metadata **ret);
 /*
  * The explicit component that path is or is a part of. A part needs selectable_for_restore, or it is NOT_SUPPORTED;
  * what the backup does not hold is NOT_FOUND.

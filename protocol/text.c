@@ -189,6 +189,29 @@ int writer_component_parse(const char *s, char **ret_reference, char **ret_path)
         return 0;
 }
 
+static int path_entry_compare(const void *a, const void *b) {
+        const PathEntry *x = a, *y = b;
+        int order = strcmp(x->path, y->path);
+        return order ? order : x->index < y->index ? -1 : x->index > y->index;
+}
+
+void path_entries_sort(PathEntry *entries, size_t n) {
+        qsort(entries, n, sizeof(*entries), path_entry_compare);
+}
+
+const PathEntry *path_entries_find(const PathEntry *entries, size_t n, const char *path, size_t length) {
+        size_t low = 0, high = n;
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                if (strncmp(entries[middle].path, path, length) < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        bool found = low < n && strncmp(entries[low].path, path, length) == 0 && entries[low].path[length] == '\0';
+        return found ? entries + low : NULL;
+}
+
 char **strings_free(char **list) {
         for (char **s = list; s && *s; s++)
                 free(*s);

@@ -36,6 +36,14 @@ int writer_option_parse(const char *s, char **ret_reference, char **ret_key, cha
 /* REFERENCE:PATH as on the command line. -EINVAL. */
 int writer_component_parse(const char *s, char **ret_reference, char **ret_path);
 
+/* Component paths in order, to find one among thousands; the strings are borrowed. */
+typedef struct PathEntry {
+        const char *path;
+        size_t index; /* in the list that it belongs to */
+} PathEntry;
+void path_entries_sort(PathEntry *entries, size_t n);
+/* The first entry whose path is the first length bytes of path; NULL: none. */
+const PathEntry *path_entries_find(const PathEntry *entries, size_t n, const char *path, size_t length);
 char **strings_free(char **list); /* NULL-terminated; NULL allowed; returns NULL */
 DEFINE_CLEANUP(char **, strings_free);
 size_t strings_count(char *const *list);

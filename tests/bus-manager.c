@@ -5,6 +5,7 @@
  * survive a fork.
  */
 #include "protocol/busutil.h"
+#include "protocol/manifest.h"
 #include "protocol/text.h"
 #include "tests/vssd-fixture.h"
 #include <check.h>
@@ -405,6 +406,78 @@ START_TEST(declarative_writers_are_roots_and_well_formed) {
 }
 END_TEST
 
+static int manifest_of_thousands(void) {
+        static char paths[LIMIT_COMPONENTS][16], id[] = "0e1b6f0c-9a3e-4d7b-8f5e-6a1f4b2c3d4e",
+                                                 created[] = "2026-11-22T10:00:02.377800Z",
+                                                 machine[] = "5d1f0c3b9e7a4f6c8b2d1e0f9a8b7c6d";
+        static ManifestComponent many[LIMIT_COMPONENTS];
+        char *text = NULL, *json = NULL, name[] = "shop", nothing[] = "";
+        size_t size = 0;
+        int fd;
+        FILE *stream = open_memstream(&text, &size);
+        (void) fprintf(stream,
+                       "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"shop\"},\"components\":[");
+        for (int i = 0; i < LIMIT_COMPONENTS; i++) {
+                (void) snprintf(paths[i], sizeof(paths[i]), "c%d", i);
+                many[i] = (ManifestComponent) { .path = paths[i] };
+                (void) fprintf(stream, "%s{\"path\":\"%s\",\"type\":\"database\",\"selectable\":true}", i ? "," : "",
+                               paths[i]);
+        }
+        (void) fprintf(stream, "]}");
+        ck_assert_int_eq(fclose(stream), 0);
+        ManifestWriter w = { .name = name,
+                             .instance = nothing,
+                             .metadata_text = text,
+                             .components = many,
+                             .n_components = LIMIT_COMPONENTS };
+        Manifest manifest = { .set = id,
+                              .created = created,
+                              .host_name = name,
+                              .machine_id = machine,
+                              .vss_version = name,
+                              .requester = name,
+                              .consistency = CONSISTENCY_CRASH,
+                              .writers = &w,
+                              .n_writers = 1 };
+        ck_assert_int_ge(manifest_format(&manifest, &json), 0);
+        ck_assert_int_ge(bus_document_new("manifest", json, strlen(json), &fd), 0);
+        free(json);
+        free(text);
+        return fd;
+}
+
+/* While vssd chooses, it answers nobody. */
+START_TEST(thousands_of_components_are_chosen_within_a_second) {
+        sd_bus_error e = SD_BUS_ERROR_NULL;
+        sd_bus_message *m = manager_call(&v, "PreRestore"), *reply = NULL;
+        int lease = register_writer(v.bus, "shop", "", NULL), fd = manifest_of_thousands(), n = 0;
+        const char *session;
+        ck_assert_int_ge(sd_bus_message_append(m, "h", fd), 0);
+        ck_assert_int_ge(sd_bus_message_open_container(m, 'a', "(ssa{sv})"), 0);
+        for (int i = 0; i < LIMIT_COMPONENTS; i++) {
+                char path[16];
+                (void) snprintf(path, sizeof(path), "c%d", i);
+                ck_assert_int_ge(sd_bus_message_append(m, "(ssa{sv})", "shop", path, 0), 0);
+        }
+        ck_assert_int_ge(sd_bus_message_close_container(m), 0);
+        ck_assert_int_ge(sd_bus_message_append(m, "a{sv}", 1, "dry_run", "b", 1), 0);
+        uint64_t begin = now_usec();
+        int r = sd_bus_call(v.bus, m, 60 * USEC_PER_SEC, &e, &reply);
+        uint64_t took = now_usec() - begin;
+        ck_assert_msg(r >= 0, "%s", e.message);
+        ck_assert_int_ge(sd_bus_message_read(reply, "s", &session), 0);
+        ck_assert_int_ge(sd_bus_message_enter_container(reply, 'a', "(ssa{sv})"), 0);
+        for (; sd_bus_message_skip(reply, "(ssa{sv})") > 0; n++)
+                ;
+        ck_assert_int_eq(n, LIMIT_COMPONENTS);
+        ck_assert_msg(took < USEC_PER_SEC || getenv("VSSD_WRAPPER"), "it took %llu us", (unsigned long long) took);
+        (void) sd_bus_message_unref(m);
+        (void) sd_bus_message_unref(reply);
+        (void) close(lease);
+        (void) close(fd);
+}
+END_TEST
+
 int main(void) {
         (void) setenv("CK_FORK", "no", 1);
         sandbox_enter(110);
@@ -431,6 +504,7 @@ int main(void) {
         tcase_add_test(d, idle_vssd_leaves_and_one_with_a_writer_stays);
         tcase_add_test(d, reload_takes_good_files_and_refuses_bad_ones);
         tcase_add_test(d, declarative_writers_are_roots_and_well_formed);
+        tcase_add_test(t, thousands_of_components_are_chosen_within_a_second);
         suite_add_tcase(s, t);
         suite_add_tcase(s, w);
         suite_add_tcase(s, d);

@@ -2,6 +2,8 @@
 /* What of a backup may be restored, and the grammar of options. */
 #include "protocol/restore.h"
 #include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 static const char document[] =
         "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"shop\"},\"backup_schema\":[\"rename\",\"new-target\"],"
@@ -28,10 +30,13 @@ static void setup(void) {
         Failure f = {};
         int r = metadata_parse(document, strlen(document), &f, &saved);
         ck_assert_msg(r == 0, "%s", f.message);
+        ck_assert_int_eq(manifest_writer_index(&writers[0]), 0);
 }
 
 static void teardown(void) {
         saved = metadata_free(saved);
+        free(writers[0].by_path);
+        writers[0].by_path = NULL;
 }
 
 START_TEST(writer_is_found_by_its_reference) {
@@ -92,15 +97,86 @@ END_TEST
 
 START_TEST(part_that_is_listed_stays_a_part) {
         static ManifestComponent nested[] = { { .path = (char *) "all" }, { .path = (char *) "all/book" } };
-        static const ManifestWriter w = {
+        ManifestWriter w = {
                 .name = (char *) "shop", .instance = (char *) "", .components = nested, .n_components = 2
         };
+        ck_assert_int_eq(manifest_writer_index(&w), 0);
         ck_assert(restore_includes(&w, saved, "all", 0));
         ck_assert(restore_includes(&w, saved, "all", 1));
         ck_assert(restore_includes(&w, saved, "all", 3));
         const ManifestComponent *c = NULL;
         ck_assert_int_eq(restore_find_component(&w, saved, "all/book", NULL, &c), 0);
         ck_assert_str_eq(c->path, "all");
+        free(w.by_path);
+}
+END_TEST
+
+START_TEST(document_is_that_of_its_writer) {
+        static const struct {
+                const char *name, *instance;
+                bool fits;
+        } table[] = { { "shop", "", true },
+                      { "1000:shop", "", true }, /* an account's own writer of that name */
+                      { "pg", "", false },
+                      { "shop", "a", false },
+                      { "1000:pg", "", false } };
+        for (size_t i = 0; i < ELEMENTSOF(table); i++) {
+                ManifestWriter w = { .name = (char *) table[i].name,
+                                     .instance = (char *) table[i].instance,
+                                     .metadata_text = (char *) document };
+                Metadata *m = NULL;
+                Failure f = {};
+                ck_assert_int_eq(restore_read_document(&w, &f, &m) >= 0, table[i].fits);
+                ck_assert_int_eq(f.condition, table[i].fits ? CONDITION_NONE : CONDITION_INVALID_DOCUMENT);
+                metadata_free(m);
+        }
+        const ManifestWriter without = { .name = (char *) "shop", .instance = (char *) "" };
+        Metadata *m = NULL;
+        ck_assert_int_lt(restore_read_document(&without, NULL, &m), 0);
+}
+END_TEST
+
+/* As many as a document may have: each found by its path, and its part with it, while nobody notices. */
+START_TEST(thousands_of_components_are_found_at_once) {
+        static char paths[LIMIT_COMPONENTS][32];
+        static ManifestComponent many[LIMIT_COMPONENTS];
+        char *text = NULL;
+        size_t size = 0;
+        Metadata *m = NULL;
+        Failure f = {};
+        FILE *stream = open_memstream(&text, &size);
+        (void) fprintf(stream,
+                       "{\"schema\":1,\"kind\":\"writer-metadata\",\"writer\":{\"name\":\"shop\"},\"components\":[");
+        for (size_t i = 0; i < LIMIT_COMPONENTS; i++) { /* every second one is a part of the one before it */
+                (void) snprintf(paths[i], sizeof(paths[i]), i % 2 ? "part-of-shop/%zu/part" : "part-of-shop/%zu",
+                                i / 2 * 7919 % 2048);
+                many[i].path = paths[i];
+                (void) fprintf(
+                        stream,
+                        "%s{\"path\":\"%s\",\"type\":\"database\",\"selectable\":%s,\"selectable_for_restore\":true}",
+                        i ? "," : "", paths[i], i % 2 ? "false" : "true");
+        }
+        (void) fprintf(stream, "]}");
+        ck_assert_int_eq(fclose(stream), 0);
+        ManifestWriter w = { .name = (char *) "shop",
+                             .instance = (char *) "",
+                             .metadata_text = text,
+                             .components = many,
+                             .n_components = LIMIT_COMPONENTS };
+        uint64_t begin = now_usec();
+        ck_assert_int_eq(manifest_writer_index(&w), 0);
+        ck_assert_msg(restore_read_document(&w, &f, &m) >= 0, "%s", f.message);
+        for (size_t i = 0; i < LIMIT_COMPONENTS; i++) {
+                const ManifestComponent *c = NULL;
+                ck_assert_int_eq(restore_find_component(&w, m, paths[i], NULL, &c), 0);
+                ck_assert_ptr_eq(c, many + i / 2 * 2);
+                ck_assert(restore_includes(&w, m, paths[i / 2 * 2], i));
+        }
+        uint64_t took = now_usec() - begin;
+        ck_assert_msg(took < USEC_PER_SEC || getenv("VSSD_WRAPPER"), "it took %" PRIu64 " us", took);
+        metadata_free(m);
+        free(w.by_path);
+        free(text);
 }
 END_TEST
 
@@ -195,6 +271,8 @@ int main(void) {
         tcase_add_test(t, part_needs_selectable_for_restore);
         tcase_add_test(t, what_was_taken_with_it_is_restored_with_it);
         tcase_add_test(t, part_that_is_listed_stays_a_part);
+        tcase_add_test(t, document_is_that_of_its_writer);
+        tcase_add_test(t, thousands_of_components_are_found_at_once);
         tcase_add_test(t, wish_without_its_word_is_refused);
         tcase_add_test(t, document_says_how);
         tcase_add_test(t, option_holds_for_its_part_and_below);
