@@ -342,20 +342,13 @@ static int read_end(sd_bus_message *m, End *e, Failure *reterr) {
         return r < 0 ? r : bus_read_options(m, options, ELEMENTSOF(options), e, NULL, reterr);
 }
 
-static RestoreComponent *reported_component(Restore *restore, const char *writer, const char *path) {
-        for (size_t i = 0; i < restore->n_components; i++)
-                if (streq(restore->components[i].writer, writer) && streq(restore->components[i].path, path))
-                        return restore->components + i;
-        return NULL;
-}
-
 static int take_reports(Restore *restore, End *e, Failure *reterr) {
         for (size_t i = 0; i < e->n_reports; i++)
-                if (!reported_component(restore, e->reports[i].writer, e->reports[i].path))
+                if (!restore_component(restore, e->reports[i].writer, NULL, e->reports[i].path))
                         return failure_set(reterr, CONDITION_NOT_FOUND, "restore %s has no component %s:%s",
                                            restore->id, e->reports[i].writer, e->reports[i].path);
         for (size_t i = 0; i < e->n_reports && !e->dry_run; i++) {
-                RestoreComponent *c = reported_component(restore, e->reports[i].writer, e->reports[i].path);
+                RestoreComponent *c = restore_component(restore, e->reports[i].writer, NULL, e->reports[i].path);
                 Report *report = &e->reports[i].report;
                 c->reported = true;
                 c->status = (RestoreStatus) restore_status_from_string(report->status);
@@ -389,20 +382,50 @@ static void on_left(Restore *restore, void *userdata) {
         call_reply_message(c, reply, r);
 }
 
+/*
+ * May what was copied still be put into place? Not if the writer that closed the files is gone: an application that
+ * came up anew has opened them.
+ */
+static int append_prospect(sd_bus_message *m, const RestoreComponent *c) {
+        const RestoreWriter *w = c->by;
+        Failure f = c->failure;
+        if (f.condition == CONDITION_NONE && w->events != RESTORE_EVENTS_NEVER && w->writer->lost)
+                (void) failure_set(&f, CONDITION_WRITER_LOST,
+                                   "writer %s is gone, or registered anew, since it closed its files for this restore",
+                                   w->writer->reference);
+        return sd_bus_message_append(m, "(sss)", c->writer,
+                                     f.condition != CONDITION_NONE ? condition_name(f.condition) : "", f.message);
+}
+
+static void reply_prospects(Call *c, const Restore *restore) {
+        sd_bus_message *reply = NULL;
+        int r = sd_bus_message_new_method_return(c->message, &reply);
+        r = r < 0 ? r : sd_bus_message_open_container(reply, 'a', "(sss)");
+        for (size_t i = 0; r >= 0 && i < restore->n_components; i++)
+                r = append_prospect(reply, restore->components + i);
+        r = r < 0 ? r : sd_bus_message_close_container(reply);
+        call_reply_message(c, reply, r);
+}
+
 static void end_now(Call *c) {
         End *e = c->state;
         Failure f = {};
         Restore *restore = restore_find(c->manager, e->session);
         bool own = restore && streq_null(restore->owner, sd_bus_message_get_sender(c->message));
         if (!own)
-                (void) failure_set(&f, CONDITION_NOT_FOUND, "this connection has no restore %.80s", e->session);
+                (void) failure_set(&f, CONDITION_NOT_FOUND,
+                                   "this connection has no restore %.80s: it is over, or was begun by another one",
+                                   e->session);
+        else if (restore->gone)
+                (void) failure_set(&f, CONDITION_NOT_FOUND, "restore %s is over (%s): its writers heard that it failed",
+                                   restore->id, restore->reason);
         else if (restore->state != RESTORE_COPYING)
                 (void) failure_set(&f, CONDITION_BAD_STATE, "restore %s is not between PreRestore and PostRestore",
                                    restore->id);
         if (f.condition != CONDITION_NONE || take_reports(restore, e, &f) < 0)
                 call_fail(c, &f);
         else if (e->dry_run)
-                call_reply(c, "a(sss)", 0);
+                reply_prospects(c, restore);
         else {
                 call_hold(c);
                 restore_leave(restore, on_left, c);

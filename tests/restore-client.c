@@ -5,9 +5,9 @@
  *   restore-client MANIFEST WRITER PATH [KEY=VALUE…] [-- WRITER PATH …]
  *
  * Calls PreRestore, prints "session ID" and a line "component WRITER PATH KEY=VALUE…" for each, then reads one line:
- * "end STATUS" calls PostRestore with that status for every component and prints "ended WRITER NAME MESSAGE"; anything
- * else ends the process at once, and with it the connection. KEY=VALUE are wishes; true and false are booleans. Exit
- * status: of the error.
+ * "end STATUS" calls PostRestore with that status for every component and prints "ended WRITER NAME MESSAGE"; "check"
+ * does so with dry_run, prints "prospect …", and another line is read; anything else ends the process at once, and with
+ * it the connection. KEY=VALUE are wishes; true and false are booleans. Exit status: of the error.
  */
 #include "protocol/busutil.h"
 #include <fcntl.h>
@@ -99,7 +99,7 @@ static int begin(sd_bus *bus, int manifest, char **arguments, char *session, siz
         return r < 0 ? fail(r, NULL, "answer") : 0;
 }
 
-static int end(sd_bus *bus, char **at, const char *session, const char *status) {
+static int end(sd_bus *bus, char **at, const char *session, const char *status, bool dry_run) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL, *reply = NULL;
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         const char *writer, *name, *message;
@@ -113,13 +113,13 @@ static int end(sd_bus *bus, char **at, const char *session, const char *status) 
                 at += *at != NULL;
         }
         r = r < 0 ? r : sd_bus_message_close_container(m);
-        r = r < 0 ? r : sd_bus_message_append(m, "a{sv}", 0);
+        r = r < 0 ? r : sd_bus_message_append(m, "a{sv}", 1, "dry_run", "b", (int) dry_run);
         r = r < 0 ? r : sd_bus_call(bus, m, 60 * USEC_PER_SEC, &error, &reply);
         r = r < 0 ? r : sd_bus_message_enter_container(reply, 'a', "(sss)");
         if (r < 0)
                 return fail(r, &error, "PostRestore");
         while ((r = sd_bus_message_read(reply, "(sss)", &writer, &name, &message)) > 0)
-                printf("ended %s %s %s\n", writer, name[0] ? name : "-", message);
+                printf("%s %s %s %s\n", dry_run ? "prospect" : "ended", writer, name[0] ? name : "-", message);
         return r < 0 ? fail(r, NULL, "answer") : 0;
 }
 
@@ -132,10 +132,14 @@ int main(int argc, char **argv) {
         int manifest = manifest_open(argv[1]);
         (void) setvbuf(stdout, NULL, _IOLBF, 0);
         r = manifest < 0 ? 1 : begin(bus, manifest, argv + 2, session, sizeof(session));
-        if (r == 0 && fgets(line, sizeof(line), stdin)) {
+        bool more = true;
+        while (r == 0 && more && fgets(line, sizeof(line), stdin)) {
                 line[strcspn(line, "\n")] = '\0';
-                if (strncmp(line, "end ", 4) == 0)
-                        r = end(bus, argv + 2, session, line + 4);
+                more = streq(line, "check");
+                if (more)
+                        r = end(bus, argv + 2, session, "all", true);
+                else if (strncmp(line, "end ", 4) == 0)
+                        r = end(bus, argv + 2, session, line + 4, false);
         }
         (void) close_fd(manifest);
         sd_bus_flush_close_unref(bus);

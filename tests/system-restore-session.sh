@@ -194,6 +194,32 @@ case_no_application_level_for_what_is_being_restored() {
         delete_all
 }
 
+# Just before it puts files into place the requester asks whether the session still lives.
+case_what_is_asked_before_files_are_put_into_place() {
+        local m=$VSS_TEST_DIR/m9 got=0 first
+        check() { # LINES: so many answers altogether
+                echo check >&"$IN"
+                asked() { ! kill -0 "$REQUESTER" 2>/dev/null || [ "$(grep -c ^prospect "$VSS_TEST_DIR/r9.out")" -ge "$1" ]; }
+                wait_until 5 asked "$1" || die "no answer"
+        }
+        testwriter --name=stays --volume="$data"
+        testwriter --name=leaves --volume="$data"
+        first=$WRITER_PID
+        manifest "$m"
+        begin r9 "$m" stays data -- leaves data || die "refused: $(cat "$VSS_TEST_DIR/r9.err")"
+        check 2
+        expect_equal "stays - leaves -" "$(sed -n 's/^prospect //p' "$VSS_TEST_DIR/r9.out" | xargs)" "while both are there"
+        stop_process "$first"
+        check 4
+        grep -q '^prospect leaves org.vssd.Vss1.Error.WriterLost' "$VSS_TEST_DIR/r9.out" || die "answer: $(cat "$VSS_TEST_DIR/r9.out")"
+        testwriter --name=leaves --volume="$data"
+        check 6
+        expect_equal 3 "$(grep -c '^prospect stays - ' "$VSS_TEST_DIR/r9.out")" "answers that the one that stays is there"
+        expect_equal 2 "$(grep -c '^prospect leaves org.vssd.Vss1.Error.WriterLost' "$VSS_TEST_DIR/r9.out")" "answers that the other is not"
+        finish r9 all
+        delete_all
+}
+
 case_a_requester_goes_away() {
         local m=$VSS_TEST_DIR/m4
         testwriter --name=left --volume="$data" --say --late=pre-restore:800:1
@@ -253,12 +279,27 @@ case_vssd_stops_in_the_middle() {
         begin r6 "$m" stopped data || die "refused: $(cat "$VSS_TEST_DIR/r6.err")"
         stop_vssd
         told stopped post-restore data status=failed
+}
+
+case_a_session_that_ended_by_itself_says_so() {
+        local m=$VSS_TEST_DIR/m10 got=0
+        printf '[Daemon]\nsession_max=1\n[Timeouts]\nrestore=2\n' >"$CONFIGURATION_DIRECTORY/vssd.conf"
         start_vssd
+        testwriter --name=patient --volume="$data" --say
+        manifest "$m"
+        begin r10 "$m" patient data || die "refused: $(cat "$VSS_TEST_DIR/r10.err")"
+        told_failed() { grep -qxF "told patient post-restore data status failed" "$WRITER_LOG"; }
+        wait_until 5 told_failed || die "the session did not end"
+        echo check >&"$IN"
+        wait "$REQUESTER" || got=$?
+        expect_equal 4 $got "exit status of a check afterwards"
+        grep -q "$SESSION.* is over" "$VSS_TEST_DIR/r10.err" || die "the reason: $(cat "$VSS_TEST_DIR/r10.err")"
 }
 
 start_bus
 printf '[Timeouts]\nrestore=2\n' >"$CONFIGURATION_DIRECTORY/vssd.conf"
 start_vssd
 cases writers_close_and_open_around_a_restore a_writer_refuses_its_own_components_only a_writer_hangs_or_dies \
-        a_writer_whose_answer_does_not_count_hears_the_end no_application_level_for_what_is_being_restored a_requester_goes_away \
-        eight_restores_at_once vssd_stops_in_the_middle
+        a_writer_whose_answer_does_not_count_hears_the_end no_application_level_for_what_is_being_restored \
+        what_is_asked_before_files_are_put_into_place a_requester_goes_away \
+        eight_restores_at_once vssd_stops_in_the_middle a_session_that_ended_by_itself_says_so
