@@ -10,7 +10,7 @@
 #include <liburing.h>
 #include <stdio.h>
 
-enum { BLOCK = 4096, TRIES = 20 };
+enum { BLOCK = 4096, TRIES = 200, PAUSE_USEC = 50000 /* the file system may be at its journal */ };
 
 /* It has ended, and nobody has looked. False: somebody did, a worker that had to do the write in our place. */
 static bool left_alone(struct io_uring *ring, int fd, const void *block) {
@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
         memset(block, 1, BLOCK);
         if (pwrite(fd, block, BLOCK, 0) != BLOCK || fsync(fd) < 0) /* what it writes then needs no allocation */
                 test_die("uring-blocker: %s cannot be written", argv[1]);
-        while (!left_alone(&ring, fd, block))
+        for (; !left_alone(&ring, fd, block); (void) usleep(PAUSE_USEC))
                 if (++tries == TRIES)
                         test_die("uring-blocker: the write ended in another way");
         (void) puts("waiting");
