@@ -75,6 +75,18 @@ fake_systemctl() {
 }
 calls() { paste -sd, "$CALLS"; }
 
+case_a_writer_was_lost_during_staging() {
+        begin_case null
+        in_background
+        stop_process "$WRITER_PID"
+        testwriter --name=shop --document="$VSS_TEST_DIR/doc" --say
+        ended_with 5
+        contents "$old"
+        expect_equal none "$(part .status)" "status"
+        part .error.message | grep -q 'nothing was replaced' || die "the reason: $(part .error)"
+        delete_all
+}
+
 # vssd starts again in the last case: it belongs to that
 case_the_session_ended_during_staging() {
         # all is told although PostRestore fails: the files are back
@@ -304,4 +316,5 @@ start_bus
 start_vssd
 cases what_cannot_be_replaced_is_seen_before one_that_fails_takes_the_others_back \
         a_unit_is_called_once_and_after_a_failed_stop_too signals what_a_killed_run_left_is_removed attributes_and_device_nodes \
-        a_directed_file_is_no_longer_than_the_backup if_not_there_stays_so the_session_ended_during_staging
+        a_directed_file_is_no_longer_than_the_backup if_not_there_stays_so a_writer_was_lost_during_staging \
+        the_session_ended_during_staging
