@@ -6,6 +6,7 @@
  * provider may have such volumes, because only it can prove that they are one instant.
  */
 #include "daemon/plan-private.h"
+#include "daemon/restore.h"
 #include "protocol/text.h"
 #include "providers/vss-provider.h"
 #include <stdio.h>
@@ -304,6 +305,13 @@ static void all_assigned(Planner *p) {
         r = check_holds(&p->result, &f);
         if (r >= 0)
                 r = check_instant(&p->result, &f);
+        for (size_t i = 0; r >= 0 && i < p->result.n_taking_part; i++) { /* begun since the closure was made */
+                const Writer *w = p->result.writers[i].writer;
+                const Restore *restore = restore_of_writer(p->manager, w, /* parallel_too= */ true);
+                if (restore)
+                        r = failure_set(&f, CONDITION_BUSY, "writer %s takes part in restore %s, which is not over",
+                                        w->reference, restore->id);
+        }
         if (r >= 0) {
                 reach(p);
                 r = check_level(&p->result, &f);

@@ -92,6 +92,16 @@ const Restore *restore_of_writer(const Manager *m, const Writer *w, bool paralle
         return NULL;
 }
 
+/* A set that is being made may call the level of its copy application: no files are replaced below it. */
+static const Set *set_being_made(const Manager *m, const Writer *w) {
+        const Set *s;
+        TAILQ_FOREACH(s, &m->sets, entries)
+                for (size_t i = 0; (s->state == SET_QUEUED || s->state == SET_RUNNING) && i < s->n_writers; i++)
+                        if (streq_null(s->writers[i].reference, w->reference))
+                                return s;
+        return NULL;
+}
+
 static int join_writer(Restore *r, Writer *w, const Metadata *saved, Failure *reterr, RestoreWriter **ret) {
         bool parallel = restore_supports(saved, "parallel-restores");
         for (size_t i = 0; i < r->n_writers; i++)
@@ -104,6 +114,10 @@ static int join_writer(Restore *r, Writer *w, const Metadata *saved, Failure *re
                 return failure_set(reterr, CONDITION_BUSY,
                                    "writer %s takes part in restore %s of %s and does not support two at once",
                                    w->reference, other->id, other->owner);
+        const Set *set = set_being_made(r->manager, w);
+        if (set)
+                return failure_set(reterr, CONDITION_BUSY, "writer %s takes part in set %s, which is being made",
+                                   w->reference, set->id);
         r->writers[r->n_writers] = (RestoreWriter) {
                 .restore = r, .writer = writer_ref(w), .events = restore_events_of(saved), .parallel = parallel
         };

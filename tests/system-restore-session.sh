@@ -191,6 +191,16 @@ case_no_application_level_for_what_is_being_restored() {
         finish r8 all
         create --provider=null --component=shut:data "$data"
         expect_equal application "$(vssctl --json show "$SET" | jq -r .consistency)" "level after the restore"
+        # nor does a restore begin while a set is being made of it
+        stop_process "$WRITER_PID"
+        testwriter --name=shut --volume="$data" --late=post-snapshot:2000:1
+        vssctl create --provider=null --component=shut:data "$data" >/dev/null &
+        local creating=$!
+        frozen() { grep -q "^event shut thaw" "$WRITER_LOG"; }
+        wait_until 10 frozen || die "no set was made"
+        refused 8 "$m" shut data
+        grep -q "which is being made" "$VSS_TEST_DIR/refused" || die "the reason: $(cat "$VSS_TEST_DIR/refused")"
+        wait "$creating" || die "the set failed"
         delete_all
 }
 
