@@ -48,6 +48,7 @@ void set_options_done(SetOptions *o) {
                 free(o->volumes[i].mode);
                 free(o->volumes[i].storage);
         }
+        free(o->volumes);
         component_options_free(o->components, o->n_components);
         component_options_free(o->stamps, o->n_stamps);
         strings_free(o->writers);

@@ -447,7 +447,7 @@ static int manifest_of_thousands(void) {
 }
 
 /* While vssd chooses, it answers nobody. */
-START_TEST(thousands_of_components_are_chosen_within_a_second) {
+START_TEST(thousands_of_components_are_chosen_at_once) {
         sd_bus_error e = SD_BUS_ERROR_NULL;
         sd_bus_message *m = manager_call(&v, "PreRestore"), *reply = NULL;
         int lease = register_writer(v.bus, "shop", "", NULL), fd = manifest_of_thousands(), n = 0;
@@ -470,7 +470,7 @@ START_TEST(thousands_of_components_are_chosen_within_a_second) {
         for (; sd_bus_message_skip(reply, "(ssa{sv})") > 0; n++)
                 ;
         ck_assert_int_eq(n, LIMIT_COMPONENTS);
-        ck_assert_msg(took < USEC_PER_SEC || getenv("VSSD_WRAPPER"), "it took %llu us", (unsigned long long) took);
+        ck_assert_msg(took < VSSD_QUICK_USEC || getenv("VSSD_WRAPPER"), "it took %llu us", (unsigned long long) took);
         (void) sd_bus_message_unref(m);
         (void) sd_bus_message_unref(reply);
         (void) close(lease);
@@ -504,7 +504,7 @@ int main(void) {
         tcase_add_test(d, idle_vssd_leaves_and_one_with_a_writer_stays);
         tcase_add_test(d, reload_takes_good_files_and_refuses_bad_ones);
         tcase_add_test(d, declarative_writers_are_roots_and_well_formed);
-        tcase_add_test(t, thousands_of_components_are_chosen_within_a_second);
+        tcase_add_test(t, thousands_of_components_are_chosen_at_once);
         suite_add_tcase(s, t);
         suite_add_tcase(s, w);
         suite_add_tcase(s, d);

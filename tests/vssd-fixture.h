@@ -5,11 +5,16 @@
 #include "protocol/vocabulary.h"
 #include "tests/support.h"
 
-/* A whole hostile suite may cost vssd this much. A sanitizer keeps what was freed. */
+/*
+ * A whole hostile suite may cost vssd so much memory, and a large request so much time, of which others may want half.
+ * A sanitizer keeps what was freed, and looks at every byte.
+ */
 #if defined(__SANITIZE_ADDRESS__)
 enum { VSSD_GROWTH_MAX_KIB = 1024 * 1024 };
+#define VSSD_QUICK_USEC (30 * USEC_PER_SEC)
 #else
 enum { VSSD_GROWTH_MAX_KIB = 16 * 1024 };
+#define VSSD_QUICK_USEC (2 * USEC_PER_SEC)
 #endif
 
 typedef struct TestVssd {
