@@ -82,18 +82,18 @@ int part_check_replace(RestorePart *p) {
  * backup says. */
 static int target_make(RestoreSet *s, bool *ret_made) {
         _cleanup_free_ char *path = strdup(s->to);
-        _cleanup_close_ int fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        _cleanup_close_ int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
         char *state = NULL;
         *ret_made = false;
         if (!path || fd < 0)
                 return path ? -errno : -ENOMEM;
         for (char *name = strtok_r(path, "/", &state); name; name = strtok_r(NULL, "/", &state)) {
-                int next = open_beneath(fd, name, O_RDONLY | O_DIRECTORY);
+                int next = open_beneath(fd, name, O_PATH | O_DIRECTORY);
                 if (next == -ENOENT) {
                         if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST)
                                 return -errno;
                         *ret_made = true;
-                        next = open_beneath(fd, name, O_RDONLY | O_DIRECTORY);
+                        next = open_beneath(fd, name, O_PATH | O_DIRECTORY);
                 }
                 if (next < 0)
                         return next;
@@ -101,8 +101,8 @@ static int target_make(RestoreSet *s, bool *ret_made) {
                 fd = next;
         }
         (void) close_fd(s->target);
-        s->target = TAKE_FD(fd);
-        return 0;
+        s->target = open_beneath(fd, "", O_RDONLY | O_DIRECTORY); /* those above may be passed and not read */
+        return s->target < 0 ? s->target : 0;
 }
 
 static int stage_directory(RestoreSet *s, RestoreItem *i) {

@@ -12,6 +12,7 @@
  * Open("mount") hands out a detached clone of $FAKE_COPY, Path of every copy is $FAKE_COPY.
  */
 #include "tests/fake-manager.h"
+#include "protocol/manifest.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -260,12 +261,20 @@ static int set_delete_call(sd_bus_message *m, void *userdata, sd_bus_error *e) {
 
 static int set_manifest_call(sd_bus_message *m, void *userdata, sd_bus_error *e) {
         FakeSet *s = userdata;
-        char text[256];
+        char id[sizeof(s->id)], created[] = "2026-11-22T10:00:00.123400Z", host[] = "fake",
+                                machine[] = "5d1f0c3b9e7a4f6c8b2d1e0f9a8b7c6d";
+        Manifest manifest = { .set = id,
+                              .created = created,
+                              .host_name = host,
+                              .machine_id = machine,
+                              .vss_version = host,
+                              .requester = host,
+                              .consistency = CONSISTENCY_CRASH };
+        _cleanup_free_ char *text = NULL;
         log_call(m);
+        (void) snprintf(id, sizeof(id), "%s", s->id);
         _cleanup_close_ int fd = memfd_create("manifest", MFD_CLOEXEC);
-        int n = snprintf(text, sizeof(text), "{\"schema\":1,\"kind\":\"manifest\",\"set\":\"%s\",\"digest\":\"\"}",
-                         s->id);
-        if (fd < 0 || write(fd, text, (size_t) n) != n)
+        if (fd < 0 || manifest_format(&manifest, &text) < 0 || write(fd, text, strlen(text)) != (ssize_t) strlen(text))
                 return -EIO;
         return sd_bus_reply_method_return(m, "h", fd);
 }
