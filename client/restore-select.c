@@ -106,8 +106,7 @@ static int add_part(RestoreWork *w, const ManifestWriter *mw, const char *path) 
         w->parts = grown;
         RestorePart *p = grown + w->n_parts;
         *p = (RestorePart) { .work = w, .writer = mw, .with_writer = !given_flag(c, "no-writers") };
-        int r = metadata_parse(mw->metadata_text ? mw->metadata_text : "",
-                               strlen(mw->metadata_text ? mw->metadata_text : ""), &f, &p->saved);
+        int r = restore_read_document(mw, &f, &p->saved);
         r = r < 0 ? r : restore_find_component(mw, p->saved, path, &f, &p->component);
         if (r < 0) {
                 metadata_free(p->saved);
