@@ -6,13 +6,12 @@
 # pair both databases change, and vss-writer-sqlite has them come to rest, so that their copies agree at level application.
 # That this test can fail is shown with the copy of a from one set beside the others of the next.
 # disks: 300M 300M 300M 600M
-# known: it has not been seen to pass as a whole; on a host that is busy its lvcreate takes longer than any hold may
 # seconds: 900
 # programs: ledger.py cow-client
 . "$(dirname "$0")/functions.sh"
 
 BATCH=10 # sets that are there at once, before they are looked at
-rounds=5 seen=0
+rounds=10 seen=0
 [ "${VM_LONG:-0}" = 0 ] || rounds=50
 configure Timeouts hold=60 freeze=120 provider=120
 vgcreate -q one "$d0" >/dev/null
