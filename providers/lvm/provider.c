@@ -297,7 +297,11 @@ static int create_copy(struct vss_call *c, LvmMember *m, uint64_t deadline_usec,
         unsigned n = 0;
         while (arguments[n])
                 n++;
-        /* no device comes or goes with a thin one, so there is nothing to wait for udev for */
+        /*
+         * No device comes or goes with a thin one, so there is nothing to wait for udev for. A thick one cannot do
+         * without: lvcreate clears the store of its exceptions through /dev/VG/NAME, which udev makes, and then gives
+         * that name to another device (the store becomes NAME-cow), so as long as udev is late it means the store.
+         */
         const char *const thin[] = { "--setactivationskip", "y", "--activate", "n", "--noudevsync" }, *const thick[] = {
                 "--size", size
         };
