@@ -185,7 +185,6 @@ static void begin_volume(ExcludeRun *r) {
 
 static int on_next(sd_event_source *source, uint64_t usec, void *userdata) {
         ExcludeRun *r = userdata;
-        r->next = sd_event_source_disable_unref(r->next);
         while (r->volume < r->set->n_volumes && !exclude_from_volume(r->set, r->volume))
                 r->volume++;
         r->entry = 0;
@@ -199,9 +198,12 @@ static int on_next(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
+/* The source is there from the beginning: one that could not be made now would leave the set waiting for ever. */
 static void next_volume(ExcludeRun *r) {
-        uint64_t wait = r->set->manager->window ? QUIET_INTERVAL_USEC : 0;
-        (void) sd_event_add_time_relative(r->set->manager->event, &r->next, CLOCK_MONOTONIC, wait, 1, on_next, r);
+        int k = sd_event_source_set_time_relative(r->next, r->set->manager->window ? QUIET_INTERVAL_USEC : 0);
+        k = k < 0 ? k : sd_event_source_set_enabled(r->next, SD_EVENT_ONESHOT);
+        assert(k >= 0); /* needs no memory */
+        (void) k;
 }
 
 static int on_late(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -213,7 +215,6 @@ static int on_late(sd_event_source *source, uint64_t usec, void *userdata) {
         }
         volume_done(r);
         r->volume = (unsigned) r->set->n_volumes;
-        r->next = sd_event_source_disable_unref(r->next);
         next_volume(r);
         return 0;
 }
@@ -224,6 +225,7 @@ int exclude_run_new(Set *s, uint64_t budget_usec, ExcludeDone done, void *userda
                 return -ENOMEM;
         *r = (ExcludeRun) { .set = s, .done = done, .userdata = userdata, .copy = -EBADF, .child = CHILD_NULL };
         int k = sd_event_add_time_relative(s->manager->event, &r->timer, CLOCK_MONOTONIC, budget_usec, 0, on_late, r);
+        k = k < 0 ? k : sd_event_add_time_relative(s->manager->event, &r->next, CLOCK_MONOTONIC, 0, 1, on_next, r);
         if (k < 0) {
                 exclude_run_free(r);
                 return k;
