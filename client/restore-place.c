@@ -124,6 +124,8 @@ static int stage_item(RestorePart *p, RestoreItem *i) {
         RestoreSet *s = p->sets + i->set;
         if (S_ISDIR(i->mode))
                 return stage_directory(s, i);
+        if (i->partial)
+                return partial_stage(p, i);
         _cleanup_close_ int from = sources_open_parent(p, s, i->path);
         _cleanup_close_ int to = from < 0 ? from : open_parent(s->target, i->path);
         return to < 0 ? to : file_stage(from, base_name(i->path), to, &i->staged);

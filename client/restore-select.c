@@ -46,6 +46,7 @@ void part_done(RestorePart *p) {
                 (void) close_fd(p->directed[i].target);
         }
         free(p->directed);
+        partial_done(p);
         metadata_free(p->saved);
         restore_wishes_done(&p->wishes);
         free(p->reference);
@@ -80,16 +81,24 @@ static bool has_entries(const char *array) {
         return array && array[strspn(array, "[ \n")] != ']';
 }
 
-/* What is known to be no whole copy of it. With --to whoever asks gets what there is, beside what is there. */
+/*
+ * What is known to be no whole copy of it. With --to whoever asks gets what there is, beside what is there. Parts fit
+ * only onto the state that they were saved after, and nobody but the caller knows whether that is what is there.
+ */
 static void check_saved(RestorePart *p) {
         const ManifestComponent *c = p->component;
+        bool merge = given_flag(p->work->context, "merge");
         p->refused = true;
-        if (has_entries(c->partial_files))
+        if (has_entries(c->partial_files) && !merge)
                 (void) part_fail(p, CONDITION_NOT_SUPPORTED,
-                                 "parts of its files were saved; putting those back is not supported");
-        else if (has_entries(c->differenced_files) && p->work->n_to == 0)
+                                 "parts of its files were saved; restore the backup before it first, then this with "
+                                 "--merge");
+        else if (has_entries(c->partial_files) && partial_read(p) < 0)
+                return;
+        else if (has_entries(c->differenced_files) && p->work->n_to == 0 && !merge)
                 (void) part_fail(p, CONDITION_NOT_SUPPORTED,
-                                 "only files that had changed were saved; --to=DIR gives you the files");
+                                 "only files that had changed were saved; restore the backup before it first, then "
+                                 "this with --merge, or --to=DIR gives you the files");
         else if (c->succeeded == 0 && p->work->n_to == 0)
                 (void) part_fail(p, CONDITION_LEVEL_NOT_REACHED,
                                  "the manifest says that its backup failed; --to=DIR gives you the files");
@@ -292,5 +301,5 @@ int restore_map(RestoreWork *w, RestorePart *p) {
         if (p->n_sets > 0 && !has_files(p, 0))
                 return part_fail(p, CONDITION_NOT_FOUND,
                                  "the backup shows no file of it: is it mounted, and the right directory?");
-        return 0;
+        return partial_check(p);
 }

@@ -76,6 +76,8 @@ static void read_reply(RestorePart *p, json_object *facts) {
         int target = restore_target_from_string(member_text(facts, "target"));
         json_object *directed = member(facts, "directed_targets");
         p->uid = (uid_t) member_number(facts, "uid");
+        json_object *takes_part = member(facts, "takes_part");
+        p->takes_part = takes_part && json_object_get_boolean(takes_part);
         p->target = target < 0 ? RESTORE_TARGET_ORIGINAL : (RestoreTarget) target;
         if (member(facts, "message"))
                 p->writer_message = strdup(member_text(facts, "message"));

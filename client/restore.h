@@ -14,6 +14,7 @@ enum {
         RESTORE_FILES_MAX = 4 * 1024 * 1024, /* of one restore: a gigabyte of memory or so */
         RESTORE_DEPTH_MAX = 256,             /* of directories */
         RESTORE_FILES_SHOWN = 10000,         /* per component in the document; failures come first */
+        RESTORE_PARTIAL_MAX = 65536,         /* partial files of a component, and ranges of one of them */
 };
 
 typedef struct RestoreSource { /* what volume ("" for /) was, is below fd */
@@ -24,13 +25,21 @@ typedef struct RestoreSource { /* what volume ("" for /) was, is below fd */
 
 typedef enum ItemState { ITEM_WAITS, ITEM_STAGED, ITEM_DONE, ITEM_FAILED } ItemState;
 
+typedef struct PartialFile { /* only these ranges of it were saved */
+        char *path;          /* as on disk */
+        FileRange *ranges;
+        size_t n_ranges;
+        bool used;
+} PartialFile;
+
 typedef struct RestoreItem {
         size_t set;  /* of RestorePart.sets */
         char *path;  /* below the root of its set; "" is the root itself */
         mode_t mode; /* its kind */
         uint64_t size;
         ItemState state;
-        bool made; /* a directory that is new */
+        bool made;                  /* a directory that is new */
+        const PartialFile *partial; /* NULL: all of it was saved */
         StagedFile staged;
         char *message;
 } RestoreItem;
@@ -79,6 +88,10 @@ typedef struct RestorePart { /* one component that was asked for */
         size_t n_items, allocated;
         DirectedTarget *directed;
         size_t n_directed;
+        PartialFile *partial;
+        size_t n_partial;
+        bool takes_part; /* the writer: it hears of the restore */
+        bool by_writer;  /* the files are its business: nothing is copied */
         RestoreStatus status;
         char *service;
         Condition condition; /* why it is not restored */
@@ -135,6 +148,14 @@ int tree_list(RestorePart *p, size_t set, Failure *reterr);
 int tree_read_excluded(RestoreWork *w); /* the manifest's lists */
 void tree_excluded_done(RestoreWork *w);
 bool tree_matches(const RestorePart *p, size_t set, const char *path, bool directory);
+
+/* restore-partial.c */
+int partial_read(RestorePart *p); /* what the manifest says; refuses what is no list of ranges */
+void partial_done(RestorePart *p);
+int partial_check(RestorePart *p); /* finds their items: each is a file of the component and of the backup */
+/* A new version of what is at its place, with the ranges of the backup. -ENOENT: there is nothing there; -ENODATA: the
+ * backup has less than the ranges. */
+int partial_stage(RestorePart *p, RestoreItem *i);
 
 /* restore-select.c */
 int restore_select(RestoreWork *w);              /* what is restored, and how it is asked for */

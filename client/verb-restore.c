@@ -22,6 +22,7 @@ static const Option restore_options[] = {
         { "no-writers", 0, NULL, true, NULL, "only the files; no writer is told" },
         { "service", 0, "UNIT", false, check_unit, "the unit to stop, where the method stops one" },
         { "no-service", 0, NULL, true, NULL, "stop and start nothing: that is done by hand" },
+        { "merge", 0, NULL, true, NULL, "what was saved of changes goes onto the backup before it, restored just now" },
         { "keep-extra", 0, NULL, true, NULL, "leave files in a database's directory that the backup does not have" },
         { "device-nodes", 0, NULL, true, NULL, "device nodes too, which are left out otherwise" },
         {},
@@ -109,7 +110,16 @@ static bool stops_service(const RestorePart *p) {
         return p->method == RESTORE_STOP_START || p->method == RESTORE_THEN_RESTART;
 }
 
+/* Its writer was told, took part and named no place: now it restores by itself, until PostRestore. */
+static bool is_by_writer(const RestorePart *p) {
+        return p->method == RESTORE_CUSTOM && isempty(p->wishes.to) && p->target == RESTORE_TARGET_ORIGINAL &&
+               p->with_writer && p->takes_part;
+}
+
 static int prepare_part(RestoreWork *w, RestorePart *p) {
+        p->by_writer = is_by_writer(p);
+        if (p->by_writer)
+                return 0;
         int r = restore_map(w, p);
         r = r < 0 ? r : apply_method(w, p);
         if (r >= 0 && stops_service(p) && at_its_place(p) && !given_flag(w->context, "no-service"))
@@ -138,9 +148,11 @@ static void swap(RestorePart *p) {
         int r = rights_take(p);
         if (r < 0)
                 (void) part_fail(p, CONDITION_FAILED, "the writer's account cannot be used: %s", strerror(-r));
-        else
+        else if (!p->by_writer)
                 r = part_swap(p);
-        p->status = r < 0 ? p->touched ? RESTORE_STATUS_FAILED : RESTORE_STATUS_NONE : RESTORE_STATUS_ALL;
+        p->status = r < 0        ? p->touched ? RESTORE_STATUS_FAILED : RESTORE_STATUS_NONE :
+                    p->by_writer ? RESTORE_STATUS_NONE :
+                                   RESTORE_STATUS_ALL;
         if (r < 0)
                 part_unstage(p);
         rights_drop();
@@ -316,6 +328,7 @@ static json_object *describe_part(const RestorePart *p) {
         json_add_string(row, "target", restore_target_to_string(p->target));
         json_add_string(row, "status", restore_status_to_string(p->status));
         json_add_bool(row, "alternate_used", p->alternate_used);
+        json_add_bool(row, "by_writer", p->by_writer);
         json_add_uint(row, "n_files", p->n_items);
         json_add_string(row, "message", p->writer_message);
         Condition condition = p->condition != CONDITION_NONE ? p->condition : post->condition;
@@ -347,7 +360,9 @@ static int report(RestoreWork *w) {
                 _cleanup_free_ char *why = text_visible(p->condition != CONDITION_NONE ? p->message : p->post.message);
                 if (output_people(c))
                         output_line(c, "%s:%s: %s%s%s", p->reference, p->path,
-                                    c->dry_run && !failed ? "can be restored" : restore_status_to_string(p->status),
+                                    p->by_writer && !failed ? "nothing was copied: its writer restores it by itself" :
+                                    c->dry_run && !failed   ? "can be restored" :
+                                                              restore_status_to_string(p->status),
                                     failed ? ": " : "", failed && why ? why : "");
         }
         json_object_object_add(c->document, "components", rows);
@@ -375,12 +390,21 @@ static void work_done(RestoreWork *w) {
         free(w->manifest_text);
 }
 
+/* One whose files are all its writers' business needs no backup of them. */
+static bool needs_sources(const RestoreWork *w) {
+        for (size_t i = 0; i < w->n_parts; i++)
+                if (w->parts[i].method != RESTORE_CUSTOM || !w->parts[i].with_writer)
+                        return true;
+        return w->n_to > 0 || given_value(w->context, "from");
+}
+
 static int restore_run(Context *c) {
         _cleanup_(work_done) RestoreWork w = { .context = c };
         (void) signal(SIGIO, SIG_IGN); /* somebody opens a file on which we have a lease for that moment */
         int r = manifest_read(&w);
         r = r < 0 ? r : restore_select(&w);
-        r = r < 0 ? r : sources_open(&w);
+        if (r >= 0 && needs_sources(&w))
+                r = sources_open(&w);
         if (r >= 0 && !given_flag(c, "no-writers"))
                 r = restore_begin(&w);
         if (w.n_parts == 0 || r < 0)

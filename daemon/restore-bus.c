@@ -135,7 +135,9 @@ static int append_reply(sd_bus_message *m, const RestoreComponent *c) {
         r = r < 0 ? r : sd_bus_message_open_container(m, 'a', "{sv}");
         r = r < 0 ? r : sd_bus_message_append(m, "{sv}", "target", "s", restore_target_to_string(c->target));
         if (r >= 0 && c->by)
-                r = sd_bus_message_append(m, "{sv}", "uid", "u", (uint32_t) c->by->writer->uid);
+                r = sd_bus_message_append(m, "{sv}{sv}", "uid", "u", (uint32_t) c->by->writer->uid, "takes_part", "b",
+                                          (int) (c->by->events == RESTORE_EVENTS_ALWAYS &&
+                                                 writer_wants(c->by->writer, EVENT_POST_RESTORE)));
         if (r >= 0 && c->message)
                 r = sd_bus_message_append(m, "{sv}", "message", "s", c->message);
         if (r >= 0 && f->condition != CONDITION_NONE)

@@ -123,7 +123,7 @@ static int on_defer(sd_event_source *source, void *userdata) {
         return 0;
 }
 
-static bool writer_wants(const Writer *w, WriterEvent e) {
+bool writer_wants(const Writer *w, WriterEvent e) {
         return w->kind == WRITER_KIND_BUS && (e == EVENT_IDENTIFY || (w->events & (1u << e)));
 }
 

@@ -71,6 +71,7 @@ Writer *writer_ref(Writer *w);
 Writer *writer_unref(Writer *w);
 DEFINE_CLEANUP(Writer *, writer_unref);
 
+bool writer_wants(const Writer *w, WriterEvent e); /* declared writers want none */
 /*
  * Queues one call. identify: set "" and session ignored. message is a method call built by writer_call_message() with
  * its session dictionary appended. deadline_usec is absolute. A writer that does not want the event answers OK at once

@@ -94,7 +94,25 @@ case_the_method_decides_about_files_that_are_there() {
         contents "one two book"
         stop_process "$WRITER_PID"
 
-        begin_case '[]' '{"method":"custom"}'
+        begin_case '["new-target"]' '{"method":"custom"}'
+        restored 0 --from="$VSS_TEST_DIR/saved" --dry-run
+        expect_equal "none true" "$(part '|"\(.status) \(.by_writer)"')" "what a dry run says"
+        saw shop "$WRITER_LOG" pre-restore && die "a dry run was told to the writer"
+        delete_all
+        restored 0 # without the backup
+        expect_equal "none true 0" "$(part '|"\(.status) \(.by_writer) \(.n_files)"')" "what is left to the writer"
+        contents "changed changed changed"
+        saw shop "$WRITER_LOG" pre-restore && saw shop "$WRITER_LOG" post-restore || die "the writer was not told"
+        restored 10 --from="$VSS_TEST_DIR/saved" --no-writers
+        restored 0 --from="$VSS_TEST_DIR/saved" --to="$VSS_TEST_DIR/new/custom"
+        contents "one two book" "$VSS_TEST_DIR/new/custom"
+        contents "changed changed changed"
+        stop_process "$WRITER_PID"
+        begin_case '[]' '{"method":"custom"}' --fail=pre-restore
+        restored 5
+        contents "changed changed changed"
+        stop_process "$WRITER_PID"
+        begin_case '[]' '{"method":"custom","writer_events":"never"}'
         restored 10 --from="$VSS_TEST_DIR/saved"
         contents "changed changed changed"
         stop_process "$WRITER_PID"
