@@ -285,6 +285,41 @@ case_files_are_removed_from_the_copy() {
         delete_all
 }
 
+# Between the commit and the end of PostSnapshot a copy can be written by those whose document says that they recover, and
+# whom the requester lets; afterwards and otherwise by nobody.
+case_the_copy_is_writable_for_those_who_recover() {
+        local words who allowed copy object
+        echo live >"$tree/db"
+        for words in '"backup"' '"rollback"' ''; do
+                document mends "$(component db "$tree" "$selectable,\"recovers\":[$words]")"
+                says mends --volume="$tree" --add=label
+                for who in writers rollback force none; do
+                        allowed=false
+                        case $who:$words in
+                        writers:*backup* | rollback:*rollback* | force:*) allowed=true ;;
+                        esac
+                        if ! $allowed; then
+                                refuse 5 --auto-recovery=$who "$tree"
+                                set_field .error.message | grep -q 'cannot add label to the copy' || die "$who, recovers [$words]: $(set_field .error.message)"
+                                no_snapshots "after the writer could not write"
+                                continue
+                        fi
+                        create --auto-recovery=$who "$tree"
+                        copy=$(set_field '.snapshots[0].path')
+                        expect_equal "$SET live" "$(xargs <<<"$(cat "$copy/label" "$copy/db")")" "what is in the copy ($who, recovers [$words])"
+                        [ ! -e "$tree/label" ] || die "the live volume was written ($who)"
+                        touch "$copy/label" 2>/dev/null && die "the copy is still writable ($who)"
+                        expect_equal application "$(set_field .consistency)" "level of a copy that was mended"
+                        object=$(busctl call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager LookupId 'sa{sv}' "$SET" 0 | awk '{gsub("\"", ""); print $3}')
+                        busctl call org.vssd.Vss1 "$object" org.vssd.Vss1.SnapshotSet OpenCopy 'sa{sv}' "$tree" 0 >/dev/null 2>"$VSS_TEST_DIR/said" &&
+                                die "somebody else gets the copy to write to"
+                        grep -q 'only a writer of the set may do this' "$VSS_TEST_DIR/said" || die "another reason: $(cat "$VSS_TEST_DIR/said")"
+                        delete_all
+                done
+                stop_process "$WRITER_PID"
+        done
+}
+
 case_an_administrators_lists_hold_for_every_copy() {
         mkdir -p "$CONFIGURATION_DIRECTORY/exclude.d" "$tree/scratch" "$tree/data"
         echo x | tee "$tree/scratch/one.o" "$tree/data/keep" >/dev/null
@@ -337,5 +372,5 @@ start_vssd
 cases a_tree_of_components_with_empty_nodes what_is_not_selectable_is_mandatory a_component_set_goes_as_one \
         dependencies_are_saved_together flags_of_components components_or_volumes types_and_what_a_writer_does_instead \
         stamps_come_back_the_next_time options_reach_the_writer_they_are_for parts_of_files_and_newer_files \
-        files_are_removed_from_the_copy an_administrators_lists_hold_for_every_copy a_backup_program_is_told_what_to_read \
+        files_are_removed_from_the_copy the_copy_is_writable_for_those_who_recover an_administrators_lists_hold_for_every_copy a_backup_program_is_told_what_to_read \
         the_session_is_kept_whole # last: the service it starts goes with it
