@@ -181,6 +181,9 @@ int restore_begin(RestoreWork *w);  /* PreRestore */
 void restore_lives(RestoreWork *w); /* refuses what must not be touched any more: the session or a writer is lost */
 int restore_end(RestoreWork *w);    /* PostRestore */
 
+/* restore-report.c: the manifest with the outcome, where --report says */
+int restore_save_report(RestoreWork *w);
+
 /* restore-service.c */
 int service_find(RestoreWork *w, RestorePart *p);
 int service_call(Context *c, const char *verb, const char *unit);

@@ -24,6 +24,7 @@ static const Option restore_options[] = {
         { "no-service", 0, NULL, true, NULL, "stop and start nothing: that is done by hand" },
         { "merge", 0, NULL, true, NULL, "what was saved of changes goes onto the backup before it, restored just now" },
         { "keep-extra", 0, NULL, true, NULL, "leave files in a database's directory that the backup does not have" },
+        { "report", 0, "FILE", false, check_any, "write the manifest again, with what became of each component" },
         { "device-nodes", 0, NULL, true, NULL, "device nodes too, which are left out otherwise" },
         {},
 };
@@ -410,7 +411,9 @@ static int restore_run(Context *c) {
         if (w.n_parts == 0 || r < 0)
                 return r;
         do_restore(&w);
-        return report(&w);
+        r = restore_save_report(&w); /* what the report says of the components comes first */
+        int k = report(&w);
+        return k < 0 ? k : r;
 }
 
 const Verb verb_restore = {

@@ -49,6 +49,7 @@ static void component_done(ManifestComponent *c) {
         free(c->metadata);
         free(c->partial_files);
         free(c->differenced_files);
+        free(c->restore);
         strings_free(c->implicit);
         strings_free(c->failures);
 }
@@ -167,8 +168,9 @@ static void put_component(FILE *f, const ManifestComponent *c) {
                 fputs(i ? "," : "", f);
                 put_failure(f, c->failures[i]);
         }
-        fprintf(f, "],\"partial_files\":%s,\"differenced_files\":%s,\"restore\":null}",
-                c->partial_files ? c->partial_files : "[]", c->differenced_files ? c->differenced_files : "[]");
+        fprintf(f, "],\"partial_files\":%s,\"differenced_files\":%s,\"restore\":%s}",
+                c->partial_files ? c->partial_files : "[]", c->differenced_files ? c->differenced_files : "[]",
+                c->restore ? c->restore : "null");
 }
 
 static void put_writer(FILE *f, const ManifestWriter *w) {
@@ -302,6 +304,7 @@ static int read_component(JsonReader *r, void *element) {
                 { "failures", JSON_CUSTOM, 0, .read = read_failures },
                 { "partial_files", JSON_RAW, offsetof(ManifestComponent, partial_files) },
                 { "differenced_files", JSON_RAW, offsetof(ManifestComponent, differenced_files) },
+                { "restore", JSON_RAW, offsetof(ManifestComponent, restore) },
         };
         ManifestComponent *c = element;
         c->succeeded = -1;

@@ -13,6 +13,7 @@ typedef struct ManifestComponent {
         char *path, *options, *previous_stamp, *stamp, *metadata;
         char *partial_files, *differenced_files; /* JSON arrays, or NULL */
         char **implicit;                         /* NULL-terminated */
+        char *restore;                           /* JSON object: what became of it when it was restored; or NULL */
         int succeeded;                           /* -1 not known yet, 0, 1 */
         char **failures;                         /* "event\nerror\nmessage" each, NULL-terminated */
 } ManifestComponent;

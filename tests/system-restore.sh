@@ -242,6 +242,31 @@ case_nothing_is_half_done() {
         delete_all
 }
 
+case_the_manifest_tells_what_became_of_it() {
+        begin_case '["new-target"]' null
+        local kept
+        kept=$(jq -S 'del(.digest) | del(.writers[].components[].restore)' <"$M")
+        restored 0 --from="$VSS_TEST_DIR/saved" --report="$VSS_TEST_DIR/report" --dry-run
+        [ ! -e "$VSS_TEST_DIR/report" ] || die "a dry run leaves a report"
+        restored 0 --from="$VSS_TEST_DIR/saved" --to="$VSS_TEST_DIR/new/r" --report="$VSS_TEST_DIR/report"
+        expect_equal "all all original" "$(jq -r '.writers[0].components[0].restore | "\(.path) \(.status) \(.target)"' "$VSS_TEST_DIR/report")" "what the report says"
+        expect_equal "$data/a $VSS_TEST_DIR/new/r/a" "$(jq -r '.writers[0].components[0].restore.new_targets[0] | join(" ")' "$VSS_TEST_DIR/report")" "where it went"
+        expect_equal "$kept" "$(jq -S 'del(.digest) | del(.writers[].components[].restore)' <"$VSS_TEST_DIR/report")" "everything else"
+        # in place of the manifest itself, and that is a manifest: its digest is checked
+        M=$VSS_TEST_DIR/report
+        chattr +i "$data/a/one" 2>/dev/null || chmod 0 "$data/a/one"
+        if lsattr "$data/a/one" | grep -q '^[^ ]*i'; then
+                restored 3 --from="$VSS_TEST_DIR/saved" --report="$M"
+                expect_equal "none restore 0" "$(jq -r '.writers[0].components[0].restore | "\(.status) \(.failures[0].event) \(.new_targets | length)"' "$M")" "a failure in the report"
+                chattr -i "$data/a/one"
+        fi
+        restored 0 --from="$VSS_TEST_DIR/saved" --report="$M"
+        expect_equal "all 0" "$(jq -r '.writers[0].components[0].restore | "\(.status) \(.failures | length)"' "$M")" "the restore that went well"
+        restored 1 --from="$VSS_TEST_DIR/saved" --report="$VSS_TEST_DIR/missing/report"
+        contents "one two book"
+        delete_all
+}
+
 case_another_instance_takes_it_over() {
         begin_case '["move","rename"]' null
         local old=$WRITER_PID
@@ -288,4 +313,4 @@ start_bus
 start_vssd
 cases files_come_back_as_they_were from_a_directory_of_a_backup_tool only_what_is_chosen the_method_decides_about_files_that_are_there \
         a_service_stands_still_for_the_swap new_targets_and_those_of_the_writer a_dry_run_and_one_without_writers nothing_is_half_done \
-        another_instance_takes_it_over a_writer_of_another_account_decides_with_its_rights
+        the_manifest_tells_what_became_of_it another_instance_takes_it_over a_writer_of_another_account_decides_with_its_rights
