@@ -72,6 +72,11 @@ void targets_done(RestoreWork *w) {
         free(w->to);
 }
 
+/* In a backup of this type. */
+static bool is_saved(const RestoreWork *w, const ComponentFiles *f) {
+        return f->backup & 1u << w->manifest.type;
+}
+
 /* The deepest directory that holds all roots: what --to=DIR stands for. */
 static char *common_root(const RestoreWork *w) {
         char *common = NULL;
@@ -81,6 +86,8 @@ static char *common_root(const RestoreWork *w) {
                         if (!restore_includes(w->parts[i].writer, w->parts[i].saved, w->parts[i].path, k))
                                 continue;
                         for (size_t n = 0; n < c->n_files; n++) {
+                                if (!is_saved(w, c->files + n))
+                                        continue;
                                 if (!common)
                                         common = strdup(c->files[n].set.root);
                                 while (common && !path_is_inside(c->files[n].set.root, common)) {
@@ -132,6 +139,8 @@ int targets_map(const RestoreWork *w, const char *root, char **ret) {
 static int check_places(RestoreWork *w, const Component *c) {
         for (size_t i = 0; i < c->n_files; i++) {
                 _cleanup_free_ char *root = NULL;
+                if (!is_saved(w, c->files + i))
+                        continue;
                 if (path_unescape(c->files[i].set.root, &root) < 0)
                         return context_fail(w->context, CONDITION_LIMIT_REACHED, "out of memory");
                 RestoreTo *t = find_target(w, root);

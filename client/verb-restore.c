@@ -209,9 +209,16 @@ static bool stop_services(RestoreWork *w) {
         return any;
 }
 
+/* It was to go forward, and nobody told it to: started, it would begin a history of its own. */
+static bool is_held_back(const RestorePart *p) {
+        return !isempty(p->wishes.until) &&
+               (p->post.condition != CONDITION_NONE || p->work->end.condition != CONDITION_NONE);
+}
+
 static bool is_half_way(const RestoreWork *w, const char *unit) {
         for (size_t k = 0; k < w->n_parts; k++)
-                if (streq_null(w->parts[k].service, unit) && w->parts[k].status == RESTORE_STATUS_FAILED)
+                if (streq_null(w->parts[k].service, unit) &&
+                    (w->parts[k].status == RESTORE_STATUS_FAILED || is_held_back(w->parts + k)))
                         return true;
         return false;
 }
@@ -223,8 +230,14 @@ static void leave_service(RestoreWork *w, const char *unit, const char *verb) {
                 char why[LIMIT_MESSAGE_BYTES];
                 if (!streq_null(p->service, unit))
                         continue;
-                (void) snprintf(why, sizeof(why), "%s", p->message[0] ? p->message : "another component is half-way");
-                (void) part_fail(p, p->condition != CONDITION_NONE ? p->condition : CONDITION_FAILED,
+                (void) snprintf(why, sizeof(why), "%s",
+                                p->message[0]      ? p->message :
+                                p->post.message[0] ? p->post.message :
+                                                     "another component is half-way");
+                (void) part_fail(p,
+                                 p->condition != CONDITION_NONE      ? p->condition :
+                                 p->post.condition != CONDITION_NONE ? p->post.condition :
+                                                                       CONDITION_FAILED,
                                  "%.700s; so %.200s was not %sed", why, unit, verb);
         }
 }

@@ -158,6 +158,14 @@ case_a_service_stands_still_for_the_swap() {
         : >"$CALLS"
         restored 0 --from="$VSS_TEST_DIR/saved" --service=other.service
         expect_equal "restart -- other.service one" "$(cat "$CALLS")" "calls"
+        stop_process "$WRITER_PID"
+        # nor is one started whose writer could not tell it to go forward
+        begin_case '["roll-forward"]' '{"method":"stop-restore-start"}' --fail=post-restore:1
+        : >"$CALLS"
+        restored 5 --from="$VSS_TEST_DIR/saved" --service=other.service --until=then
+        expect_equal "stop -- other.service changed" "$(cat "$CALLS")" "calls"
+        restored 0 --from="$VSS_TEST_DIR/saved" --service=other.service --until=then
+        expect_equal "start -- other.service one" "$(tail -n 1 "$CALLS")" "last call"
         delete_all
 }
 

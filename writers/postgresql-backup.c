@@ -14,7 +14,7 @@
 
 enum { SEGMENTS_MAX = 4096, CHUNK_BYTES = 1 << 20 };
 
-static bool parse_lsn(const char *text, uint64_t *ret) {
+bool pg_lsn_parse(const char *text, uint64_t *ret) {
         unsigned high, low;
         char rest;
         if (!text || sscanf(text, "%8X/%8X%c", &high, &low, &rest) != 2)
@@ -27,8 +27,7 @@ static int take_begin(void *target, char *const *v, Failure *reterr) {
         Backup *b = target;
         b->timeline = (uint32_t) strtoul(v[1] ?: "0", NULL, 10);
         b->segment_bytes = strtoull(v[2] ?: "0", NULL, 10);
-        if (!parse_lsn(v[0], &b->start_lsn) || b->timeline == 0 || b->segment_bytes < (1 << 20) ||
-            b->segment_bytes > (1 << 30) || (b->segment_bytes & (b->segment_bytes - 1)))
+        if (!pg_lsn_parse(v[0], &b->start_lsn) || b->timeline == 0 || !pg_segment_bytes_are_valid(b->segment_bytes))
                 return failure_set(reterr, CONDITION_FAILED, "postgresql began a backup at %.30s", v[0] ?: "");
         b->running = true;
         return 0;
@@ -141,7 +140,7 @@ static int take_end(void *target, char *const *v, Failure *reterr) {
         Ended *ended = target;
         ended->label = strdup(v[1] ?: "");
         ended->map = strdup(v[2] ?: "");
-        if (!ended->label || !ended->map || !ended->label[0] || !parse_lsn(v[0], &ended->stop_lsn))
+        if (!ended->label || !ended->map || !ended->label[0] || !pg_lsn_parse(v[0], &ended->stop_lsn))
                 return failure_set(reterr, CONDITION_FAILED, "postgresql ended the backup at %.30s", v[0] ?: "");
         return 0;
 }

@@ -6,7 +6,6 @@
  * window. Otherwise (or with --mode=backup) the server is told that a backup is made: pg_backup_start() before,
  * pg_backup_stop() after, on the same session, whose label goes into the copy (postgresql-backup.c).
  */
-#include "protocol/jsonutil.h"
 #include "writers/postgresql.h"
 #include <limits.h>
 #include <signal.h>
@@ -75,22 +74,55 @@ int places_get(Postgresql *p, uint64_t until_usec, Places *ret, Failure *reterr)
                                   take_tablespace, ret, reterr);
 }
 
-static int places_describe(struct vss_metadata *m, const Places *p) {
+static int places_describe(struct vss_metadata *m, const Places *p, uint32_t flags) {
         int r = 0;
         for (size_t i = 0; r >= 0 && i < p->n; i++)
                 r = vss_metadata_files(m, COMPONENT, p->places[i].path, "*",
-                                       VSS_FILES_RECURSIVE | (p->places[i].is_log ? VSS_FILES_LOG : 0));
+                                       VSS_FILES_RECURSIVE | (p->places[i].is_log ? VSS_FILES_LOG : 0) | flags);
         /* The second belongs to the server that runs; a copy with it does not start while that process number is taken.
          */
         r = r < 0 ? r : vss_metadata_exclude(m, p->places[0].path, "postmaster.opts", 0);
         return r < 0 ? r : vss_metadata_exclude(m, p->places[0].path, "postmaster.pid", 0);
 }
 
+static int take_archives(void *target, char *const *v, Failure *reterr) {
+        *(bool *) target = v[0] && !streq(v[0], "off");
+        return 0;
+}
+
+/* What the server tells is kept for a restore, in which it does not run. */
+static int know(Postgresql *p, uint64_t until_usec, Failure *reterr) {
+        Places places = {};
+        int r = places_get(p, until_usec, &places, reterr);
+        if (r >= 0)
+                r = server_ask(&p->server, until_usec, "SELECT pg_catalog.current_setting('archive_mode')",
+                               take_archives, &p->archives, reterr);
+        if (r < 0) {
+                places_done(&places);
+                return r;
+        }
+        places_done(&p->known);
+        p->known = places;
+        return 0;
+}
+
+/* Backups of the log, and going forward with it, where the server archives it and we know where. */
+static int archive_describe(struct vss_metadata *m, const Postgresql *p) {
+        static const char *const words[] = { "log", "roll-forward" };
+        int r = 0;
+        if (!p->archive || !p->archives)
+                return vss_metadata_set(m, "x.log_backup",
+                                        p->archive ? "no: archive_mode is off" : "no: --archive is not given");
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(words); i++)
+                r = vss_metadata_set(m, "backup_schema", words[i]);
+        return r < 0 ? r : vss_metadata_files(m, COMPONENT, p->archive, "*", VSS_FILES_LOG | VSS_FILES_LOG_BACKUP);
+}
+
 static int identify(struct vss_metadata *m, void *userdata) {
         Postgresql *p = userdata;
-        Places places = {};
         Failure f = {};
-        int r = places_get(p, usec_add(now_usec(), IDENTIFY_USEC), &places, &f);
+        int r = know(p, usec_add(now_usec(), IDENTIFY_USEC), &f);
+        uint32_t flags = p->archive && p->archives ? VSS_FILES_NO_LOG_BACKUP : 0;
         r = r < 0 ? r : vss_metadata_set(m, "restore.method", "stop-restore-start");
         r = r < 0 ? r : vss_metadata_set(m, "restore.service", p->options.service);
         r = r < 0 ? r :
@@ -99,8 +131,9 @@ static int identify(struct vss_metadata *m, void *userdata) {
                                                    VSS_COMPONENT_SELECTABLE_FOR_RESTORE |
                                                    (p->mode == MODE_CHECKPOINT ? 0 : VSS_COMPONENT_RECOVERS),
                                            "PostgreSQL cluster");
-        r = r < 0 ? r : places_describe(m, &places);
-        places_done(&places);
+        r = r < 0 ? r : places_describe(m, &p->known, flags);
+        r = r < 0 ? r : vss_metadata_set(m, "backup_schema", "new-target");
+        r = r < 0 ? r : archive_describe(m, p);
         if (r < 0)
                 fprintf(stderr, "vss-writer-postgresql: cannot say what there is: %s\n",
                         f.message[0] ? f.message : strerror(-r));
@@ -133,23 +166,69 @@ static int is_affected(Postgresql *p, struct vss_event *e) {
 }
 
 static int take_facts(void *target, char *const *v, Failure *reterr) {
-        static const char *const keys[] = { "system_identifier", "timeline", "lsn" };
+        static const char *const keys[] = { "system_identifier", "timeline", "lsn", "segment_bytes" };
         for (size_t i = 0; i < ELEMENTSOF(keys); i++)
                 json_add_string(target, keys[i], v[i] ?: "");
         return 0;
 }
 
+static int facts_put(const Postgresql *p, struct vss_event *e) {
+        return vss_event_put(e, COMPONENT, "metadata",
+                             json_object_to_json_string_ext(p->facts, JSON_C_TO_STRING_PLAIN));
+}
+
+#define FLUSHED \
+        "CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() " \
+        "ELSE pg_catalog.pg_current_wal_flush_lsn() END"
+
 /* {"system_identifier": …, "timeline": …, "lsn": …}: everything up to this position in the log is in the copy. */
 static int facts_tell(Postgresql *p, struct vss_event *e, Failure *reterr) {
-        _cleanup_(json_object_putp) json_object *o = json_object_new_object();
+        json_object_put(p->facts);
+        p->facts = json_object_new_object();
         int r = server_ask(&p->server, program_until(e),
-                           "SELECT s.system_identifier, c.timeline_id, CASE WHEN pg_catalog.pg_is_in_recovery() "
-                           "THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_flush_lsn() END "
+                           "SELECT s.system_identifier, c.timeline_id, " FLUSHED ", "
+                           "(SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size') "
                            "FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
-                           take_facts, o, reterr);
+                           take_facts, p->facts, reterr);
         if (r < 0)
                 return r;
-        return vss_event_put(e, COMPONENT, "metadata", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+        json_add_string(p->facts, "data_directory", p->known.n > 0 ? p->known.places[0].path : "");
+        return facts_put(p, e);
+}
+
+static int take_end(void *target, char *const *v, Failure *reterr) {
+        Postgresql *p = target;
+        json_add_string(p->facts, "end_lsn", v[0] ?: "");
+        json_add_string(p->facts, "end_time", v[1] ?: "");
+        return 0;
+}
+
+/* "end_lsn", "end_time": nothing that was begun later is in the copy. The next backup builds on it from "lsn" on. */
+static int end_tell(Postgresql *p, struct vss_event *e, Failure *reterr) {
+        LogPoint stamp = { .timeline = (uint32_t) strtoul(json_get_string(p->facts, "timeline", "0"), NULL, 10) };
+        int r = server_ask(&p->server, program_until(e),
+                           "SELECT " FLUSHED ", pg_catalog.to_char(pg_catalog.timezone('UTC', "
+                           "pg_catalog.clock_timestamp()), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+                           take_end, p, reterr);
+        if (r < 0)
+                return r;
+        (void) snprintf(stamp.system, sizeof(stamp.system), "%s", json_get_string(p->facts, "system_identifier", ""));
+        if (pg_lsn_parse(json_get_string(p->facts, "lsn", ""), &stamp.lsn))
+                r = pg_stamp_tell(e, &stamp);
+        return r < 0 ? r : facts_put(p, e);
+}
+
+static bool is_log_backup(const struct vss_event *e) {
+        const char *type = NULL;
+        return vss_event_get(e, NULL, "backup_type", &type) >= 0 && streq(type, "log");
+}
+
+static int prepare_log(Postgresql *p, struct vss_event *e) {
+        Failure f = {};
+        if (!p->archive || !p->archives || !vss_event_affects(e, p->archive))
+                return 0;
+        int r = pg_log_backup(p, e, &f);
+        return r < 0 ? pg_veto(p, e, &f) : 0;
 }
 
 static int prepare_snapshot(struct vss_event *e, void *userdata) {
@@ -157,6 +236,8 @@ static int prepare_snapshot(struct vss_event *e, void *userdata) {
         Failure f = {};
         server_disconnect(&p->server); /* nothing of an earlier set is left */
         p->backup.running = false;
+        if (is_log_backup(e))
+                return prepare_log(p, e);
         int r = is_affected(p, e);
         if (r <= 0)
                 return r;
@@ -177,7 +258,11 @@ static int post_snapshot(struct vss_event *e, void *userdata) {
         Failure f = {};
         if (p->backup.running && pg_backup_end(p, e, &f) < 0)
                 return pg_veto(p, e, &f);
+        if (is_log_backup(e))
+                return 0;
         int r = is_affected(p, e);
+        if (r > 0 && p->facts && end_tell(p, e, &f) < 0)
+                return pg_veto(p, e, &f);
         return MIN_OF(r, 0);
 }
 
@@ -194,6 +279,16 @@ static int set_dsn(void *target, const char *value, Failure *reterr) {
         Postgresql *p = target;
         int r = server_dsn_check(value, reterr);
         return r < 0 ? r : option_text(&p->server.dsn, value, reterr);
+}
+
+static int set_archive(void *target, const char *value, Failure *reterr) {
+        Postgresql *p = target;
+        if (!pg_archive_path_is_plain(value))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "--archive: an absolute path of letters, digits and ._+-@:,= is needed");
+        free(p->archive);
+        p->archive = NULL;
+        return path_absolute(value, &p->archive, reterr);
 }
 
 static int set_mode(void *target, const char *value, Failure *reterr) {
@@ -217,19 +312,18 @@ static int take_version(void *target, char *const *v, Failure *reterr) {
 
 static int serve(Program *program, Postgresql *p) {
         Failure f = {};
-        Places places = {};
         uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
         (void) signal(SIGPIPE, SIG_IGN);
         /* The server has to be there when we begin: a wrong path or password is noticed by whoever typed it. */
         int r = server_ask(&p->server, end, "SELECT pg_catalog.current_setting('server_version')", take_version, p, &f);
-        r = r < 0 ? r : places_get(p, end, &places, &f);
-        places_done(&places);
+        r = r < 0 ? r : know(p, end, &f);
         if (r < 0)
                 return program_fail(program, &f);
         struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,           .version = p->version,
                                           .usage = VSS_USAGE_USER_DATA,   .source = VSS_SOURCE_TRANSACTED,
                                           .identify = identify,           .prepare_snapshot = prepare_snapshot,
-                                          .post_snapshot = post_snapshot, .abort = do_abort };
+                                          .post_snapshot = post_snapshot, .abort = do_abort,
+                                          .pre_restore = pg_pre_restore,  .post_restore = pg_post_restore };
         return program_run(program, &c, p);
 }
 
@@ -237,6 +331,7 @@ int main(int argc, char *argv[]) {
         static const ProgramOption options[] = {
                 { "dsn", "CONNINFO", "how to connect, as for psql (default \"dbname=postgres\")", set_dsn },
                 { "mode", "MODE", "auto (default), checkpoint or backup", set_mode },
+                { "archive", "DIR", "where archive_command puts the log", set_archive },
                 { "service", "UNIT", "what a restore stops (default postgresql.service)", option_service },
         };
         static Postgresql p;
@@ -255,6 +350,9 @@ int main(int argc, char *argv[]) {
                 program.status = serve(&program, &p);
         server_disconnect(&p.server);
         free(p.server.dsn);
+        free(p.archive);
+        places_done(&p.known);
+        json_object_put(p.facts);
         writer_options_done(&p.options);
         program_done(&program);
         return program.status;

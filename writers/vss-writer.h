@@ -62,7 +62,9 @@ enum {
         VSS_FILES_RECURSIVE = 1, /* directories below root, too */
         VSS_FILES_LOG = 2,       /* log files of a database, not its data */
         VSS_FILES_NO_SNAPSHOT_NEEDED =
-                4 /* files: may be read from the live volume; exclude: remove from the copy itself */
+                4,                   /* files: may be read from the live volume; exclude: remove from the copy itself */
+        VSS_FILES_LOG_BACKUP = 8,    /* files: saved in backups of type log, and in no others */
+        VSS_FILES_NO_LOG_BACKUP = 16 /* files: saved in all backups but those of type log */
 };
 
 /* Flags of struct vss_writer_callbacks. */

@@ -126,6 +126,22 @@ _public_ int vss_metadata_component(struct vss_metadata *m, const char *path, ui
         return append(member(m->document, "components", json_object_new_array), c);
 }
 
+/* The types of backup that a file set belongs to; all of them go without a word. */
+static int put_types(json_object *o, uint32_t flags) {
+        static const char *const other[] = { "full", "incremental", "differential" };
+        json_object *list;
+        int r = 0;
+
+        if (!(flags & (VSS_FILES_LOG_BACKUP | VSS_FILES_NO_LOG_BACKUP)))
+                return 0;
+        list = member(o, "backup", json_object_new_array);
+        if (flags & VSS_FILES_LOG_BACKUP)
+                return append(list, json_object_new_string("log"));
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(other); i++)
+                r = append(list, json_object_new_string(other[i]));
+        return r;
+}
+
 static int add_file_set(json_object *list, const char *role, const char *root, const char *pattern, uint32_t flags) {
         json_object *o;
         int r = 0;
@@ -142,6 +158,7 @@ static int add_file_set(json_object *list, const char *role, const char *root, c
         r = r < 0 ? r : put(o, "recursive", json_object_new_boolean(!!(flags & VSS_FILES_RECURSIVE)));
         if (r >= 0 && role && flags & VSS_FILES_NO_SNAPSHOT_NEEDED)
                 r = put(o, "snapshot", json_object_new_array());
+        r = r < 0 ? r : put_types(o, flags);
         if (r < 0) {
                 json_object_put(o);
                 return r;
@@ -156,7 +173,7 @@ _public_ int vss_metadata_files(struct vss_metadata *m, const char *component, c
 
         if (!c)
                 return -ENOENT;
-        if (flags > 7)
+        if (flags > 31 || (flags & VSS_FILES_LOG_BACKUP && flags & VSS_FILES_NO_LOG_BACKUP))
                 return -EINVAL;
         (void) json_object_object_get_ex(c, "type", &type);
         role = flags & VSS_FILES_LOG ? "log" : streq_null(json_object_get_string(type), "database") ? "data" : "file";

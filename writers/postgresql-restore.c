@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Going forward: a cluster that was restored is told to replay its log from the archive up to a point, and to be a
+ * server of its own from there on. PostgreSQL decides about that when it starts, by recovery.signal and settings, so
+ * that is what is written, with the rights of the account that the data directory belongs to. What can be known to fail
+ * is refused in PreRestore, when nothing has been touched: a point that is none, one that the copy has passed already
+ * (the log that lies in the copy is replayed whatever the point), a log that has a gap.
+ *
+ * A position is where the first record stands that is not replayed: what pg_current_wal_lsn() returned is reached
+ * exactly. A time holds for commits, itself included.
+ *
+ * A cluster that goes elsewhere has links in it that lead to the log and the tablespaces of the one that runs. They are
+ * set to where those went, or the restore is said to have failed: a second server would write into them. Nor may it
+ * put its log into the archive of the first.
+ */
+#include "protocol/manifest.h"
+#include "protocol/text.h"
+#include "writers/postgresql.h"
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <time.h>
+
+enum { CONF_BYTES_MAX = 1 << 20, METADATA_BYTES_MAX = 4096, POINT_NAME_MAX = 63 };
+#define CONF "postgresql.auto.conf"
+#define CONF_NEW "postgresql.auto.conf.vss"
+
+typedef enum PointKind { POINT_LATEST, POINT_TIME, POINT_LSN, POINT_NAME } PointKind;
+
+typedef struct Point {
+        PointKind kind;
+        uint64_t lsn;
+        char text[POINT_NAME_MAX + 1]; /* as PostgreSQL takes it */
+} Point;
+
+/* ---- the point --------------------------------------------------------------------------------------------------- */
+
+static bool digits(const char **at, size_t n, unsigned *ret) {
+        *ret = 0;
+        for (; n > 0; n--, (*at)++) {
+                if (**at < '0' || **at > '9')
+                        return false;
+                *ret = *ret * 10 + (unsigned) (**at - '0');
+        }
+        return true;
+}
+
+static bool mark(const char **at, const char *allowed) {
+        return **at && strchr(allowed, **at) && (*at)++;
+}
+
+/* ".5" are 500000 microseconds; nothing is none. */
+static bool fraction(const char **at, unsigned *ret) {
+        unsigned scale = 1000000;
+        *ret = 0;
+        if (!mark(at, "."))
+                return true;
+        for (; **at >= '0' && **at <= '9' && scale > 1; (*at)++)
+                *ret += (unsigned) (**at - '0') * (scale /= 10);
+        return scale < 1000000 && (**at < '0' || **at > '9');
+}
+
+/* Z, +HH, +HHMM or +HH:MM: without it nobody knows whose clock is meant. */
+static bool zone(const char **at, int *ret_minutes) {
+        unsigned hours, minutes = 0;
+        bool west = **at == '-';
+        *ret_minutes = 0;
+        if (mark(at, "Z"))
+                return true;
+        if (!mark(at, "+-") || !digits(at, 2, &hours))
+                return false;
+        if (**at && ((void) mark(at, ":"), !digits(at, 2, &minutes)))
+                return false;
+        *ret_minutes = (int) (hours * 60 + minutes) * (west ? -1 : 1);
+        return hours < 16 && minutes < 60;
+}
+
+/* YYYY-MM-DD HH:MM:SS[.ffffff]ZONE */
+static bool time_parse(const char *text, Point *ret) {
+        unsigned year, month, day, hour, minute, second, usec;
+        int offset;
+        if (!digits(&text, 4, &year) || !mark(&text, "-") || !digits(&text, 2, &month) || !mark(&text, "-") ||
+            !digits(&text, 2, &day) || !mark(&text, " T") || !digits(&text, 2, &hour) || !mark(&text, ":") ||
+            !digits(&text, 2, &minute) || !mark(&text, ":") || !digits(&text, 2, &second) || !fraction(&text, &usec) ||
+            !zone(&text, &offset) || *text || year < 1970)
+                return false;
+        struct tm tm = { .tm_year = (int) year - 1900,
+                         .tm_mon = (int) month - 1,
+                         .tm_mday = (int) day,
+                         .tm_hour = (int) hour,
+                         .tm_min = (int) minute,
+                         .tm_sec = (int) second };
+        const struct tm as_given = tm;
+        time_t seconds = timegm(&tm);
+        if (tm.tm_mon != as_given.tm_mon || tm.tm_mday != as_given.tm_mday || tm.tm_hour != as_given.tm_hour ||
+            tm.tm_min != as_given.tm_min || tm.tm_sec != as_given.tm_sec)
+                return false; /* the 30th of February */
+        seconds -= (time_t) offset * 60;
+        ret->kind = POINT_TIME;
+        return seconds >= 0 &&
+               format_timestamp((uint64_t) seconds * USEC_PER_SEC + usec, ret->text, sizeof(ret->text)) >= 0;
+}
+
+static bool name_parse(const char *text, Point *ret) {
+        size_t n = strlen(text);
+        for (size_t i = 0; i < n; i++)
+                if ((unsigned char) text[i] < ' ' || text[i] == '\'' || text[i] == '\\' || text[i] == 127)
+                        return false;
+        if (n == 0 || n > POINT_NAME_MAX)
+                return false;
+        ret->kind = POINT_NAME;
+        memcpy(ret->text, text, n + 1);
+        return true;
+}
+
+static int point_parse(const char *text, Point *ret, Failure *reterr) {
+        *ret = (Point) {};
+        if (streq(text, "latest"))
+                return 0;
+        if (pg_lsn_parse(text, &ret->lsn) && ret->lsn > 0 && strlen(text) < sizeof(ret->text)) {
+                ret->kind = POINT_LSN;
+                (void) snprintf(ret->text, sizeof(ret->text), "%s", text);
+                return 0;
+        }
+        if (strncmp(text, "name:", 5) == 0 ? name_parse(text + 5, ret) : time_parse(text, ret))
+                return 0;
+        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                           "\"%.100s\" is no point: YYYY-MM-DD HH:MM:SS[.ffffff] with Z or +HH:MM, a position as "
+                           "0/3000060, name:RESTORE-POINT or latest",
+                           text);
+}
+
+/* ---- what the backup says ---------------------------------------------------------------------------------------- */
+
+typedef struct Saved {
+        LogPoint from;
+        uint64_t end_lsn;
+        char end_time[40];
+} Saved;
+
+/* The manifest is anybody's: what is in it decides where reading begins, and nothing that is written. */
+static int saved_read(const Postgresql *p, struct vss_event *e, Saved *ret, Failure *reterr) {
+        const char *text = NULL;
+        (void) vss_event_get(e, COMPONENT, "metadata", &text);
+        _cleanup_(json_object_putp)
+                json_object *o = text && strlen(text) <= METADATA_BYTES_MAX ? json_tokener_parse(text) : NULL;
+        if (!json_object_is_type(o, json_type_object))
+                return failure_set(reterr, CONDITION_FAILED, "the backup does not say how far its log goes");
+        *ret = (Saved) { .from.timeline = (uint32_t) strtoul(json_get_string(o, "timeline", "0"), NULL, 10),
+                         .from.segment_bytes = strtoull(json_get_string(o, "segment_bytes", "0"), NULL, 10) };
+        (void) snprintf(ret->end_time, sizeof(ret->end_time), "%s", json_get_string(o, "end_time", ""));
+        if (ret->from.timeline == 0 || !pg_segment_bytes_are_valid(ret->from.segment_bytes) || !ret->end_time[0] ||
+            !pg_lsn_parse(json_get_string(o, "lsn", ""), &ret->from.lsn) ||
+            !pg_lsn_parse(json_get_string(o, "end_lsn", ""), &ret->end_lsn))
+                return failure_set(reterr, CONDITION_FAILED,
+                                   "the backup does not say where it ends in the log; --until goes with the manifest "
+                                   "of a full backup or a copy");
+        if (!streq(json_get_string(o, "data_directory", ""), p->known.places[0].path))
+                return failure_set(reterr, CONDITION_FAILED,
+                                   "the backup is of %.200s, the data directory here is %.200s",
+                                   json_get_string(o, "data_directory", ""), p->known.places[0].path);
+        return 0;
+}
+
+static int point_check(const Point *point, const Saved *saved, Failure *reterr) {
+        if ((point->kind == POINT_TIME && strcmp(point->text, saved->end_time) < 0) ||
+            (point->kind == POINT_LSN && point->lsn < saved->end_lsn))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "%s is before the end of the backup (%X/%X, %s): restore an earlier one",
+                                   point->text, (unsigned) (saved->end_lsn >> 32), (unsigned) saved->end_lsn,
+                                   saved->end_time);
+        return 0;
+}
+
+/* --restore-options='"":"archive"="DIR"', else the writer's own; the caller frees it. */
+static int archive_find(const Postgresql *p, const struct vss_event *e, char **ret, Failure *reterr) {
+        if (vss_event_option(e, COMPONENT, "", "archive", ret) < 0)
+                *ret = p->archive ? strdup(p->archive) : NULL;
+        if (*ret && pg_archive_path_is_plain(*ret))
+                return 0;
+        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                           "archive: an absolute path of letters, digits and ._+-@:,= is needed, not \"%.200s\"",
+                           *ret ?: "");
+}
+
+/* ---- in the data directory --------------------------------------------------------------------------------------- */
+
+typedef struct Change {
+        bool elsewhere; /* beside the server that runs, whose archive is not this one's */
+        char *archive;  /* NULL: no recovery but the usual */
+        Point point;
+} Change;
+
+/* The server takes them in this order, and refuses to unset one while another is set. */
+static void point_write(FILE *f, const Point *point, const char *archive) {
+        static const char *const settings[] = { [POINT_TIME] = "recovery_target_time",
+                                                [POINT_LSN] = "recovery_target_lsn",
+                                                [POINT_NAME] = "recovery_target_name" };
+        fprintf(f, "restore_command = 'cp %s/%%f \"%%p\"'\n", archive);
+        fprintf(f, "recovery_target = ''\nrecovery_target_xid = ''\nrecovery_target_action = 'promote'\n");
+        for (size_t i = POINT_TIME; i < ELEMENTSOF(settings); i++)
+                if (i != point->kind)
+                        fprintf(f, "%s = ''\n", settings[i]);
+        if (point->kind == POINT_TIME) /* 2026-11-27T12:00:00.000000Z, which this setting does not take */
+                fprintf(f, "%s = '%.10s %.15s+00'\n", settings[point->kind], point->text, point->text + 11);
+        else if (point->kind != POINT_LATEST)
+                fprintf(f, "%s = '%s'\n", settings[point->kind], point->text);
+        fprintf(f, "recovery_target_inclusive = %s\n", point->kind == POINT_LSN ? "off" : "on");
+}
+
+static int conf_copy(int dfd, FILE *to) {
+        char buffer[4096];
+        size_t n, all = 0;
+        int fd = openat(dfd, CONF, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT ? 0 : -errno;
+        FILE *f = fdopen(fd, "r");
+        if (!f) {
+                (void) close(fd);
+                return -ENOMEM;
+        }
+        while ((n = fread(buffer, 1, sizeof(buffer), f)) > 0 && (all += n) <= CONF_BYTES_MAX)
+                (void) fwrite(buffer, 1, n, to);
+        int r = ferror(f) ? -EIO : all > CONF_BYTES_MAX ? -EFBIG : 0;
+        (void) fclose(f);
+        return r;
+}
+
+/* As ALTER SYSTEM would: what an earlier restore left is overridden, whatever kind of point it was. */
+static int conf_write(int dfd, const Change *c) {
+        (void) unlinkat(dfd, CONF_NEW, 0);
+        int fd = openat(dfd, CONF_NEW, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+        if (!f) {
+                int r = -errno;
+                (void) close_fd(fd);
+                return r;
+        }
+        int r = conf_copy(dfd, f);
+        fprintf(f, "\n# written by vss-writer-postgresql after vssctl restore\n");
+        if (c->elsewhere)
+                fprintf(f, "archive_mode = off\n");
+        if (c->archive)
+                point_write(f, &c->point, c->archive);
+        if (r >= 0 && (ferror(f) || fflush(f) != 0 || fsync(fileno(f)) < 0))
+                r = -errno;
+        if (fclose(f) != 0 && r >= 0)
+                r = -EIO;
+        return r < 0 || renameat(dfd, CONF_NEW, dfd, CONF) == 0 ? r : -errno;
+}
+
+static int signal_write(int dfd) {
+        _cleanup_close_ int fd = openat(dfd, "recovery.signal", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0 || (unlinkat(dfd, "standby.signal", 0) < 0 && errno != ENOENT))
+                return -errno;
+        return fsync(fd) < 0 || fsync(dfd) < 0 ? -errno : 0;
+}
+
+/* ---- links of a cluster that went elsewhere ---------------------------------------------------------------------- */
+
+/* Where the directory path went, by lines OLD=NEW; the caller frees it. */
+static char *moved_to(const char *targets, const char *path) {
+        _cleanup_free_ char *key = NULL;
+        char *real = NULL;
+        size_t n;
+        if (path_escape(path, &key) < 0)
+                return NULL;
+        n = strlen(key);
+        for (const char *line = targets; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+                if (strncmp(line, key, n) == 0 && line[n] == '=') {
+                        _cleanup_free_ char *to = strndup(line + n + 1, strcspn(line + n + 1, "\n"));
+                        return to && path_unescape(to, &real) >= 0 ? real : NULL;
+                }
+        return NULL;
+}
+
+static int link_move(int dfd, const char *name, const char *targets, Failure *reterr) {
+        char old[PATH_MAX];
+        ssize_t n = readlinkat(dfd, name, old, sizeof(old) - 1);
+        if (n < 0)
+                return errno == EINVAL || errno == ENOENT ?
+                               0 :
+                               failure_set(reterr, CONDITION_FAILED, "%s: %s", name, strerror(errno));
+        old[n] = '\0';
+        _cleanup_free_ char *to = moved_to(targets, old);
+        if (!to)
+                return failure_set(
+                        reterr, CONDITION_FAILED,
+                        "%.60s of the restored cluster leads to %.200s, which stayed where it is: set it before "
+                        "a server is started",
+                        name, old);
+        if (unlinkat(dfd, name, 0) < 0 || symlinkat(to, dfd, name) < 0)
+                return failure_set(reterr, CONDITION_FAILED, "%s: %s", name, strerror(errno));
+        return 0;
+}
+
+static int links_move(int dfd, const char *targets, Failure *reterr) {
+        struct stat st;
+        int r = link_move(dfd, "pg_wal", targets, reterr);
+        if (r >= 0 && fstatat(dfd, "tablespace_map", &st, AT_SYMLINK_NOFOLLOW) == 0)
+                r = failure_set(
+                        reterr, CONDITION_NOT_SUPPORTED,
+                        "tablespace_map of the restored cluster names where its tablespaces were: edit it before "
+                        "a server is started");
+        int fd = r < 0 ? -EBADF : openat(dfd, "pg_tblspc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        DIR *d = fd < 0 ? NULL : fdopendir(fd);
+        if (!d) {
+                (void) close_fd(fd);
+                return r < 0 ? r : failure_set(reterr, CONDITION_FAILED, "pg_tblspc: %s", strerror(errno));
+        }
+        for (struct dirent *e; r >= 0 && (e = readdir(d));)
+                if (e->d_name[0] != '.')
+                        r = link_move(fd, e->d_name, targets, reterr);
+        (void) closedir(d);
+        return r;
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------ */
+
+/* Of this thread alone; whoever is not root has no other rights than its own. */
+static int rights_take(const Postgresql *p) {
+        struct stat st;
+        if (geteuid() != 0)
+                return 0;
+        if (p->known.n == 0 || stat(p->known.places[0].path, &st) < 0)
+                st.st_gid = (gid_t) -1;
+        (void) setfsgid(st.st_gid);
+        (void) setfsuid(p->known.owner);
+        return (uid_t) setfsuid((uid_t) -1) == p->known.owner ? 0 : -EPERM;
+}
+
+static void rights_drop(void) {
+        (void) setfsuid(geteuid());
+        (void) setfsgid(getegid());
+}
+
+static int refuse(struct vss_event *e, const Failure *f) {
+        return vss_event_fail(e, VSS_VETO_FATAL, "%s", f->message);
+}
+
+static int check(const Postgresql *p, struct vss_event *e, const char *until, Failure *reterr) {
+        _cleanup_free_ char *archive = NULL;
+        Saved saved;
+        Point point;
+        int r = point_parse(until, &point, reterr);
+        r = r < 0 ? r : archive_find(p, e, &archive, reterr);
+        r = r < 0 ? r : saved_read(p, e, &saved, reterr);
+        r = r < 0 ? r : point_check(&point, &saved, reterr);
+        if (r >= 0)
+                r = pg_archive_check(archive, &saved.from, point.kind == POINT_LSN ? point.lsn : UINT64_MAX, reterr);
+        return r;
+}
+
+int pg_pre_restore(struct vss_event *e, void *userdata) {
+        Postgresql *p = userdata;
+        const char *until = NULL;
+        Failure f = {};
+        if (vss_event_get(e, COMPONENT, "until", &until) < 0 || isempty(until))
+                return 0;
+        int r = rights_take(p);
+        r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path) :
+                    check(p, e, until, &f);
+        rights_drop();
+        return r < 0 ? refuse(e, &f) : 0;
+}
+
+static int configure(const Postgresql *p, struct vss_event *e, int dfd, bool elsewhere, const char *until,
+                     Failure *reterr) {
+        Change c = { .elsewhere = elsewhere };
+        int r = isempty(until) ? 0 : point_parse(until, &c.point, reterr);
+        r = r < 0 || isempty(until) ? r : archive_find(p, e, &c.archive, reterr);
+        if (r >= 0) {
+                r = conf_write(dfd, &c);
+                if (r >= 0 && c.archive)
+                        r = signal_write(dfd);
+                if (r < 0)
+                        (void) failure_set(reterr, CONDITION_FAILED, "settings for the recovery: %s", strerror(-r));
+        }
+        free(c.archive);
+        return r;
+}
+
+static int complete_restore(const Postgresql *p, struct vss_event *e, const char *targets, const char *until,
+                            Failure *reterr) {
+        const char *data = p->known.places[0].path;
+        _cleanup_free_ char *moved = isempty(targets) ? NULL : moved_to(targets, data);
+        if (!isempty(targets) && !moved)
+                return isempty(until) ? 0 : /* only of the log */
+                                        failure_set(reterr, CONDITION_FAILED, "%s did not go to a new place", data);
+        _cleanup_close_ int dfd = open(moved ?: data, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (dfd < 0)
+                return failure_set(reterr, CONDITION_FAILED, "%s: %s", moved ?: data, strerror(errno));
+        int r = moved ? links_move(dfd, targets, reterr) : 0;
+        return r < 0 || (isempty(until) && !moved) ? r : configure(p, e, dfd, moved, until, reterr);
+}
+
+int pg_post_restore(struct vss_event *e, void *userdata) {
+        Postgresql *p = userdata;
+        const char *until = NULL, *targets = NULL, *status = NULL;
+        Failure f = {};
+        (void) vss_event_get(e, COMPONENT, "until", &until);
+        (void) vss_event_get(e, COMPONENT, "new_targets", &targets);
+        if (vss_event_get(e, COMPONENT, "status", &status) < 0 || !streq(status, "all") ||
+            (isempty(until) && isempty(targets)))
+                return 0;
+        int r = rights_take(p);
+        r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path) :
+                    complete_restore(p, e, targets, until, &f);
+        rights_drop();
+        return r < 0 ? refuse(e, &f) : 0;
+}
