@@ -8,8 +8,8 @@ bench-device.py VSS-COW [ROUNDS]: an engine volume as people get it (FUSE + loop
   qsd         qemu-storage-daemon's FUSE export of a raw file, and a loop device on that
   qcow2       the same of a fresh qcow2 overlay: its first overwrites
 
-All of them 4 KiB random, queue depth 32, interleaved, medians of at least 9 rounds; a round in which the plain loop
-device drifted by more than 15 % does not count. Exits with 1 if a ratio is more than 5 points below its target.
+All of them 4 KiB random, queue depth 32; how blocks and ratios are made: paired.py, at least 9 blocks, the default.
+Exits with 1 if a ratio is more than 5 points below its target.
 BENCH_DIRECTORY: where the files are made (6 GiB), default /var/tmp.
 """
 import json
@@ -17,16 +17,16 @@ import os
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 
+from paired import Paired
+
 MIB = 1024
 OPERATIONS = 32768
-DRIFT, SLACK, TRIES = 0.15, 0.05, 3
 TARGETS = [
     ("cow read", "qsd read", 1.0),
     ("cow write", "qsd write", 1.15),
@@ -117,67 +117,60 @@ def overlay(directory):
     return path
 
 
-def a_round(directory, cow, qsd, loop):
-    got = {"loop read": fio(loop, "read"), "loop write": fio(loop, "write")}
-    for kind in ("read", "write"):
-        got[f"cow {kind}"] = fio(cow.device, kind)
-        got[f"qsd {kind}"] = fio(qsd.device, kind)
-    cow.snapshot()
-    got["cow first"] = fio(cow.device, "write")
-    cow.drop()
-    q = Qsd(directory, "overlay", "qcow2", overlay(directory))
-    got["qcow2 first"] = fio(q.device, "write")
-    q.stop()
-    after = fio(loop, "write")
-    if abs(after - got["loop write"]) / got["loop write"] > DRIFT:
-        print(f"  round rejected: loop went from {got['loop write']:.0f} to {after:.0f}", flush=True)
-        return None
-    return got
+class Bench:
+    def __init__(self, program, directory):
+        self.directory, self.cow, self.qsd, self.loop = directory, None, None, None
+        for name in ("plain.img", "cow.img", "raw.img"):
+            with open(os.path.join(directory, name), "wb", buffering=0) as f, open("/dev/urandom", "rb") as source:
+                for _ in range(MIB):
+                    f.write(source.read(1 << 20))
+                os.fsync(f.fileno())
+        try:
+            self.loop = run("losetup", "--find", "--show", "--direct-io=on", os.path.join(directory, "plain.img"))
+            self.cow = Cow(program, directory)
+            self.qsd = Qsd(directory, "raw", "raw", os.path.join(directory, "raw.img"))
+        except BaseException:
+            self.stop()
+            raise
 
+    def run(self, name):
+        """operations per second of one run"""
+        who, kind = name.split()
+        if name == "cow first":
+            self.cow.snapshot()
+            rate = fio(self.cow.device, "write")
+            self.cow.drop()
+            return rate
+        if who == "qcow2":
+            top = Qsd(self.directory, "overlay", "qcow2", overlay(self.directory))
+            try:
+                return fio(top.device, "write")
+            finally:
+                top.stop()
+        return fio({"loop": self.loop, "cow": self.cow.device, "qsd": self.qsd.device}[who], kind)
 
-def measure(program, rounds, directory):
-    for name in ("plain.img", "cow.img", "raw.img"):
-        with open(os.path.join(directory, name), "wb", buffering=0) as f, open("/dev/urandom", "rb") as source:
-            for _ in range(MIB):
-                f.write(source.read(1 << 20))
-            os.fsync(f.fileno())
-    got, cow, qsd, loop = [], None, None, None
-    try:
-        loop = run("losetup", "--find", "--show", "--direct-io=on", os.path.join(directory, "plain.img"))
-        cow = Cow(program, directory)
-        qsd = Qsd(directory, "raw", "raw", os.path.join(directory, "raw.img"))
-        for _ in range(TRIES * rounds):
-            if len(got) == rounds:
-                break
-            if r := a_round(directory, cow, qsd, loop):
-                got.append(r)
-    finally:
-        for thing in (qsd, cow):
+    def stop(self):
+        for thing in (self.qsd, self.cow):
             if thing:
                 thing.stop()
-        if loop:
-            run("losetup", "--detach", loop)
-    return got
+        if self.loop:
+            run("losetup", "--detach", self.loop)
 
 
 def main():
     program, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 9
     directory = tempfile.mkdtemp(prefix="bench-device-", dir=os.environ.get("BENCH_DIRECTORY", "/var/tmp"))
+    failed, bench = False, None
     try:
-        got = measure(program, rounds, directory)
+        bench = Bench(program, directory)
+        paired = Paired(bench.run, rounds)
+        for comparison in TARGETS:
+            failed |= paired.compare(*comparison)
+        paired.print_rates()
     finally:
+        if bench:
+            bench.stop()
         shutil.rmtree(directory, ignore_errors=True)
-    if len(got) < rounds:
-        print(f"only {len(got)} of {rounds} rounds were undisturbed: no verdict")
-        return 1
-    for name in got[0]:
-        print(f"{name:12} {statistics.median(g[name] for g in got):10.0f} operations/s")
-    failed = False
-    for name, against, least in TARGETS:
-        ratio = statistics.median(g[name] / g[against] for g in got)
-        low = least is not None and ratio < least - SLACK
-        failed |= low
-        print(f"{name:12} / {against:12} {ratio:6.3f}  " + (f"target {least}" if least else "") + ("  TOO LOW" if low else ""))
     return failed
 
 

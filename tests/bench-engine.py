@@ -3,13 +3,12 @@
 """
 bench-engine.py BENCH-ENGINE [ROUNDS]: the engine without a frontend against fio's io_uring on the same file.
 
-A block is: raw, every case once, raw again. Where the two differ by more than 15 % somebody else was on the machine, and
-the block is done again. Ratios are taken within a block; what counts is their median over the blocks (at least 9, the
-default). How many first overwrites there can be for one raw write depends on the disk: on how much slower it reads than
-writes, and on what a durable write costs it; so they are judged by the model, which does the same to the disk without an
-engine: at least 0.9 of it, or half of raw. Exits with 1 if a ratio is more than 5 points below its target, or more than
-1.05 bytes are stored per byte overwritten at queue depth 32, also over all of the volume, where the merging of indexes
-is in it. BENCH_DIRECTORY: where the files are made (5 GiB), default /var/tmp.
+How blocks and ratios are made: paired.py, at least 9 blocks, the default. How many first
+overwrites there can be for one raw write depends on the disk: on how much slower it reads than writes, and on what a
+durable write costs it; so they are judged by the model, which does the same to the disk without an engine: at least 0.9
+of it; their ratio to raw is printed. Exits with 1 if a ratio is more than 5 points below its target, or more than 1.05
+bytes are stored per byte overwritten at queue depth 32, also over all of the volume, where the merging of indexes is in
+it. BENCH_DIRECTORY: where the files are made (5 GiB), default /var/tmp.
 """
 import json
 import os
@@ -19,10 +18,9 @@ import subprocess
 import sys
 import tempfile
 
+from paired import Paired
+
 ORIGIN_MIB, STORE_MIB = 1024, 4096
-DRIFT = 0.15
-SLACK = 0.05
-TRIES = 3  # times as many blocks as are needed, before giving up
 
 # name, kind, snapshots before, depth, block size, operations
 CASES = [
@@ -81,57 +79,41 @@ def engine(program, origin, store, case):
     return json.loads(out.stdout)
 
 
-def block(program, origin, store):
-    """figures of one block, or None if the machine was disturbed"""
-    before = {name: raw(origin, *how) for name, how in RAW.items()}
-    got = {case[0]: engine(program, origin, store, case) for case in CASES}
-    after = {name: raw(origin, *how) for name, how in RAW.items()}
-    drift = abs(after["raw"] - before["raw"]) / before["raw"]
-    if drift > DRIFT:
-        print(f"  block rejected: raw went from {before['raw']:.0f} to {after['raw']:.0f}", flush=True)
-        return None
-    figures = {name: g["iops"] for name, g in got.items()}
-    figures.update({name: (before[name] + after[name]) / 2 for name in RAW})
-    return figures, got
+class Bench:
+    def __init__(self, program, directory):
+        self.program = program
+        self.origin, self.store = os.path.join(directory, "origin"), os.path.join(directory, "store")
+        self.stored = {}
+        fill(self.origin, ORIGIN_MIB, "/dev/urandom")
+        fill(self.store, STORE_MIB, "/dev/zero")
 
-
-def measure(program, rounds):
-    directory = tempfile.mkdtemp(prefix="bench-engine-", dir=os.environ.get("BENCH_DIRECTORY", "/var/tmp"))
-    origin, store = os.path.join(directory, "origin"), os.path.join(directory, "store")
-    blocks = []
-    try:
-        fill(origin, ORIGIN_MIB, "/dev/urandom")
-        fill(store, STORE_MIB, "/dev/zero")
-        for _ in range(TRIES * rounds):
-            if len(blocks) == rounds:
-                break
-            if b := block(program, origin, store):
-                blocks.append(b)
-        stored = engine(program, origin, store, LONG)["stored_per_byte"]
-    finally:
-        shutil.rmtree(directory)
-    return blocks, stored
+    def run(self, name):
+        """operations per second of one run of a case or of the plain file"""
+        if name in RAW:
+            return raw(self.origin, *RAW[name])
+        case = next(c for c in [*CASES, LONG] if c[0] == name)
+        got = engine(self.program, self.origin, self.store, case)
+        if case[1] == "first" and case[3] == 32:
+            self.stored.setdefault(name, []).append(got["stored_per_byte"])
+        return got["iops"]
 
 
 def main():
-    program, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 9
-    blocks, stored_long = measure(program, rounds)
-    if len(blocks) < rounds:
-        print(f"only {len(blocks)} of {rounds} blocks were undisturbed: no verdict")
-        return 1
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9
+    directory = tempfile.mkdtemp(prefix="bench-engine-", dir=os.environ.get("BENCH_DIRECTORY", "/var/tmp"))
     failed = False
-    for name in [*RAW, *(case[0] for case in CASES)]:
-        print(f"{name:20} {statistics.median(b[0][name] for b in blocks):10.0f} operations/s")
-    for name, against, least in TARGETS:
-        ratio = statistics.median(b[0][name] / b[0][against] for b in blocks)
-        low = least is not None and ratio < least - SLACK
-        failed |= low
-        print(f"{name:20} / {against:20} {ratio:6.3f}  " + (f"target {least}" if least else "") + ("  TOO LOW" if low else ""))
-    stored_of = {case[0]: statistics.median(b[1][case[0]]["stored_per_byte"] for b in blocks)
-                 for case in CASES if case[1] == "first" and case[3] == 32}  # fmt: skip
-    for name, stored in [*stored_of.items(), (LONG[0], stored_long)]:
-        failed |= stored > STORED_MAX
-        print(f"{name:20} stored bytes per byte {stored:.4f}  at most {STORED_MAX}")
+    try:
+        bench = Bench(sys.argv[1], directory)
+        paired = Paired(bench.run, rounds)
+        for comparison in TARGETS:
+            failed |= paired.compare(*comparison)
+        paired.run(LONG[0])
+    finally:
+        shutil.rmtree(directory)
+    paired.print_rates()
+    for name, stored in bench.stored.items():
+        failed |= statistics.median(stored) > STORED_MAX
+        print(f"{name:18} stored bytes per byte {statistics.median(stored):.4f}  at most {STORED_MAX}")
     return failed
 
 

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
 mariadb-load.py SOCKET COUNTS [WITHOUT-TRANSACTIONS]: moves numbers between two tables of the database vss for ever and
-writes down each time in a third; after each commit the number goes into a MyISAM table, too. COUNTS holds two numbers of
-ten digits that can be read at any time: begun, acknowledged.
+writes down each time in a third; after each commit the number goes into a MyISAM table, too. COUNTS is described in
+load_counts.py.
 """
-import mmap
 import subprocess
 import sys
+
+from load_counts import Counts
 
 SCHEMA = """CREATE DATABASE IF NOT EXISTS vss; USE vss;
 CREATE OR REPLACE TABLE a (id INT PRIMARY KEY, v BIGINT) ENGINE=InnoDB;
@@ -20,10 +21,7 @@ INSERT INTO a SELECT seq, 0 FROM seq_0_to_99; INSERT INTO b SELECT seq, 0 FROM s
 
 def main():
     path, counts = sys.argv[1:3]
-    with open(counts, "wb") as f:
-        f.write(b"%010d%010d" % (0, 0))
-    with open(counts, "r+b") as f:
-        shared = mmap.mmap(f.fileno(), 20)
+    counts = Counts(counts)
     client = subprocess.Popen(
         ["mariadb", "--no-defaults", "-S", path, "-uroot", "--batch", "--skip-column-names", "--unbuffered"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)  # fmt: skip
@@ -38,10 +36,10 @@ def main():
     n = 0
     while True:
         n += 1
-        shared[0:10] = b"%010d" % n
+        counts.begin(n)
         ask(f"BEGIN; UPDATE a SET v = v + {n} WHERE id = {n % 100}; UPDATE b SET v = v - {n} WHERE id = {n * 7 % 100};"
             f" INSERT INTO done VALUES ({n}, REPEAT('x', 100)); DELETE FROM done WHERE n = {n - 5000}; COMMIT;", n)  # fmt: skip
-        shared[10:20] = b"%010d" % n
+        counts.acknowledged(n)
         ask(f"INSERT INTO plain VALUES ({n}); DELETE FROM plain WHERE n = {n - 5000};", n)
 
 

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """
 redis-load.py SOCKET COUNTS: counts up the key n of a Redis server for ever, over its Unix socket, and in the same
-transaction writes the number into one of 1,000 other keys, k0 to k999. COUNTS holds two numbers of ten digits that can be read at any time: begun, acknowledged.
+transaction writes the number into one of 1,000 other keys, k0 to k999. COUNTS is described in load_counts.py.
 """
-import mmap
 import socket
 import sys
 import time
+
+from load_counts import Counts
 
 
 def connect(path):
@@ -29,16 +30,13 @@ def answer(stream):
 
 def main():
     path, counts = sys.argv[1:]
-    with open(counts, "wb") as f:
-        f.write(b"%010d%010d" % (0, 0))
-    with open(counts, "r+b") as f:
-        shared = mmap.mmap(f.fileno(), 20)
+    counts = Counts(counts)
     s = connect(path)
     stream = s.makefile("rb")
     n = 0
     while True:
         n += 1
-        shared[0:10] = b"%010d" % n
+        counts.begin(n)
         key = b"k%d" % (n % 1000)
         s.sendall(b"MULTI\r\nINCR n\r\nSET %s %d\r\nEXEC\r\n" % (key, n))
         for _ in range(3):
@@ -48,7 +46,7 @@ def main():
         if int(answer(stream)[1:]) != n:
             raise OSError("the count is not ours")
         answer(stream)
-        shared[10:20] = b"%010d" % n
+        counts.acknowledged(n)
 
 
 main()

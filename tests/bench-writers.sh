@@ -1,0 +1,147 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# How long the clients of a database server wait while a set is made of it, against what each project's manual says to do
+# by hand, on the same btrfs under the same load:
+#
+#   postgresql  pg_backup_start(fast) in a session that is kept, snapshot, pg_backup_stop
+#   mariadb     BACKUP STAGE START to BLOCK_COMMIT in a session that is kept, snapshot, BACKUP STAGE END
+#   redis       automatic rewrites off, none running, snapshot, rewrites on
+#
+# One pair is a set and the recipe, in turns first. A wait is what tests/stalls.py says, over the two seconds from the
+# beginning of either; p99 of these are the longest 20 ms. What counts is the median of the pairs' ratios of p99, at most 1.05.
+# Exits with 1 where it is more.
+#
+#   BENCH_PAIRS (20)  BENCH_SERVERS (postgresql mariadb redis)
+. "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/servers.sh"
+PG=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
+PATH=$PATH:$PG
+requires initdb postgres psql mariadbd mariadb mariadb-install-db redis-server redis-cli setpriv jq mkfs.btrfs btrfs /usr/bin/python3
+watchdog 1500
+
+pairs=${BENCH_PAIRS:-20} seconds=2 aim=1.05
+engine_area area
+export VSS_IMAGE_DIR=$area LOAD_TIMES=$area/times
+new_fs tree btrfs 3G
+
+# ---- the servers: start_NAME, recipe_NAME -------------------------------------------------------------------------
+
+server_home home postgres
+chmod 777 "$home" # more than one server's account
+
+start_postgresql() {
+        local as=(setpriv --reuid postgres --regid postgres --init-groups env "PATH=$PATH" LC_ALL=C)
+        mkdir "$tree/pg"
+        chown postgres "$tree/pg"
+        "${as[@]}" initdb -D "$tree/pg" -A trust -N >"$VSS_TEST_DIR/log/initdb.log" 2>&1 || die initdb
+        "${as[@]}" postgres -D "$tree/pg" -k "$home" -c listen_addresses= -c shared_buffers=64MB >"$VSS_TEST_DIR/log/pg.log" 2>&1 &
+        SERVER_PID=$!
+        cleanup_fn stop_process $SERVER_PID INT
+        live="host=$home user=postgres dbname=postgres"
+        wait_until 30 eval 'psql -X -q -d "$live" -c "SELECT 1" >/dev/null 2>&1' || die "no server"
+        start_load postgresql-load.py "$PG/psql" "$counts" "$live"
+        start_writer "$VSS_BUILD/writers/vss-writer-postgresql" --name=db --dsn="$live"
+        coproc SESSION { exec psql -X -q -A -t -d "$live"; }
+}
+recipe_postgresql() {
+        tell "SELECT pg_backup_start('x', true);"
+        snapshot
+        tell "SELECT lsn FROM pg_backup_stop(false);"
+}
+
+start_mariadb() {
+        local options=(--no-defaults --user=mysql --tmpdir="$home" --innodb-buffer-pool-size=64M --innodb-log-file-size=32M)
+        mkdir "$tree/db"
+        chown mysql "$tree/db"
+        mariadb-install-db "${options[@]}" --datadir="$tree/db" --skip-test-db --auth-root-authentication-method=normal >"$VSS_TEST_DIR/log/install.log" 2>&1 || die mariadb-install-db
+        mariadbd "${options[@]}" --skip-networking --datadir="$tree/db" --socket="$home/db" --log-bin="$tree/db/bin" --server-id=1 >"$VSS_TEST_DIR/log/db.log" 2>&1 &
+        SERVER_PID=$!
+        cleanup_fn stop_process $SERVER_PID
+        wait_until 30 eval 'mariadb --no-defaults -S "$home/db" -uroot -e "SELECT 1" >/dev/null 2>&1' || die "no server"
+        start_load mariadb-load.py "$home/db" "$counts"
+        start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --name=db --socket="$home/db" --user=root
+        coproc SESSION { exec mariadb --no-defaults -S "$home/db" -uroot --batch --skip-column-names --unbuffered; }
+}
+recipe_mariadb() {
+        tell "BACKUP STAGE START; BACKUP STAGE FLUSH; BACKUP STAGE BLOCK_DDL; BACKUP STAGE BLOCK_COMMIT; SELECT 1;"
+        snapshot
+        tell "BACKUP STAGE END; SELECT 1;"
+}
+
+start_redis() {
+        mkdir "$tree/kv"
+        redis-server --port 0 --unixsocket "$home/kv" --dir "$tree/kv" --daemonize no --save '' --appendonly yes >"$VSS_TEST_DIR/log/kv.log" 2>&1 &
+        SERVER_PID=$!
+        cleanup_fn stop_process $SERVER_PID
+        wait_until 10 eval '[ "$(redis-cli -s "$home/kv" ping 2>&1)" = PONG ]' || die "no server"
+        start_load redis-load.py "$home/kv" "$counts"
+        start_writer "$VSS_BUILD/writers/vss-writer-redis" --name=db --socket="$home/kv"
+        coproc SESSION { exec redis-cli -s "$home/kv"; }
+}
+recipe_redis() {
+        tell "config set auto-aof-rewrite-percentage 0"
+        until redis-cli -s "$home/kv" info persistence | grep -q '^aof_rewrite_in_progress:0'; do :; done
+        snapshot
+        tell "config set auto-aof-rewrite-percentage 100"
+}
+
+# ---- measuring ----------------------------------------------------------------------------------------------------
+
+# tell WORDS: to the session that is kept; when it has answered
+tell() {
+        printf '%s\n' "$1" >&"${SESSION[1]}"
+        read -r -t 20 <&"${SESSION[0]}" || die "the session does not answer $1"
+}
+snapshot() { btrfs subvolume snapshot -r "$tree" "$tree/recipe" >/dev/null; }
+monotonic() { /usr/bin/python3 -c 'import time; print(time.monotonic_ns())'; }
+# measure OUT COMMAND…: p50, p99 and max of the waits from its beginning
+measure() {
+        local begin
+        : >"$LOAD_TIMES"
+        begin=$(monotonic)
+        "${@:2}"
+        [ $(($(monotonic) - begin)) -lt $((seconds * 1000000000)) ] || echo "it took longer than $seconds s: $*"
+        sleep $((seconds + 1)).2
+        "$VSS_SOURCE/tests/stalls.py" "$LOAD_TIMES" "$begin" $seconds >>"$1"
+}
+a_set() {
+        measure "$out/set" make_set "$tree"
+        delete_set
+}
+by_hand() {
+        measure "$out/hand" "recipe_$server"
+        btrfs subvolume delete --commit-after "$tree/recipe" >/dev/null
+}
+# nobody: the same two seconds without either, for what the load alone does
+nobody() { measure "$out/none" true; }
+column() { awk -v c="$2" '{print $c}' "$1" | sort -n | awk '{v[NR] = $1} END {print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
+line() { printf '  %-10s %-8s p50 %8s  p99 %8s  max %8s us\n' "$server" "$1" "$(column "$2" 1)" "$(column "$2" 2)" "$(column "$2" 3)"; }
+
+start_bus
+start_vssd
+failed=0
+for server in ${BENCH_SERVERS:-postgresql mariadb redis}; do
+        out=$VSS_TEST_DIR/$server
+        mkdir "$out"
+        "start_$server"
+        make_set "$tree" # what only the first one costs
+        delete_set
+        for ((i = 0; i < pairs; i++)); do
+                if ((i % 2)); then a_set && by_hand; else by_hand && a_set; fi
+                ((i % 4)) || nobody
+        done
+        echo "$server, medians of $pairs pairs:"
+        line set "$out/set"
+        line recipe "$out/hand"
+        line nothing "$out/none"
+        paste "$out/set" "$out/hand" | awk '{print $2 / $5}' >"$out/ratio"
+        ratio=$(column "$out/ratio" 1)
+        echo "  p99 of a set is $ratio of the recipe's (aim: at most $aim)"
+        awk -v r="$ratio" -v a=$aim 'BEGIN {exit !(r <= a)}' || failed=1
+        stop_process "$SESSION_PID"
+        stop_process "$WRITER_PID"
+        stop_process "$LOAD_PID"
+        stop_process "$SERVER_PID"
+done
+exit $failed
