@@ -27,12 +27,14 @@ static bool wait_for(const PgServer *s, short events, uint64_t until_usec) {
         return p.fd >= 0 && poll(&p, 1, (int) msec) > 0;
 }
 
-/* libpq's texts have several lines and end with one. */
+/* libpq's texts have several lines and end with one. What is long is our statement, and what tells something its end.
+ */
 static int fail(PgServer *s, const char *what, const char *text, Failure *reterr) {
         char line[256];
         (void) snprintf(line, sizeof(line), "%s", text);
         line[strcspn(line, "\n")] = '\0';
-        return failure_set(reterr, CONDITION_FAILED, "postgresql: %s: %s", what, line);
+        return failure_set(reterr, CONDITION_FAILED, "postgresql: %.80s%s: %s", what, strlen(what) > 80 ? "..." : "",
+                           line);
 }
 
 static int fail_session(PgServer *s, const char *what, const char *text, Failure *reterr) {
