@@ -174,6 +174,13 @@ LVM
         tool lvm <<<"echo '{\"report\":[{\"vg\":[{\"vg_name\":\"'\$(head -c 100000 /dev/zero | tr '\\0' x)'\"}]}]}'"
         create --bootable-state --manifest="$manifest"
         expect_equal "null the rest is in layout.json" "$(layout '(.lvm | tojson) + " " + .shortened')" "a long layout in the manifest"
+        # the kernel's command line alone can be longer than what vssd takes
+        expect_equal true "$(jq '[.writers[0].components[0].metadata | length <= 4096] | all' <"$manifest")" "length in the manifest"
+        tool lvm <<<"echo '{\"report\":[{\"vg\":[{\"vg_name\":\"'\$(head -c 5000 /dev/zero | tr '\\0' x)'\"}]}]}'"
+        create --bootable-state --manifest="$manifest"
+        expect_equal 5000 "$(jq '.lvm[0].vg[0].vg_name | length' <"$spool/layout.json")" "a layout of more than 4096 bytes"
+        tool lvm <<<"echo '{\"report\":[{\"vg\":[{\"vg_name\":\"'\$(head -c 100000 /dev/zero | tr '\\0' x)'\"}]}]}'"
+        create --bootable-state --manifest="$manifest"
         expect_equal 100000 "$(jq '.lvm[0].vg[0].vg_name | length' <"$spool/layout.json")" "a long layout in the file"
         rm "$tools"/*
         delete_all

@@ -159,7 +159,9 @@ int layout_gather(const LayoutOptions *o, uint64_t until_usec, Layout *ret) {
 }
 
 int layout_metadata(const Layout *l, char **ret) {
-        static const char *const large[] = { "lvm", "block_devices", "md", "files", "disks" };
+        static const char *const large[] = {
+                "block_devices", "lvm", "files", "md", "disks", "problems", "boot", "host"
+        };
         int r = json_to_text(l->document, ret);
         for (size_t i = 0; r >= 0 && i < ELEMENTSOF(large) && strlen(*ret) > LAYOUT_METADATA_BYTES_MAX; i++) {
                 /* a short form: what is missing stands in layout.json */

@@ -9,13 +9,13 @@
 #include "protocol/jsonutil.h"
 
 enum {
-        LAYOUT_DEVICES_MAX = 256,              /* disks of one machine */
-        LAYOUT_FILES_MAX = 1024,               /* to be saved */
-        LAYOUT_FILE_BYTES_MAX = 256 * 1024,    /* a configuration file */
-        LAYOUT_TOOL_BYTES_MAX = 1024 * 1024,   /* what one tool says */
-        LAYOUT_BYTES_MAX = 16 * 1024 * 1024,   /* all of it */
-        LAYOUT_PROBLEMS_MAX = 64,              /* what could not be read, one line each */
-        LAYOUT_METADATA_BYTES_MAX = 64 * 1024, /* of the document in a manifest */
+        LAYOUT_DEVICES_MAX = 256,                       /* disks of one machine */
+        LAYOUT_FILES_MAX = 1024,                        /* to be saved */
+        LAYOUT_FILE_BYTES_MAX = 256 * 1024,             /* a configuration file */
+        LAYOUT_TOOL_BYTES_MAX = 1024 * 1024,            /* what one tool says */
+        LAYOUT_BYTES_MAX = 16 * 1024 * 1024,            /* all of it */
+        LAYOUT_PROBLEMS_MAX = 64,                       /* what could not be read, one line each */
+        LAYOUT_METADATA_BYTES_MAX = LIMIT_STRING_BYTES, /* of the document in a manifest: vssd takes no more */
 };
 #define LAYOUT_TOOL_USEC (10 * USEC_PER_SEC) /* for one tool: a disk may take seconds to wake up */
 
