@@ -8,6 +8,7 @@
 #       # disks: 512M 512M      empty disks, seen as $d0, $d1, …
 #       # seconds: 300          for the test itself, each boot (default 120)
 #       # boots: 2              how often the machine starts at most: vm-next-boot cuts it off, see there (default 1)
+#                               `vm-host without d1` takes a disk away from the next boot on, `vm-host with d1` gives it back
 #       # root: ext4            / is ext4 on a disk, with /var/log/journal, and lives through the boots (default: a tmpfs over
 #                               a read-only root, new at each boot)
 #       # start: boot           the machine boots for it; else its first start goes on from one that was saved when it had booted
