@@ -93,3 +93,11 @@ int resolve(Context *c, json_object *objects, const char *id, const char *interf
                 "there is no \"%s\"; an id is a whole UUID, at least %d digits that only one has, or an alias",
                 shown ? shown : "", PREFIX_MIN);
 }
+
+bool snapshot_is_mounted_on(json_object *object, const char *path) {
+        json_object *mounts = member(object, "mounts");
+        for (size_t i = 0; mounts && i < json_object_array_length(mounts); i++)
+                if (streq(json_object_get_string(json_object_array_get_idx(mounts, i)), path))
+                        return true;
+        return false;
+}

@@ -8,18 +8,20 @@
 #include "protocol/text.h"
 #include <fcntl.h>
 
-static int add(RestoreWork *w, const char *volume, int fd, const char *mounted) {
+static int add(RestoreWork *w, const char *volume, int fd, const char *mounted, const char *where) {
         RestoreSource *grown = reallocarray(w->sources, w->n_sources + 1, sizeof(*grown));
         if (grown)
                 w->sources = grown;
         char *copy = grown ? strdup(streq(volume, "/") ? "" : volume) : NULL;
         char *object = copy && mounted ? strdup(mounted) : NULL;
-        if (!copy || (mounted && !object)) {
+        char *place = object && where ? strdup(where) : NULL;
+        if (!copy || (mounted && !place)) {
                 free(copy);
+                free(object);
                 (void) close(fd);
                 return context_fail(w->context, CONDITION_LIMIT_REACHED, "out of memory");
         }
-        w->sources[w->n_sources++] = (RestoreSource) { .volume = copy, .fd = fd, .mounted = object };
+        w->sources[w->n_sources++] = (RestoreSource) { .volume = copy, .fd = fd, .mounted = object, .where = place };
         return 0;
 }
 
@@ -34,7 +36,7 @@ static int add_given(RestoreWork *w, const char *value) {
         if (fd < 0)
                 return context_fail(w->context, errno == EACCES ? CONDITION_NOT_AUTHORIZED : CONDITION_NOT_FOUND,
                                     "cannot read the backup in %s: %s", directory, strerror(errno));
-        return add(w, volume, fd, NULL);
+        return add(w, volume, fd, NULL, NULL);
 }
 
 static bool root_inside(const char *root, const char *volume) {
@@ -127,7 +129,8 @@ static int mount_snapshot(RestoreWork *w, json_object *objects, const ManifestSn
         if (fd < 0)
                 return context_fail(c, CONDITION_NOT_AUTHORIZED, "cannot read the snapshot in %s: %s", directory,
                                     strerror(errno));
-        return add(w, volume, fd, member_text(object, "object"));
+        /* one that was there before us stays */
+        return add(w, volume, fd, snapshot_is_mounted_on(object, path) ? NULL : member_text(object, "object"), path);
 }
 
 static int mount_snapshots(RestoreWork *w) {
@@ -157,9 +160,10 @@ void sources_close(RestoreWork *w) {
                 RestoreSource *s = w->sources + i;
                 (void) close_fd(s->fd);
                 if (s->mounted) /* bound to our connection as well */
-                        (void) call_method(w->context, s->mounted, VSS_IFACE_SNAPSHOT, "Unmount", NULL, "sa{sv}", "",
-                                           0);
+                        (void) call_method(w->context, s->mounted, VSS_IFACE_SNAPSHOT, "Unmount", NULL, "sa{sv}",
+                                           s->where, 0);
                 free(s->mounted);
+                free(s->where);
                 free(s->volume);
         }
         free(w->sources);

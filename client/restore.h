@@ -21,6 +21,7 @@ typedef struct RestoreSource { /* what volume ("" for /) was, is below fd */
         char *volume;
         int fd;
         char *mounted; /* snapshot object that we mounted for this, or NULL */
+        char *where;   /* the mount as the bus names it, whoever else has mounted the snapshot */
 } RestoreSource;
 
 typedef enum ItemState { ITEM_WAITS, ITEM_STAGED, ITEM_DONE, ITEM_FAILED } ItemState;

@@ -9,21 +9,14 @@ static const Option umount_options[] = {
         {},
 };
 
-static bool is_mounted_on(json_object *object, const char *path) {
-        json_object *mounts = member(object, "mounts");
-        for (size_t i = 0; mounts && i < json_object_array_length(mounts); i++)
-                if (streq(json_object_get_string(json_object_array_get_idx(mounts, i)), path))
-                        return true;
-        return false;
-}
-
 static int find_mounted(Context *c, json_object *objects, const char *argument, json_object **ret, char **ret_path) {
         _cleanup_free_ char *absolute = realpath(argument, NULL), *path = NULL;
         if (path_to_bus(absolute ? absolute : argument, &path) < 0)
                 return context_fail(c, CONDITION_LIMIT_REACHED, "out of memory");
         for (size_t i = 0; i < json_object_array_length(objects); i++) {
                 json_object *object = json_object_array_get_idx(objects, i);
-                if (streq(member_text(object, "interface"), VSS_IFACE_SNAPSHOT) && is_mounted_on(object, path)) {
+                if (streq(member_text(object, "interface"), VSS_IFACE_SNAPSHOT) &&
+                    snapshot_is_mounted_on(object, path)) {
                         *ret = object;
                         *ret_path = TAKE_PTR(path);
                         return 0;

@@ -120,6 +120,8 @@ void member_to_key(const char *member, char *ret, size_t size); /* "FreezeTimeou
 
 /* resolve.c: an id, prefix or label alias → one object of call_objects(); borrowed from objects. */
 int resolve(Context *c, json_object *objects, const char *id, const char *interfaces, json_object **ret);
+/* path: as the bus names it. */
+bool snapshot_is_mounted_on(json_object *object, const char *path);
 
 /* describe.c: objects of the bus → documents of DESIGN.md section 9. New objects; NULL without memory. */
 json_object *describe_snapshot(json_object *object);

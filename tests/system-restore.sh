@@ -43,6 +43,19 @@ case_files_come_back_as_they_were() {
         delete_all
 }
 
+case_what_the_user_has_mounted_stays() {
+        local id mine
+        begin_case '[]' null
+        id=$(vssctl --json snapshots | jq -er '.snapshots[0].id')
+        mine=$(vssctl --json mount "$id" | json .path)
+        restored 0
+        contents "one two book"
+        mountpoint -q "$mine" || die "the restore has unmounted $mine"
+        expect_exit 0 vssctl umount "$id"
+        expect_equal 0 "$(vssctl --json snapshots | jq '[.snapshots[].mounts // [] | length] | add')" "mounts that are left"
+        delete_all
+}
+
 case_from_a_directory_of_a_backup_tool() {
         begin_case '[]' null
         restored 0 --from="$VSS_TEST_DIR/saved"
@@ -319,6 +332,6 @@ case_a_writer_of_another_account_decides_with_its_rights() {
 
 start_bus
 start_vssd
-cases files_come_back_as_they_were from_a_directory_of_a_backup_tool only_what_is_chosen the_method_decides_about_files_that_are_there \
+cases files_come_back_as_they_were what_the_user_has_mounted_stays from_a_directory_of_a_backup_tool only_what_is_chosen the_method_decides_about_files_that_are_there \
         a_service_stands_still_for_the_swap new_targets_and_those_of_the_writer a_dry_run_and_one_without_writers nothing_is_half_done \
         the_manifest_tells_what_became_of_it another_instance_takes_it_over a_writer_of_another_account_decides_with_its_rights
