@@ -71,10 +71,10 @@ case_what_is_the_same_is_not_written_again() {
         create --bootable-state
         before=$(stat -c '%i %Y' "$spool/layout.json" "$spool/disks/${one##*/}.sfdisk")
         mkdir "$spool/disks/old"
-        touch "$spool/disks/old/gone.sfdisk" "$spool/gone"
+        touch "$spool/disks/old/gone.sfdisk" "$spool/files/gone"
         create --bootable-state
         expect_equal "$before" "$(stat -c '%i %Y' "$spool/layout.json" "$spool/disks/${one##*/}.sfdisk")" "files that are the same"
-        [ ! -e "$spool/disks/old" ] && [ ! -e "$spool/gone" ] || die "files of a layout before are left"
+        [ ! -e "$spool/disks/old" ] && [ ! -e "$spool/files/gone" ] || die "files of a layout before are left"
         ln -s "$VSS_TEST_DIR/victim" "$spool/.new"
         rm "$spool/layout.json"
         create --bootable-state
@@ -83,6 +83,13 @@ case_what_is_the_same_is_not_written_again() {
         create --bootable-state --manifest="$manifest"
         grep -q 'not a directory that only uid 0 writes to' "$manifest" || die "it writes where everybody may: $(cat "$manifest")"
         chmod 700 "$spool"
+        # a directory that is somebody's, given by mistake
+        mkdir "$spool/mine"
+        touch "$spool/mine/letter" "$spool/disks/old"
+        create --bootable-state --manifest="$manifest"
+        grep -q 'holds mine, which is of no layout' "$manifest" || die "it takes a directory of somebody: $(cat "$manifest")"
+        [ -e "$spool/mine/letter" ] && [ -e "$spool/disks/old" ] || die "it removed what is not its own"
+        rm -r "$spool/mine"
         delete_all
 }
 

@@ -96,6 +96,29 @@ static void clear(const Layout *l, int fd, const char *path, unsigned depth) {
         (void) closedir(d);
 }
 
+/* What is of no layout belongs to somebody: a directory that was given by mistake is not emptied. */
+static int check_own(int dfd, const char *directory, Failure *reterr) {
+        static const char *const own[] = { ".", "..", "disks", "files", "layout.json", TEMPORARY };
+        int fd = openat(dfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+        DIR *d = fd < 0 ? NULL : fdopendir(fd);
+        if (!d) {
+                r = -errno;
+                (void) close_fd(fd);
+                return fail(reterr, r, "cannot read", directory);
+        }
+        for (struct dirent *e; r >= 0 && (e = readdir(d));) {
+                bool known = false;
+                for (size_t i = 0; i < ELEMENTSOF(own); i++)
+                        known = known || streq(e->d_name, own[i]);
+                if (!known)
+                        r = failure_set(reterr, CONDITION_EXISTS,
+                                        "%.200s holds %.100s, which is of no layout: a directory of its own is needed",
+                                        directory, e->d_name);
+        }
+        (void) closedir(d);
+        return r;
+}
+
 int layout_save(const Layout *l, const char *directory, Failure *reterr) {
         if (mkdir(directory, 0700) < 0 && errno != EEXIST)
                 return fail(reterr, -errno, "cannot make", directory);
@@ -107,6 +130,8 @@ int layout_save(const Layout *l, const char *directory, Failure *reterr) {
                 return failure_set(reterr, CONDITION_NOT_AUTHORIZED,
                                    "%.300s is not a directory that only uid %u writes to", directory,
                                    (unsigned) geteuid());
+        if (check_own(top, directory, reterr) < 0)
+                return -EEXIST;
         int own = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (own >= 0)
                 clear(l, own, "", 0);
