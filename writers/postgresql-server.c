@@ -162,6 +162,7 @@ static int query(PgServer *s, uint64_t until_usec, const char *statement, Server
 
 int server_ask(PgServer *s, uint64_t until_usec, const char *statement, ServerRow row, void *target, Failure *reterr) {
         char limits[128];
+        bool kept = s->session;
         int r = server_connect(s, until_usec, reterr);
         uint64_t now = now_usec(), msec = until_usec > now ? (until_usec - now) / USEC_PER_MSEC : 0;
         if (r < 0)
@@ -173,6 +174,12 @@ int server_ask(PgServer *s, uint64_t until_usec, const char *statement, ServerRo
                         (unsigned) msec);
         s->state[0] = '\0';
         r = query(s, until_usec, limits, NULL, NULL, reterr);
+        /* The server was started anew since: a backup that was being made ended with the session, and says so. */
+        if (r < 0 && kept && (!s->session || streq(s->state, "57P01"))) {
+                server_disconnect(s);
+                r = server_connect(s, until_usec, reterr);
+                r = r < 0 ? r : query(s, until_usec, limits, NULL, NULL, reterr);
+        }
         return r < 0 ? r : query(s, until_usec, statement, row, target, reterr);
 }
 
