@@ -90,6 +90,7 @@ refused 5 'is no point' --until=yesterday
 refused 5 'is no point' --until='2026-02-30 12:00:00Z'
 refused 5 'is no point' --until='2026-11-27 12:00:00'
 refused 5 'is no point' --until=0/
+refused 5 'is no point' --until='0/ 3000060'
 refused 5 'before the end of the backup' --until=$early
 refused 5 'before the end of the backup' --until=0/100
 refused 5 'has a gap' --until=F/0
@@ -113,6 +114,25 @@ expect_equal off "$(must 'SHOW archive_mode' "host=$home/copy user=postgres dbna
 stop_server $PID
 expect_equal "a1000 b2000 c3000 d4000 e5000 f100" "$(rows)" "rows of the server that runs"
 
+note "a backup with anything under the names that are written, and a writer that may not write"
+vssctl --json create --type=full --require=application "$tree" >"$VSS_TEST_DIR/set.json" || die "create: $(cat "$VSS_TEST_DIR/set.json")"
+shown=$(vssctl --json mount "$(jq -er '.snapshots[0].id' "$VSS_TEST_DIR/set.json")" | json .path)
+mkdir -p "$home/hostile$tree"
+cp -a "$shown/data" "$home/hostile$tree/"
+expect_exit 0 vssctl umount "$shown"
+mkfifo "$home/hostile$tree/data/recovery.signal" "$home/hostile$tree/data/postgresql.auto.conf.vss"
+expect_exit 0 timeout 30 "$VSS_BUILD/client/vssctl" restore "$full" --no-service --from="$home/hostile" --to="$home/copy/hostile" --until="$LSN"
+expect_equal "regular empty file" "$(stat -c %F "$home/copy/hostile/recovery.signal")" "recovery.signal"
+stop_process "$WRITER_PID"
+printf '#!/bin/bash\nmount --bind -o ro "$0" "$0" && exec %s "$@"\n' "$VSS_BUILD/writers/vss-writer-postgresql" >"$VSS_TEST_DIR/held"
+sed -i "s|\$0|$tree|g" "$VSS_TEST_DIR/held"
+chmod 755 "$VSS_TEST_DIR/held"
+start_writer unshare --mount "$VSS_TEST_DIR/held" --dsn="$live" --archive="$tree/archive"
+refused 5 'shown .* read-only' --until="$LSN"
+refused 5 'shown .* read-only' --to="$tree/copy"
+stop_process "$WRITER_PID"
+start_writer "$VSS_BUILD/writers/vss-writer-postgresql" --dsn="$live" --archive="$tree/archive"
+
 # forward POINT ROWS: everything is lost, and restored from the two backups
 forward() {
         note "everything is lost; restored until $1"
@@ -127,6 +147,32 @@ forward() {
         insert g 1
 }
 forward "$TIME" "a1000 b2000"
+
+note "a timeline of its own, with segments of the old one under the same numbers beside it"
+cp "$logs" "$VSS_TEST_DIR/first.json"
+for i in 1 2 3; do
+        insert h$i 100
+        must 'SELECT pg_switch_wal()' >/dev/null
+done
+backup log --previous="$full"
+logs=$VSS_TEST_DIR/first.json
+second=$(find "$tree/archive" -name '0000000200000000000000??' | sort | sed -n 2p)
+[ -e "${second/00000002/00000001}" ] || die "timeline 1 has nothing like $second: $(ls "$tree/archive")"
+mv "$second" "$home/kept"
+expect_exit 5 vssctl create --type=log --previous="$full" "$tree"
+refused 5 "has a gap: ${second##*/}" --until=latest
+mv "$home/kept" "$second"
+refused 5 'timeline: a number' --until=latest --restore-options='"":"timeline"="1x"'
+refused 5 '00000007.history is not in' --until=latest --restore-options='"":"timeline"="7"'
+expect_exit 0 vssctl restore "$full" --no-service --to="$home/copy/old" --until="$LSN" --restore-options='"":"timeline"="1"'
+server "$home/copy/old" "$home/copy"
+expect_equal "a1000 b2000 c3000" "$(rows "host=$home/copy user=postgres dbname=postgres")" "rows of the old timeline"
+stop_server $PID
+expect_exit 0 vssctl restore "$full" --no-service --to="$home/copy/new" --until=latest
+server "$home/copy/new" "$home/copy"
+expect_equal "a1000 b2000 g1 h1100 h2100 h3100" "$(rows "host=$home/copy user=postgres dbname=postgres")" "rows of the new timeline"
+stop_server $PID
+
 forward "$LSN" "a1000 b2000 c3000"
 forward "name:before e" "a1000 b2000 c3000 d4000"
 forward latest "a1000 b2000 c3000 d4000 e5000"

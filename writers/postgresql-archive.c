@@ -3,7 +3,9 @@
  * Backups of the log. PostgreSQL archives whole segments, each once it is full; a backup of type log ends the segment
  * that is being written, waits until that one is archived, and is then the archive as it lies there. What makes it
  * worth anything is that no segment is missing since the backup before, so that is looked at before anything is called
- * good: the names of segments (src/include/access/xlog_internal.h) are a count without gaps.
+ * good: the names of segments (src/include/access/xlog_internal.h) are a count without gaps. A server that went forward
+ * to a point is on a timeline of its own, which goes on with the count while segments of the old one with the same
+ * numbers still lie there: they are no part of its log. Which timeline holds from where on says NNNNNNNN.history.
  */
 #include "writers/postgresql.h"
 #include <dirent.h>
@@ -14,7 +16,13 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { SEGMENTS_MAX = 1 << 20, SEGMENT_NAME_LENGTH = 24, LOOK_MSEC = 100 };
+enum {
+        SEGMENTS_MAX = 1 << 20,
+        SEGMENT_NAME_LENGTH = 24,
+        LOOK_MSEC = 100,
+        TIMELINES_MAX = 256,
+        HISTORY_LINE_BYTES = 1024, /* two numbers, and a reason in words */
+};
 
 bool pg_segment_bytes_are_valid(uint64_t bytes) {
         return bytes >= 1 << 20 && bytes <= 1 << 30 && (bytes & (bytes - 1)) == 0;
@@ -25,22 +33,115 @@ bool pg_archive_path_is_plain(const char *path) {
         return path[0] == '/' && strlen(path) < PATH_MAX / 2 && path[strspn(path, allowed)] == '\0';
 }
 
-static void segment_name(const LogPoint *p, uint64_t number, char ret[static SEGMENT_NAME_LENGTH + 1]) {
+static void segment_name(const LogPoint *p, uint32_t timeline, uint64_t number,
+                         char ret[static SEGMENT_NAME_LENGTH + 1]) {
         uint64_t per_id = 0x100000000ULL / p->segment_bytes;
-        (void) snprintf(ret, SEGMENT_NAME_LENGTH + 1, "%08X%08X%08X", p->timeline, (unsigned) (number / per_id),
+        (void) snprintf(ret, SEGMENT_NAME_LENGTH + 1, "%08X%08X%08X", timeline, (unsigned) (number / per_id),
                         (unsigned) (number % per_id));
 }
 
-/* A timeline that branched off later goes on with the same count. */
-static bool segment_number(const LogPoint *p, const char *name, uint64_t *ret) {
-        unsigned timeline, high, low;
+static bool segment_number(const LogPoint *p, const char *name, uint32_t *ret_timeline, uint64_t *ret) {
+        unsigned high, low;
         uint64_t per_id = 0x100000000ULL / p->segment_bytes;
         if (strlen(name) != SEGMENT_NAME_LENGTH || strspn(name, "0123456789ABCDEF") != SEGMENT_NAME_LENGTH ||
-            sscanf(name, "%8X%8X%8X", &timeline, &high, &low) != 3 || timeline < p->timeline || low >= per_id)
+            sscanf(name, "%8X%8X%8X", ret_timeline, &high, &low) != 3 || low >= per_id)
                 return false;
         *ret = high * per_id + low;
         return true;
 }
+
+/* ---- timelines ---- */
+
+typedef struct Timelines { /* the one that is meant last, before it those that it came from */
+        size_t n;
+        struct {
+                uint32_t id;
+                uint64_t begin; /* number of its first segment */
+        } list[TIMELINES_MAX];
+} Timelines;
+
+static FILE *history_open(const char *directory, uint32_t timeline) {
+        char path[PATH_MAX + 32];
+        (void) snprintf(path, sizeof(path), "%s/%08X.history", directory, timeline);
+        int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+        if (!f)
+                (void) close_fd(fd);
+        return f;
+}
+
+/* Lines of TIMELINE, the position where the next one left it, and why. */
+static bool history_read(FILE *f, const LogPoint *from, uint32_t timeline, Timelines *ret) {
+        char line[HISTORY_LINE_BYTES];
+        uint64_t begin = 0;
+        while (fgets(line, sizeof(line), f)) {
+                unsigned id, high, low;
+                const char *text = line + strspn(line, " \t");
+                if (!strchr(line, '\n') || ret->n + 1 >= TIMELINES_MAX)
+                        return false;
+                if (*text == '#' || *text == '\n')
+                        continue;
+                uint64_t left;
+                if (sscanf(text, "%u %8X/%8X", &id, &high, &low) != 3 || id == 0 || id >= timeline ||
+                    (ret->n > 0 && id <= ret->list[ret->n - 1].id))
+                        return false;
+                left = (uint64_t) high << 32 | low;
+                ret->list[ret->n].id = id;
+                ret->list[ret->n++].begin = begin;
+                if (left / from->segment_bytes < begin || (id == from->timeline && left < from->lsn))
+                        return false;
+                begin = left / from->segment_bytes;
+        }
+        ret->list[ret->n].id = timeline;
+        ret->list[ret->n++].begin = begin;
+        return !ferror(f);
+}
+
+/* As PostgreSQL looks for the latest: the last of a row without gaps. */
+uint32_t pg_archive_newest_timeline(const char *directory, uint32_t from) {
+        for (unsigned i = 0; i < TIMELINES_MAX && from < UINT32_MAX; i++, from++) {
+                FILE *f = history_open(directory, from + 1);
+                if (!f)
+                        break;
+                (void) fclose(f);
+        }
+        return from;
+}
+
+/* From from's timeline to the one that is meant. */
+static int timelines_read(const char *directory, const LogPoint *from, uint32_t timeline, Timelines *ret,
+                          Failure *reterr) {
+        bool descends = false;
+        ret->n = 0;
+        if (timeline == from->timeline) {
+                ret->list[ret->n].id = timeline;
+                ret->list[ret->n++].begin = 0;
+                return 0;
+        }
+        FILE *f = history_open(directory, timeline);
+        if (!f)
+                return failure_set(reterr, CONDITION_FAILED, "%08X.history is not in %s: %s", timeline, directory,
+                                   strerror(errno));
+        bool good = history_read(f, from, timeline, ret);
+        (void) fclose(f);
+        for (size_t i = 0; i < ret->n; i++)
+                descends = descends || ret->list[i].id == from->timeline;
+        return good && descends ? 0 :
+                                  failure_set(reterr, CONDITION_FAILED,
+                                              "timeline %" PRIu32 " in %s does not go on from where the backup is, on "
+                                              "timeline %" PRIu32,
+                                              timeline, directory, from->timeline);
+}
+
+/* The one on which a segment has to be. */
+static uint32_t timelines_at(const Timelines *t, uint64_t number) {
+        size_t i = t->n - 1;
+        while (i > 0 && t->list[i].begin > number)
+                i--;
+        return t->list[i].id;
+}
+
+/* ---- segments ---- */
 
 static int number_compare(const void *a, const void *b) {
         uint64_t x = *(const uint64_t *) a, y = *(const uint64_t *) b;
@@ -69,15 +170,18 @@ static int number_add(Numbers *n, uint64_t number, Failure *reterr) {
 }
 
 /* The whole segments from number first on, in order. */
-static int segments_list(const char *directory, const LogPoint *from, uint64_t first, Numbers *ret, Failure *reterr) {
+static int segments_list(const char *directory, const LogPoint *from, const Timelines *t, uint64_t first, Numbers *ret,
+                         Failure *reterr) {
         DIR *d = opendir(directory);
         uint64_t number;
+        uint32_t timeline;
         struct stat st;
         int r = 0;
         if (!d)
                 return failure_set(reterr, CONDITION_FAILED, "the archive %s: %s", directory, strerror(errno));
         for (struct dirent *e; r >= 0 && (e = readdir(d));)
-                if (segment_number(from, e->d_name, &number) && number >= first &&
+                if (segment_number(from, e->d_name, &timeline, &number) && number >= first &&
+                    timeline == timelines_at(t, number) &&
                     fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
                     (uint64_t) st.st_size == from->segment_bytes)
                         r = number_add(ret, number, reterr);
@@ -87,19 +191,21 @@ static int segments_list(const char *directory, const LogPoint *from, uint64_t f
         return r;
 }
 
-int pg_archive_check(const char *directory, const LogPoint *from, uint64_t until, Failure *reterr) {
+int pg_archive_check(const char *directory, const LogPoint *from, uint32_t timeline, uint64_t until, Failure *reterr) {
         Numbers n = {};
+        Timelines t;
         char name[SEGMENT_NAME_LENGTH + 1];
         uint64_t expected = from->lsn / from->segment_bytes;
         uint64_t last = until == UINT64_MAX ? expected : (until - 1) / from->segment_bytes;
-        int r = segments_list(directory, from, expected, &n, reterr);
+        int r = timelines_read(directory, from, timeline, &t, reterr);
+        r = r < 0 ? r : segments_list(directory, from, &t, expected, &n, reterr);
         for (size_t i = 0; r >= 0 && i < n.n; i++) {
                 if (n.list[i] > expected)
                         break;
                 expected += n.list[i] == expected;
         }
         if (r >= 0 && (expected <= last || (n.n > 0 && n.list[n.n - 1] >= expected && until == UINT64_MAX))) {
-                segment_name(from, expected, name);
+                segment_name(from, timelines_at(&t, expected), expected, name);
                 r = failure_set(reterr, CONDITION_FAILED, "the log has a gap: %s is not in %s, or not whole", name,
                                 directory);
         }
@@ -145,10 +251,11 @@ static int check_previous(const Postgresql *p, struct vss_event *e, const LogPoi
         LogPoint before = { .segment_bytes = now->segment_bytes };
         if (vss_event_get(e, COMPONENT, "previous_stamp", &text) < 0 || isempty(text))
                 return 0;
-        if (!stamp_parse(text, &before) || !streq(before.system, now->system) || before.lsn > now->lsn)
+        if (!stamp_parse(text, &before) || !streq(before.system, now->system) || before.lsn > now->lsn ||
+            before.timeline > now->timeline)
                 return failure_set(reterr, CONDITION_FAILED,
                                    "the backup before was of another cluster or of a later state; make a full one");
-        return pg_archive_check(p->archive, &before, now->lsn, reterr);
+        return pg_archive_check(p->archive, &before, now->timeline, now->lsn, reterr);
 }
 
 /* The server tells archive_status of a segment before pg_switch_wal() returns; no .ready any more: it is archived. */
@@ -156,7 +263,7 @@ static int wait_for_archive(const Postgresql *p, struct vss_event *e, const Swit
         char name[SEGMENT_NAME_LENGTH + 1], ready[PATH_MAX + 64], there[PATH_MAX + 64];
         struct pollfd cancel = { .fd = vss_event_cancel_fd(e), .events = POLLIN };
         struct stat st;
-        segment_name(&s->point, (s->point.lsn - 1) / s->point.segment_bytes, name);
+        segment_name(&s->point, s->point.timeline, (s->point.lsn - 1) / s->point.segment_bytes, name);
         (void) snprintf(ready, sizeof(ready), "%s/pg_wal/archive_status/%s.ready", s->data, name);
         (void) snprintf(there, sizeof(there), "%s/%s", p->archive, name);
         for (;;) {

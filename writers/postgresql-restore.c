@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 enum { CONF_BYTES_MAX = 1 << 20, METADATA_BYTES_MAX = 4096, POINT_NAME_MAX = 63 };
@@ -32,6 +33,7 @@ typedef enum PointKind { POINT_LATEST, POINT_TIME, POINT_LSN, POINT_NAME } Point
 
 typedef struct Point {
         PointKind kind;
+        uint32_t timeline; /* 0: the latest */
         uint64_t lsn;
         char text[POINT_NAME_MAX + 1]; /* as PostgreSQL takes it */
 } Point;
@@ -120,9 +122,10 @@ static int point_parse(const char *text, Point *ret, Failure *reterr) {
         *ret = (Point) {};
         if (streq(text, "latest"))
                 return 0;
-        if (pg_lsn_parse(text, &ret->lsn) && ret->lsn > 0 && strlen(text) < sizeof(ret->text)) {
+        if (text[strspn(text, "0123456789ABCDEFabcdef/")] == '\0' && pg_lsn_parse(text, &ret->lsn) && ret->lsn > 0) {
                 ret->kind = POINT_LSN;
-                (void) snprintf(ret->text, sizeof(ret->text), "%s", text);
+                (void) snprintf(ret->text, sizeof(ret->text), "%X/%X", (unsigned) (ret->lsn >> 32),
+                                (unsigned) ret->lsn);
                 return 0;
         }
         if (strncmp(text, "name:", 5) == 0 ? name_parse(text + 5, ret) : time_parse(text, ret))
@@ -175,6 +178,19 @@ static int point_check(const Point *point, const Saved *saved, Failure *reterr) 
         return 0;
 }
 
+/* --restore-options='"":"timeline"="N"': after an earlier restore the archive has more than one that goes on. */
+static int timeline_find(const struct vss_event *e, Point *point, Failure *reterr) {
+        _cleanup_free_ char *text = NULL;
+        if (vss_event_option(e, COMPONENT, "", "timeline", &text) < 0 || streq(text, "latest"))
+                return 0;
+        unsigned long n = strspn(text, "0123456789") == strlen(text) && strlen(text) < 11 ? strtoul(text, NULL, 10) : 0;
+        if (n == 0 || n > UINT32_MAX)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "timeline: a number or latest is needed, not \"%.100s\"", text);
+        point->timeline = (uint32_t) n;
+        return 0;
+}
+
 /* --restore-options='"":"archive"="DIR"', else the writer's own; the caller frees it. */
 static int archive_find(const Postgresql *p, const struct vss_event *e, char **ret, Failure *reterr) {
         if (vss_event_option(e, COMPONENT, "", "archive", ret) < 0)
@@ -201,6 +217,10 @@ static void point_write(FILE *f, const Point *point, const char *archive) {
                                                 [POINT_NAME] = "recovery_target_name" };
         fprintf(f, "restore_command = 'cp %s/%%f \"%%p\"'\n", archive);
         fprintf(f, "recovery_target = ''\nrecovery_target_xid = ''\nrecovery_target_action = 'promote'\n");
+        if (point->timeline > 0)
+                fprintf(f, "recovery_target_timeline = '%u'\n", point->timeline);
+        else
+                fprintf(f, "recovery_target_timeline = 'latest'\n");
         for (size_t i = POINT_TIME; i < ELEMENTSOF(settings); i++)
                 if (i != point->kind)
                         fprintf(f, "%s = ''\n", settings[i]);
@@ -249,11 +269,15 @@ static int conf_write(int dfd, const Change *c) {
                 r = -errno;
         if (fclose(f) != 0 && r >= 0)
                 r = -EIO;
-        return r < 0 || renameat(dfd, CONF_NEW, dfd, CONF) == 0 ? r : -errno;
+        return r < 0 ? r : renameat(dfd, CONF_NEW, dfd, CONF) < 0 || fsync(dfd) < 0 ? -errno : 0;
 }
 
+/* The directory came from a backup: what stands there under that name may be anything. */
 static int signal_write(int dfd) {
-        _cleanup_close_ int fd = openat(dfd, "recovery.signal", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (unlinkat(dfd, "recovery.signal", 0) < 0 && errno != ENOENT)
+                return -errno;
+        _cleanup_close_ int fd = openat(dfd, "recovery.signal", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                        0600);
         if (fd < 0 || (unlinkat(dfd, "standby.signal", 0) < 0 && errno != ENOENT))
                 return -errno;
         return fsync(fd) < 0 || fsync(dfd) < 0 ? -errno : 0;
@@ -348,21 +372,51 @@ static int check(const Postgresql *p, struct vss_event *e, const char *until, Fa
         int r = point_parse(until, &point, reterr);
         r = r < 0 ? r : archive_find(p, e, &archive, reterr);
         r = r < 0 ? r : saved_read(p, e, &saved, reterr);
+        r = r < 0 ? r : timeline_find(e, &point, reterr);
         r = r < 0 ? r : point_check(&point, &saved, reterr);
-        if (r >= 0)
-                r = pg_archive_check(archive, &saved.from, point.kind == POINT_LSN ? point.lsn : UINT64_MAX, reterr);
-        return r;
+        if (r < 0)
+                return r;
+        uint32_t timeline = point.timeline ?: pg_archive_newest_timeline(archive, saved.from.timeline);
+        /* The record that a position is of has to be there, or the server waits for it in vain. */
+        return pg_archive_check(archive, &saved.from, timeline,
+                                point.kind == POINT_LSN ? MIN_OF(point.lsn, UINT64_MAX - 2) + 1 : UINT64_MAX, reterr);
+}
+
+/* What protects this process may keep it from it, which is to be known before the old data is gone. */
+static int check_writable(const char *directory, Failure *reterr) {
+        _cleanup_free_ char *path = strdup(directory);
+        struct statvfs st;
+        char *slash;
+        if (!path)
+                return -ENOMEM;
+        while (statvfs(path, &st) < 0) {
+                if (errno != ENOENT || !(slash = strrchr(path, '/')))
+                        return 0; /* nothing is known of it */
+                slash[slash == path] = '\0';
+        }
+        return st.f_flag & ST_RDONLY ?
+                       failure_set(reterr, CONDITION_FAILED,
+                                   "this writer is shown %.300s read-only and could not configure the restored "
+                                   "cluster: look at ReadWritePaths= of its unit",
+                                   directory) :
+                       0;
 }
 
 int pg_pre_restore(struct vss_event *e, void *userdata) {
         Postgresql *p = userdata;
-        const char *until = NULL;
+        const char *until = NULL, *to = NULL;
+        _cleanup_free_ char *real = NULL;
         Failure f = {};
-        if (vss_event_get(e, COMPONENT, "until", &until) < 0 || isempty(until))
+        (void) vss_event_get(e, COMPONENT, "until", &until);
+        (void) vss_event_get(e, COMPONENT, "to", &to);
+        if (isempty(until) && isempty(to))
                 return 0;
         int r = rights_take(p);
-        r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path) :
-                    check(p, e, until, &f);
+        if (r < 0)
+                (void) failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path);
+        r = r < 0 || isempty(to) ? r : path_unescape(to, &real);
+        r = r < 0 ? r : check_writable(real ?: p->known.places[0].path, &f);
+        r = r < 0 || isempty(until) ? r : check(p, e, until, &f);
         rights_drop();
         return r < 0 ? refuse(e, &f) : 0;
 }
@@ -372,6 +426,7 @@ static int configure(const Postgresql *p, struct vss_event *e, int dfd, bool els
         Change c = { .elsewhere = elsewhere };
         int r = isempty(until) ? 0 : point_parse(until, &c.point, reterr);
         r = r < 0 || isempty(until) ? r : archive_find(p, e, &c.archive, reterr);
+        r = r < 0 || isempty(until) ? r : timeline_find(e, &c.point, reterr);
         if (r >= 0) {
                 r = conf_write(dfd, &c);
                 if (r >= 0 && c.archive)

@@ -225,9 +225,10 @@ static bool is_log_backup(const struct vss_event *e) {
 
 static int prepare_log(Postgresql *p, struct vss_event *e) {
         Failure f = {};
-        if (!p->archive || !p->archives || !vss_event_affects(e, p->archive))
+        if (!p->archive || !vss_event_affects(e, p->archive))
                 return 0;
-        int r = pg_log_backup(p, e, &f);
+        int r = p->archives ? pg_log_backup(p, e, &f) :
+                              failure_set(&f, CONDITION_FAILED, "the server does not archive its log any more");
         return r < 0 ? pg_veto(p, e, &f) : 0;
 }
 

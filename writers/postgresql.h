@@ -66,10 +66,12 @@ bool pg_segment_bytes_are_valid(uint64_t bytes);
 /* Can stand in a command without quotes: an absolute path of letters, digits and a few marks. */
 bool pg_archive_path_is_plain(const char *path);
 /*
- * Each segment from the one with byte from on to the one before byte until is in the directory, as a whole; until
- * UINT64_MAX: to the newest there. Says which is missing.
+ * Each segment of timeline, which goes on from where from is, from the one with byte from on to the one before byte
+ * until is in the directory, as a whole; until UINT64_MAX: to the newest there. Says which is missing.
  */
-int pg_archive_check(const char *directory, const LogPoint *from, uint64_t until, Failure *reterr);
+int pg_archive_check(const char *directory, const LogPoint *from, uint32_t timeline, uint64_t until, Failure *reterr);
+/* Of those that the directory tells of; from if there is none later. */
+uint32_t pg_archive_newest_timeline(const char *directory, uint32_t from);
 /* A backup of type log: the segment that is being written is ended, and has to reach the archive. */
 int pg_log_backup(Postgresql *p, struct vss_event *e, Failure *reterr);
 int pg_stamp_tell(struct vss_event *e, const LogPoint *p);
