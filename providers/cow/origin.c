@@ -109,6 +109,9 @@ int origin_open(const char *path, OriginInfo *ret, char *text, size_t n) {
         struct stat st;
         _cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
         *ret = (OriginInfo) {};
+        if (fd < 0 && errno == ENOENT)
+                return fail(text, n, -ENOENT, "%s does not exist; if a disk is missing, bring it back and attach again",
+                            path);
         if (fd < 0 || fstat(fd, &st) < 0)
                 return fail(text, n, -errno, "%s: %s", path, strerror(errno));
         int r = S_ISREG(st.st_mode) ? file_check_unused(path, &st, text, n) :
