@@ -266,11 +266,24 @@ static void cancel(RestoreWork *w) {
         }
 }
 
+/* Another unit may have it, or nobody has stopped it: replaced below what runs, old and new become one ruin. */
+static void check_unused(RestorePart *p) {
+        if (p->refused || p->by_writer || p->method != RESTORE_STOP_START || !at_its_place(p))
+                return;
+        int r = rights_take(p);
+        if (r < 0)
+                (void) part_fail(p, CONDITION_FAILED, "the writer's account cannot be used: %s", strerror(-r));
+        p->refused = r < 0 || part_check_replace(p) < 0;
+        rights_drop();
+}
+
 static void replace_all(RestoreWork *w, bool session) {
         if (interrupted)
                 cancel(w);
         if (stop_services(w) && session && !w->lost)
                 restore_lives(w); /* that may have taken minutes */
+        for (size_t i = 0; i < w->n_parts; i++)
+                check_unused(w->parts + i);
         for (size_t i = 0; i < w->n_parts; i++) {
                 if (!w->parts[i].refused)
                         swap(w->parts + i);

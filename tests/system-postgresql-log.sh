@@ -162,6 +162,9 @@ mv "$second" "$home/kept"
 expect_exit 5 vssctl create --type=log --previous="$full" "$tree"
 refused 5 "has a gap: ${second##*/}" --until=latest
 mv "$home/kept" "$second"
+before=$(stat -c %i "$tree/data/PG_VERSION" "$tree/data/global/pg_control")
+expect_exit 8 vssctl restore "$full" --no-service --until=latest # the server runs
+expect_equal "$before" "$(stat -c %i "$tree/data/PG_VERSION" "$tree/data/global/pg_control")" "files of the server that runs"
 refused 5 'timeline: a number' --until=latest --restore-options='"":"timeline"="1x"'
 refused 5 '00000007.history is not in' --until=latest --restore-options='"":"timeline"="7"'
 expect_exit 0 vssctl restore "$full" --no-service --to="$home/copy/old" --until="$LSN" --restore-options='"":"timeline"="1"'
