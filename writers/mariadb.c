@@ -7,32 +7,29 @@
  * then keeps commits from happening (BLOCK_COMMIT); reading goes on, and so does work inside transactions. What was
  * committed before is in the copy and nothing that was committed after it; the position in the binary log that belongs
  * to that moment goes into the manifest. Thaw is END, which fails if the session, and with it the lock, was lost.
+ *
+ * A set of type log is another matter: mariadb-log.c, and nothing is locked.
  */
 #include "protocol/jsonutil.h"
-#include "writers/mariadb-server.h"
-#include "writers/program-options.h"
-#include <limits.h>
+#include "writers/mariadb.h"
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define FREEZE_TIMEOUT_USEC (30 * USEC_PER_SEC)
 #define IDENTIFY_USEC (5 * USEC_PER_SEC)
 #define COUNT_USEC (1 * USEC_PER_SEC) /* for counting tables, which opens each of them */
 #define RELEASE_USEC (2 * USEC_PER_SEC)
 enum { TABLESPACES_MAX = 1024 };
-#define COMPONENT "server"
-
-typedef struct Mariadb {
-        WriterOptions options; /* first: see there */
-        MariadbServer server;
-} Mariadb;
 
 /* --- identify ----------------------------------------------------------------------------------------------------- */
 
 typedef struct Identify {
         struct vss_metadata *metadata;
-        char directory[PATH_MAX]; /* data */
+        Mariadb *mariadb;
+        const char *directory; /* data */
+        uint32_t flags;        /* of files that no backup of the log has */
 } Identify;
 
 static bool lies_in(const char *path, const char *directory) {
@@ -61,29 +58,59 @@ static int files_elsewhere(const Identify *i, const char *directory, const char 
         int r = real_path(i, directory, real, reterr);
         if (r < 0 || lies_in(real, i->directory))
                 return r;
-        return vss_metadata_files(i->metadata, COMPONENT, real, pattern, flags);
+        return vss_metadata_files(i->metadata, COMPONENT, real, pattern, flags | i->flags);
+}
+
+/* Its directory and what its files are called; why there is no backup of it, if there is none. */
+static int log_find(const Identify *i, const char *base, const char *index, Failure *reterr) {
+        Mariadb *d = i->mariadb;
+        char directory[MARIADB_VALUE_BYTES] = "", expected[PATH_MAX + NAME_MAX + 8], real[PATH_MAX];
+        d->log_directory[0] = d->log_name[0] = '\0';
+        d->no_log_backup = "no: log_bin is off";
+        if (!base[0])
+                return 0;
+        (void) snprintf(directory, sizeof(directory), "%s", base);
+        char *slash = strrchr(directory, '/');
+        if (!slash || strpbrk(slash, "*?[") || strlen(slash + 1) > NAME_MAX - 12)
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED, "the binary log is called %.200s", base);
+        (void) snprintf(d->log_name, sizeof(d->log_name), "%.240s", slash + 1);
+        *slash = '\0';
+        int r = real_path(i, directory[0] ? directory : "/", d->log_directory, reterr);
+        if (r < 0)
+                return r;
+        (void) snprintf(expected, sizeof(expected), "%s/%s.index", d->log_directory, d->log_name);
+        bool beside = real_path(i, index, real, NULL) >= 0 && streq(expected, real);
+        d->no_log_backup = beside ? NULL : "no: log_bin_index is not beside the binary log";
+        return 0;
+}
+
+/* In all backups where it lies elsewhere; in the data directory once more, for those of the log. */
+static int log_describe(const Identify *i) {
+        const Mariadb *d = i->mariadb;
+        char pattern[NAME_MAX + 8];
+        bool inside = lies_in(d->log_directory, i->directory);
+        if (!d->log_name[0] || (inside && d->no_log_backup))
+                return 0;
+        (void) snprintf(pattern, sizeof(pattern), "%s.*", d->log_name);
+        return vss_metadata_files(i->metadata, COMPONENT, d->log_directory, pattern,
+                                  VSS_FILES_LOG | (inside ? VSS_FILES_LOG_BACKUP : 0));
 }
 
 static int take_directories(void *target, char **v, Failure *reterr) {
         Identify *i = target;
-        char base[MARIADB_VALUE_BYTES] = "", pattern[NAME_MAX + 1];
-        if (!v[0] || v[0][0] != '/' || !realpath(v[0], i->directory))
+        struct stat st;
+        if (!v[0] || v[0][0] != '/' || !realpath(v[0], i->mariadb->data) || stat(i->mariadb->data, &st) < 0)
                 return failure_set(reterr, CONDITION_FAILED, "the data directory %.200s: %s", v[0] ?: "",
                                    strerror(errno));
-        int r = vss_metadata_files(i->metadata, COMPONENT, i->directory, "*", VSS_FILES_RECURSIVE);
+        i->mariadb->owner = st.st_uid;
+        int r = log_find(i, v[5] ?: "", v[6] ?: "", reterr);
+        i->flags = i->mariadb->no_log_backup ? 0 : VSS_FILES_NO_LOG_BACKUP;
+        r = r < 0 ? r : vss_metadata_files(i->metadata, COMPONENT, i->directory, "*", VSS_FILES_RECURSIVE | i->flags);
         r = r < 0 ? r : files_elsewhere(i, v[1] ?: "", "ibdata*", 0, reterr);
         r = r < 0 ? r : files_elsewhere(i, v[2] ?: "", "ib_logfile*", VSS_FILES_LOG, reterr);
         r = r < 0 ? r : files_elsewhere(i, v[3] ?: "", "undo*", 0, reterr);
         r = r < 0 ? r : files_elsewhere(i, v[4] ?: "", "aria_log*", VSS_FILES_LOG, reterr);
-        if (r < 0 || !v[5] || !v[5][0])
-                return r;
-        (void) snprintf(base, sizeof(base), "%s", v[5]);
-        char *slash = strrchr(base, '/');
-        if (!slash || strpbrk(slash, "*?["))
-                return failure_set(reterr, CONDITION_NOT_SUPPORTED, "the binary log is called %.200s", base);
-        (void) snprintf(pattern, sizeof(pattern), "%.200s.*", slash + 1);
-        *slash = '\0';
-        return files_elsewhere(i, base[0] ? base : "/", pattern, VSS_FILES_LOG, reterr);
+        return r < 0 ? r : log_describe(i);
 }
 
 static int take_tablespace(void *target, char **v, Failure *reterr) {
@@ -99,14 +126,27 @@ static int take_tablespace(void *target, char **v, Failure *reterr) {
                 return failure_set(reterr, CONDITION_NOT_SUPPORTED, "a tablespace is called %.200s", path);
         *slash = '\0';
         int r = real_path(i, path, real, reterr);
-        return r < 0 ? r : vss_metadata_files(i->metadata, COMPONENT, real, slash + 1, 0);
+        i->mariadb->tablespaces_elsewhere++;
+        return r < 0 ? r : vss_metadata_files(i->metadata, COMPONENT, real, slash + 1, i->flags);
+}
+
+static int schema_describe(struct vss_metadata *m, const Mariadb *d) {
+        int r = vss_metadata_set(m, "backup_schema", "new-target");
+        r = r < 0 ? r :
+                    vss_metadata_set(m, "x.roll_forward",
+                                     "no: a server that runs applies the log; see vss-writer-mariadb(8)");
+        if (r < 0)
+                return r;
+        return d->no_log_backup ? vss_metadata_set(m, "x.log_backup", d->no_log_backup) :
+                                  vss_metadata_set(m, "backup_schema", "log");
 }
 
 static int identify(struct vss_metadata *m, void *userdata) {
         Mariadb *d = userdata;
-        Identify i = { .metadata = m };
+        Identify i = { .metadata = m, .mariadb = d, .directory = d->data };
         Failure f = {};
         uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
+        (void) server_do(&d->server, end, "DO 0", NULL); /* a session that a restart of the server ended goes here */
         int r = vss_metadata_set(m, "restore.method", "stop-restore-start");
         r = r < 0 ? r : vss_metadata_set(m, "restore.service", d->options.service);
         r = r < 0 ? r :
@@ -117,13 +157,15 @@ static int identify(struct vss_metadata *m, void *userdata) {
         r = r < 0 ? r :
                     server_ask(&d->server, end,
                                "SELECT @@datadir, @@innodb_data_home_dir, @@innodb_log_group_home_dir, "
-                               "@@innodb_undo_directory, @@aria_log_dir_path, @@log_bin_basename",
+                               "@@innodb_undo_directory, @@aria_log_dir_path, @@log_bin_basename, @@log_bin_index",
                                1, take_directories, &i, &f);
+        d->tablespaces_elsewhere = 0;
         r = r < 0 ? r :
                     server_ask(&d->server, end,
                                "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES "
                                "WHERE FILENAME LIKE '/%'",
                                TABLESPACES_MAX, take_tablespace, &i, &f);
+        r = r < 0 ? r : schema_describe(m, d);
         if (r < 0)
                 fprintf(stderr, "vss-writer-mariadb: cannot say what there is: %s\n",
                         f.message[0] ? f.message : strerror(-r));
@@ -132,7 +174,7 @@ static int identify(struct vss_metadata *m, void *userdata) {
 
 /* --- a set -------------------------------------------------------------------------------------------------------- */
 
-static int veto(Mariadb *d, struct vss_event *e, const Failure *f) {
+int mariadb_veto(Mariadb *d, struct vss_event *e, const Failure *f) {
         int r = vss_event_fail(e, server_veto(&d->server), "%s", f->message);
         server_disconnect(&d->server); /* and with it everything it holds */
         return r;
@@ -151,16 +193,31 @@ static int tell_of_tables(Mariadb *d, struct vss_event *e) {
         return vss_event_put(e, NULL, "message", text);
 }
 
+static bool is_log_backup(const struct vss_event *e) {
+        const char *type = NULL;
+        return vss_event_get(e, NULL, "backup_type", &type) >= 0 && streq(type, "log");
+}
+
+static int prepare_log(Mariadb *d, struct vss_event *e) {
+        Failure f = {};
+        d->log_from = 0;
+        if (d->no_log_backup || !vss_event_affects(e, d->log_directory))
+                return 0;
+        return mariadb_log_backup(d, e, &f) < 0 ? mariadb_veto(d, e, &f) : 0;
+}
+
 static int prepare_snapshot(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         Failure f = {};
         server_disconnect(&d->server); /* nothing of an earlier set is left */
+        if (is_log_backup(e))
+                return prepare_log(d, e);
         int r = server_connect(&d->server, program_until(e), &f);
         if (r >= 0)
                 (void) tell_of_tables(d, e);
         r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE START", &f);
         r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE FLUSH", &f);
-        return r < 0 ? veto(d, e, &f) : 0;
+        return r < 0 ? mariadb_veto(d, e, &f) : 0;
 }
 
 static int take_position(void *target, char **v, Failure *reterr) {
@@ -174,32 +231,51 @@ static int take_position(void *target, char **v, Failure *reterr) {
 static int position_tell(Mariadb *d, struct vss_event *e, Failure *reterr) {
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
         char gtid[MARIADB_VALUE_BYTES];
+        json_object *position;
         int r = server_ask(&d->server, program_until(e), "SHOW MASTER STATUS", 1, take_position, o, reterr);
+        if (r >= 0 && json_object_object_get_ex(o, "binlog_position", &position)) {
+                r = server_value(&d->server, program_until(e), "SELECT @@gtid_binlog_pos", 0, gtid, reterr);
+                json_add_string(o, "gtid", gtid);
+                r = r < 0 ? r :
+                            mariadb_stamp_tell(d, e, json_get_string(o, "binlog_file", ""),
+                                               json_object_get_uint64(position));
+        }
+        if (d->tablespaces_elsewhere > 0)
+                json_add_uint(o, "tablespaces_elsewhere", d->tablespaces_elsewhere);
         if (r < 0 || json_object_object_length(o) == 0)
                 return r;
-        r = server_value(&d->server, program_until(e), "SELECT @@gtid_binlog_pos", 0, gtid, reterr);
-        if (r < 0)
-                return r;
-        json_add_string(o, "gtid", gtid);
         return vss_event_put(e, COMPONENT, "metadata", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 }
 
 static int freeze(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         Failure f = {};
+        if (is_log_backup(e))
+                return 0;
         int r = server_do(&d->server, program_until(e), "BACKUP STAGE BLOCK_DDL", &f);
         r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE BLOCK_COMMIT", &f);
         r = r < 0 ? r : position_tell(d, e, &f);
-        return r < 0 ? veto(d, e, &f) : 0;
+        return r < 0 ? mariadb_veto(d, e, &f) : 0;
 }
 
 static int thaw(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         Failure f = {};
+        if (is_log_backup(e))
+                return 0;
         int r = d->server.session ?
                         server_do(&d->server, program_until(e), "BACKUP STAGE END", &f) :
                         failure_set(&f, CONDITION_FAILED, "mariadb at %s: the session was lost", d->options.socket);
-        return r < 0 ? veto(d, e, &f) : 0;
+        return r < 0 ? mariadb_veto(d, e, &f) : 0;
+}
+
+static int post_snapshot(struct vss_event *e, void *userdata) {
+        Mariadb *d = userdata;
+        Failure f = {};
+        if (!is_log_backup(e) || d->log_from == 0)
+                return 0;
+        int r = mariadb_log_is_there(d, e, &f);
+        return r < 0 ? mariadb_veto(d, e, &f) : 0;
 }
 
 /* To end the session is enough; in order if that can be had. */
@@ -207,6 +283,7 @@ static int do_abort(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         if (d->server.session)
                 (void) server_do(&d->server, usec_add(now_usec(), RELEASE_USEC), "BACKUP STAGE END", NULL);
+        d->log_from = 0;
         server_disconnect(&d->server);
         return 0;
 }
@@ -241,7 +318,10 @@ static int serve(Program *p, Mariadb *d) {
                                           .prepare_snapshot = prepare_snapshot,
                                           .freeze = freeze,
                                           .thaw = thaw,
-                                          .abort = do_abort };
+                                          .post_snapshot = post_snapshot,
+                                          .abort = do_abort,
+                                          .pre_restore = mariadb_pre_restore,
+                                          .post_restore = mariadb_post_restore };
         return program_run(p, &c, d);
 }
 

@@ -16,11 +16,11 @@
 #include "protocol/manifest.h"
 #include "protocol/text.h"
 #include "writers/postgresql.h"
+#include "writers/program-restore.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -285,22 +285,6 @@ static int signal_write(int dfd) {
 
 /* ---- links of a cluster that went elsewhere ---------------------------------------------------------------------- */
 
-/* Where the directory path went, by lines OLD=NEW; the caller frees it. */
-static char *moved_to(const char *targets, const char *path) {
-        _cleanup_free_ char *key = NULL;
-        char *real = NULL;
-        size_t n;
-        if (path_escape(path, &key) < 0)
-                return NULL;
-        n = strlen(key);
-        for (const char *line = targets; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
-                if (strncmp(line, key, n) == 0 && line[n] == '=') {
-                        _cleanup_free_ char *to = strndup(line + n + 1, strcspn(line + n + 1, "\n"));
-                        return to && path_unescape(to, &real) >= 0 ? real : NULL;
-                }
-        return NULL;
-}
-
 static int link_move(int dfd, const char *name, const char *targets, Failure *reterr) {
         char old[PATH_MAX];
         ssize_t n = readlinkat(dfd, name, old, sizeof(old) - 1);
@@ -309,7 +293,7 @@ static int link_move(int dfd, const char *name, const char *targets, Failure *re
                                0 :
                                failure_set(reterr, CONDITION_FAILED, "%s: %s", name, strerror(errno));
         old[n] = '\0';
-        _cleanup_free_ char *to = moved_to(targets, old);
+        _cleanup_free_ char *to = restore_moved_to(targets, old);
         if (!to)
                 return failure_set(
                         reterr, CONDITION_FAILED,
@@ -343,23 +327,6 @@ static int links_move(int dfd, const char *targets, Failure *reterr) {
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
-
-/* Of this thread alone; whoever is not root has no other rights than its own. */
-static int rights_take(const Postgresql *p) {
-        struct stat st;
-        if (geteuid() != 0)
-                return 0;
-        if (p->known.n == 0 || stat(p->known.places[0].path, &st) < 0)
-                st.st_gid = (gid_t) -1;
-        (void) setfsgid(st.st_gid);
-        (void) setfsuid(p->known.owner);
-        return (uid_t) setfsuid((uid_t) -1) == p->known.owner ? 0 : -EPERM;
-}
-
-static void rights_drop(void) {
-        (void) setfsuid(geteuid());
-        (void) setfsgid(getegid());
-}
 
 static int refuse(struct vss_event *e, const Failure *f) {
         return vss_event_fail(e, VSS_VETO_FATAL, "%s", f->message);
@@ -411,13 +378,13 @@ int pg_pre_restore(struct vss_event *e, void *userdata) {
         (void) vss_event_get(e, COMPONENT, "to", &to);
         if (isempty(until) && isempty(to))
                 return 0;
-        int r = rights_take(p);
+        int r = restore_rights_take(p->known.places[0].path, p->known.owner);
         if (r < 0)
                 (void) failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path);
         r = r < 0 || isempty(to) ? r : path_unescape(to, &real);
         r = r < 0 ? r : check_writable(real ?: p->known.places[0].path, &f);
         r = r < 0 || isempty(until) ? r : check(p, e, until, &f);
-        rights_drop();
+        restore_rights_drop();
         return r < 0 ? refuse(e, &f) : 0;
 }
 
@@ -441,7 +408,7 @@ static int configure(const Postgresql *p, struct vss_event *e, int dfd, bool els
 static int complete_restore(const Postgresql *p, struct vss_event *e, const char *targets, const char *until,
                             Failure *reterr) {
         const char *data = p->known.places[0].path;
-        _cleanup_free_ char *moved = isempty(targets) ? NULL : moved_to(targets, data);
+        _cleanup_free_ char *moved = isempty(targets) ? NULL : restore_moved_to(targets, data);
         if (!isempty(targets) && !moved)
                 return isempty(until) ? 0 : /* only of the log */
                                         failure_set(reterr, CONDITION_FAILED, "%s did not go to a new place", data);
@@ -461,9 +428,9 @@ int pg_post_restore(struct vss_event *e, void *userdata) {
         if (vss_event_get(e, COMPONENT, "status", &status) < 0 || !streq(status, "all") ||
             (isempty(until) && isempty(targets)))
                 return 0;
-        int r = rights_take(p);
+        int r = restore_rights_take(p->known.places[0].path, p->known.owner);
         r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path) :
                     complete_restore(p, e, targets, until, &f);
-        rights_drop();
+        restore_rights_drop();
         return r < 0 ? refuse(e, &f) : 0;
 }

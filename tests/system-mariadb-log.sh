@@ -1,0 +1,177 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Backups of MariaDB's binary log: a full backup and two of the log, restored beside the server that runs and after everything is
+# lost, with the log applied to a position, to a time and to its end as the man page says; exactly the rows that were committed
+# until then are there. A gap vetoes the set. What cannot be done is refused before anything is touched.
+VSS_TEST_SECONDS=150
+. "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/fake-vssd.sh"
+. "$(dirname "$0")/servers.sh"
+requires mariadbd mariadb mariadb-install-db mariadb-binlog jq mkfs.btrfs
+new_fs tree btrfs 1G
+server_home home mysql
+live=$home/s
+common=(--no-defaults --user=mysql --tmpdir="$home" --skip-networking --innodb-buffer-pool-size=32M --innodb-log-file-size=16M --skip-name-resolve --server-id=1)
+sql() { timeout 20 mariadb --no-defaults -S "${2:-$live}" -uroot --batch --skip-column-names -e "$1" 2>"$VSS_TEST_DIR/sql.err"; }
+must() { sql "$@" || die "$1: $(cat "$VSS_TEST_DIR/sql.err")"; }
+answers() { sql 'SELECT 1' "$1" >/dev/null; }
+# server DATA SOCKET [OPTION…]: PID
+server() {
+        mariadbd "${common[@]}" --datadir="$1" --socket="$2" "${@:3}" >>"$VSS_TEST_DIR/log/mariadb.log" 2>&1 &
+        PID=$!
+        cleanup_fn stop_process $PID
+        wait_until 30 answers "$2" || die "the server does not start: $(tail -5 "$VSS_TEST_DIR/log/mariadb.log")"
+}
+live_server() {
+        server "$tree/data" "$live" "${@:---log-bin=$tree/logs/bin}"
+        LIVE_PID=$PID
+}
+rows() { must 'SELECT GROUP_CONCAT(p ORDER BY p SEPARATOR " ") FROM (SELECT CONCAT(part, COUNT(*)) AS p FROM vss.t GROUP BY part) x' "${1:-$live}"; }
+insert() { must "USE vss; INSERT INTO t SELECT '$1', seq FROM seq_1_to_$2"; }
+# backup TYPE NAME OPTION…: MANIFEST
+backup() {
+        MANIFEST=$VSS_TEST_DIR/$2.json
+        vssctl --json create --type="$1" --require=application --manifest="$MANIFEST" "${@:3}" "$tree" >"$VSS_TEST_DIR/set.json" 2>"$VSS_TEST_DIR/err" || die "create --type=$1: $(cat "$VSS_TEST_DIR/err")"
+        expect_exit 0 vssctl complete --manifest="$MANIFEST" "$(json .set <"$VSS_TEST_DIR/set.json")"
+}
+# said MANIFEST KEY: what the writer said of the component
+said() { jq -er ".writers[0].components[0].metadata | fromjson | .$2" "$1" || die "$2 is not in $1: $(jq -c .writers "$1")"; }
+# no_log_set WORDS OPTION…: vetoed, and why
+no_log_set() {
+        local got=0
+        vssctl create --type=log "${@:2}" "$tree" >"$VSS_TEST_DIR/out" 2>"$VSS_TEST_DIR/err" || got=$?
+        expect_equal 5 "$got" "status of a set that cannot be: $(cat "$VSS_TEST_DIR/err")"
+        grep -q -- "$1" "$VSS_TEST_DIR/err" || die "not told \"$1\": $(cat "$VSS_TEST_DIR/err")"
+}
+# refused CODE WORDS MANIFEST OPTION…: one line with these words, and no file has changed
+refused() {
+        local before got=0
+        before=$(state)
+        vssctl restore "$3" --no-service "${@:4}" >"$VSS_TEST_DIR/out" 2>"$VSS_TEST_DIR/err" || got=$?
+        expect_equal "$1 1" "$got $(wc -l <"$VSS_TEST_DIR/err")" "status and lines of ${*:3}: $(cat "$VSS_TEST_DIR/err")"
+        grep -q -- "$2" "$VSS_TEST_DIR/err" || die "${*:3}: $(cat "$VSS_TEST_DIR/err")"
+        expect_equal "$before" "$(state)" "files after ${*:3}"
+        [ ! -e "$home/no" ] || die "something was restored"
+}
+state() { (cd "$tree" && find . -path ./data/ib_logfile0 -prune -o -type f -printf '%p %s\n' | sort | sha256sum); }
+# apply SOCKET FROM-POSITION OPTION…: the files of the log backup, from the one of the full backup on
+apply() {
+        local files
+        mapfile -t files < <(find "$home/saved" -name 'bin.0*' | sort | sed -n "/$(said "$full" binlog_file)\$/,/$(said "$log2" binlog_last_file)\$/p")
+        [ "${#files[@]}" -ge 3 ] || die "the log backup has only ${files[*]}"
+        mariadb-binlog --no-defaults --start-position="$2" "${@:3}" "${files[@]}" >"$VSS_TEST_DIR/events" || die "mariadb-binlog failed"
+        mariadb --no-defaults -S "$1" -uroot --binary-mode <"$VSS_TEST_DIR/events" || die "the log cannot be applied"
+}
+
+start_bus
+mkdir "$tree/data" "$tree/logs" "$home/copy"
+chown mysql "$tree/data" "$tree/logs" "$home/copy"
+mariadb-install-db --no-defaults --user=mysql --datadir="$tree/data" --skip-test-db --auth-root-authentication-method=normal \
+        --innodb-log-file-size=16M --tmpdir="$home" >"$VSS_TEST_DIR/log/install.log" 2>&1 || die "mariadb-install-db: $(tail -3 "$VSS_TEST_DIR/log/install.log")"
+live_server
+must 'CREATE DATABASE vss; CREATE TABLE vss.t (part CHAR(1), n INT)'
+start_vssd
+start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --socket="$live" --user=root
+
+note "a full backup, and two of the log"
+insert a 1000
+backup full full
+full=$MANIFEST
+insert b 2000
+sleep 1.1 # the log has whole seconds
+TIME=$(must 'SELECT NOW()')
+sleep 0.1
+must 'FLUSH BINARY LOGS'
+insert c 3000
+backup log log1 --previous="$full"
+log1=$MANIFEST
+expect_equal "log $(said "$full" binlog_file) $(said "$full" binlog_position) bin.000002" \
+        "$(jq -r '.writers[0] | .backup_type // .type' "$log1") $(said "$log1" binlog_first_file) $(said "$log1" binlog_first_position) $(said "$log1" binlog_last_file)" "the first backup of the log"
+insert d 4000
+backup log log2 --previous="$log1"
+log2=$MANIFEST
+expect_equal "bin.000003 4 bin.000003 $(stat -c %s "$tree/logs/bin.000003") $tree/logs" \
+        "$(said "$log2" binlog_first_file) $(said "$log2" binlog_first_position) $(said "$log2" binlog_last_file) $(said "$log2" binlog_last_position) $(said "$log2" binlog_directory)" "the second"
+insert e 5000 # in no backup
+
+note "what cannot be done is refused, in one line"
+refused 10 'does not support going forward to a point' "$full" --until="$TIME"
+refused 5 'does not go into the log of a server' "$log2"
+refused 5 'does not go into the log of a server' "$log2" --to="$tree/logs"
+refused 5 'does not go into the log of a server' "$log2" --to="$tree=$tree"
+
+note "beside the server that runs, to a time and to the end"
+mkdir "$home/bad"
+expect_exit 5 vssctl restore "$full" --no-service --to="$home/bad" # its logs/ belongs to who restores
+install -d -o mysql "$home/copy/logs"
+expect_exit 0 vssctl restore "$full" --no-service --to="$home/copy"
+expect_equal "$home/copy/logs" "$(sed 's|/bin\.0*[0-9]*$||' "$home/copy/logs/bin.index" | sort -u)" "where the index leads"
+expect_equal mysql "$(stat -c %U "$home/copy/logs/bin.index")" "owner of the index"
+expect_exit 0 vssctl restore "$log2" --no-service --to="$home/saved"
+before=$(cd "$tree/logs" && sha256sum bin.0*)
+server "$home/copy/data" "$home/copy/s" --log-bin="$home/copy/logs/bin"
+expect_equal a1000 "$(rows "$home/copy/s")" "rows of the full backup"
+apply "$home/copy/s" "$(said "$full" binlog_position)" --stop-datetime="$TIME"
+expect_equal "a1000 b2000" "$(rows "$home/copy/s")" "rows until $TIME"
+must 'RESET MASTER' "$home/copy/s" # of the second server's own log
+expect_equal "$before" "$(cd "$tree/logs" && sha256sum bin.0*)" "the log of the server that runs"
+stop_process "$PID"
+expect_equal "a1000 b2000 c3000 d4000 e5000" "$(rows)" "rows of the server that runs"
+
+note "everything is lost"
+stop_process "$LIVE_PID"
+expect_exit 9 vssctl create --type=log --require=application --previous="$log2" "$tree" # the server is down
+find "$tree/data" "$tree/logs" -mindepth 1 -delete
+expect_exit 0 vssctl restore "$full" --no-service
+live_server
+expect_equal a1000 "$(rows)" "rows of the full backup in its place"
+apply "$live" "$(said "$full" binlog_position)"
+expect_equal "a1000 b2000 c3000 d4000" "$(rows)" "rows of the full backup and all of the log"
+
+note "a gap vetoes the set: purged, gone, begun anew, of a later state"
+no_log_set 'of another binary log\|later binary log' --previous="$log2"
+backup full again
+again=$MANIFEST
+file=$(said "$again" binlog_file)
+must 'FLUSH BINARY LOGS; FLUSH BINARY LOGS'
+mv "$tree/logs/$file" "$home/kept"
+no_log_set "has a gap: the server does not have $file" --previous="$again"
+mv "$home/kept" "$tree/logs/$file"
+backup log whole --previous="$again"
+# purged FILE: the server keeps what it might need to recover until what was committed later is on the disk
+purged() {
+        must 'INSERT INTO vss.t VALUES ("g", 1); FLUSH BINARY LOGS'
+        must "PURGE BINARY LOGS TO '$(sed -n '$s|.*/||p' "$tree/logs/bin.index")'"
+        [ ! -e "$tree/logs/$1" ]
+}
+wait_until 10 purged "$file" || die "$file cannot be purged: $(must 'SHOW BINARY LOGS')"
+no_log_set 'has a gap' --previous="$again"
+sleep 1.1 # when a log was made has whole seconds
+must 'RESET MASTER; FLUSH BINARY LOGS; FLUSH BINARY LOGS; FLUSH BINARY LOGS; FLUSH BINARY LOGS; FLUSH BINARY LOGS'
+no_log_set 'of another binary log' --previous="$again"
+backup log alone # of what there is
+
+note "tablespaces elsewhere: no second server"
+mkdir "$tree/other"
+chown mysql "$tree/other"
+must "CREATE TABLE vss.far (i INT) DATA DIRECTORY='$tree/other'"
+backup full far
+refused 5 'outside of the data directory' "$MANIFEST" --to="$home/no"
+must 'DROP TABLE vss.far'
+
+note "the binary log in the data directory; none"
+stop_process "$LIVE_PID"
+live_server --log-bin=own
+backup log own
+saved=$(vssctl --json mount "$(jq -er '.snapshots[0].id' "$VSS_TEST_DIR/set.json")" | json .path)
+expect_equal own.000001 "$(said "$MANIFEST" binlog_last_file)" "the last file"
+[ -s "$saved/data/own.000001" ] || die "the log is not in the copy"
+expect_exit 0 vssctl umount "$saved"
+expect_exit 0 vssctl restore "$MANIFEST" --no-service --to="$home/own"
+expect_equal "own.000001" "$(cd "$home/own" && find . -name 'own.*1' -printf %f; find . -name 'ib*')" "only the log"
+stop_process "$LIVE_PID"
+live_server --skip-log-bin
+backup log none
+expect_equal "writer mariadb has no log backup and does a full one" "$(jq -r '.warnings[0]' "$VSS_TEST_DIR/set.json")" "warning"
+grep -q 'log_bin is off' "$MANIFEST" || die "the reason is not told"
+expect_equal full "$(jq -r '.writers[0] | .backup_type // .type' "$MANIFEST")" "what it did instead"
