@@ -92,7 +92,7 @@ note "a server that is recovering takes no part until it is ready"
 stop_server $STANDBY
 touch "$tree/standby/recovery.signal"
 server standby "" -c hot_standby=off -c "restore_command=sleep 4; false"
-wait_until 5 grep -q 'starting archive recovery' "$VSS_TEST_DIR/log/standby.log" || die "it does not recover"
+wait_until 20 grep -q 'starting archive recovery' "$VSS_TEST_DIR/log/standby.log" || die "it does not recover"
 a_set 9
 wait_until 30 answers standby f || die "it does not get ready: $(tail -3 "$VSS_TEST_DIR/log/standby.log")"
 a_set 0
