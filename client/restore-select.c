@@ -263,7 +263,7 @@ static int map_set(RestorePart *p, const Component *c, const ComponentFiles *f, 
         RestoreSet *s = p->sets + index;
         size_t first = p->n_items;
         Failure failure = {};
-        *s = (RestoreSet) { .files = &f->set, .target = -EBADF };
+        *s = (RestoreSet) { .files = &f->set, .log = f->role == FILE_ROLE_LOG, .target = -EBADF };
         if (path_unescape(f->set.root, &s->root) < 0)
                 return part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
         int r = map_place(p, &f->set, s);

@@ -140,12 +140,24 @@ static int walk_directory(Walk *w, int fd, const char *path) {
         return r;
 }
 
-/* A name without wildcards must be there; a pattern may match nothing. */
+/* Nothing stands there that would be taken for the log of what is restored. */
+static bool has_no_log(const RestoreSet *s) {
+        _cleanup_free_ char *name = NULL, *path = NULL;
+        if (!s->log || path_unescape(s->files->pattern, &name) < 0 || asprintf(&path, "%s/%s", s->to, name) < 0)
+                return false;
+        _cleanup_close_ int fd = open_absolute(path, O_PATH | O_NOFOLLOW);
+        return fd == -ENOENT;
+}
+
+/* A name without wildcards must be there, unless it is that of a log, which a database need not have; a pattern may
+ * match nothing. */
 static int check_literal(const RestorePart *p, size_t set, size_t first, Failure *reterr) {
         const FileSet *f = p->sets[set].files;
-        if (f->pattern[strcspn(f->pattern, "*?[")] == '\0' && !f->recursive && p->n_items == first)
-                return failure_set(reterr, CONDITION_NOT_FOUND, "the backup lacks %.200s/%.100s", f->root, f->pattern);
-        return 0;
+        if (f->pattern[strcspn(f->pattern, "*?[")] != '\0' || f->recursive || p->n_items > first ||
+            has_no_log(p->sets + set))
+                return 0;
+        return failure_set(reterr, CONDITION_NOT_FOUND, "the backup lacks %.200s/%.100s%s", f->root, f->pattern,
+                           p->sets[set].log ? ", and the log that is there does not belong to it" : "");
 }
 
 int tree_list(RestorePart *p, size_t set, Failure *reterr) {

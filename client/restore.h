@@ -51,6 +51,7 @@ typedef struct RestoreSet {
         char *source;         /* where the backup shows it: root, or the writer's other place */
         int target;           /* directory; -1: not open */
         bool mirror;          /* what is too much there goes away */
+        bool log;             /* there may be none of it */
         bool made;            /* the directory is new */
 } RestoreSet;
 
