@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What create, run and plan share: the options of a set, and making it. An interrupt cancels: vssd then puts everything
- * back and tells so, and only then we end. If it came too late, the set is deleted, since nobody was told of it.
+ * What create, run, plan and test-backup share: the options of a set, and making it. An interrupt cancels: vssd then
+ * puts everything back and tells so, and only then we end. If it came too late, the set is deleted, since nobody was
+ * told of it.
  */
 #include "client/verbs.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 const Option set_options[] = {
@@ -279,4 +281,18 @@ int make_set_manifest(Context *c, struct vss_set *s) {
         if (r < 0)
                 (void) unlink(temporary);
         return r;
+}
+
+int make_set_read_manifest(Context *c, int fd, Manifest *ret) {
+        struct stat st;
+        Failure f = {};
+        if (fstat(fd, &st) < 0)
+                return context_fail(c, CONDITION_FAILED, "the manifest cannot be read: %s", strerror(errno));
+        size_t size = (size_t) st.st_size;
+        char *text = size > 0 ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+        if (text == MAP_FAILED)
+                return context_fail(c, CONDITION_FAILED, "the manifest cannot be read: %s", strerror(errno));
+        int r = manifest_parse(text, size, &f, ret);
+        (void) munmap(text, size);
+        return r < 0 ? context_fail(c, f.condition, "the manifest of the set: %s", f.message) : 0;
 }

@@ -80,20 +80,6 @@ static int write_list(const Manifest *m, void (*list)(const Manifest *m, FILE *f
         return fclose(f) == EOF ? -ENOSPC : 0;
 }
 
-static int read_manifest(Context *c, int fd, Manifest *ret) {
-        struct stat st;
-        Failure f = {};
-        if (fstat(fd, &st) < 0)
-                return context_fail(c, CONDITION_FAILED, "the manifest cannot be read: %s", strerror(errno));
-        size_t size = (size_t) st.st_size;
-        char *text = size > 0 ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
-        if (text == MAP_FAILED)
-                return context_fail(c, CONDITION_FAILED, "the manifest cannot be read: %s", strerror(errno));
-        int r = manifest_parse(text, size, &f, ret);
-        (void) munmap(text, size);
-        return r < 0 ? context_fail(c, f.condition, "the manifest of the set: %s", f.message) : 0;
-}
-
 static int make_lists(Context *c, struct vss_set *s, Lists *l) {
         _cleanup_(manifest_done) Manifest m = {};
         l->manifest = memfd_create("vss-manifest", MFD_CLOEXEC);
@@ -103,7 +89,7 @@ static int make_lists(Context *c, struct vss_set *s, Lists *l) {
                 return context_fail(c, CONDITION_FAILED, "no memory for the lists of files: %s", strerror(errno));
         if (vss_set_manifest(s, l->manifest) < 0)
                 return context_fail_requester(c);
-        int r = read_manifest(c, l->manifest, &m);
+        int r = make_set_read_manifest(c, l->manifest, &m);
         if (r < 0)
                 return r;
         if (write_list(&m, backup_list_files, l->files) < 0 || write_list(&m, backup_list_excludes, l->excludes) < 0)

@@ -7,6 +7,7 @@
  */
 #include "client/requester.h"
 #include "protocol/jsonutil.h"
+#include "protocol/manifest.h"
 #include <json-c/json.h>
 #include <stdio.h>
 
@@ -146,6 +147,7 @@ int make_set_new(Context *c, struct vss_set **ret);
 int make_set(Context *c, struct vss_set **set);
 int make_set_plan(Context *c);
 int make_set_manifest(Context *c, struct vss_set *s);
+int make_set_read_manifest(Context *c, int fd, Manifest *ret);
 extern volatile int interrupted; /* the signal that came, or 0 */
 void interrupts_catch(void);
 
@@ -196,4 +198,5 @@ int snapshot_resolve(Context *c, json_object *objects, const char *id, json_obje
 
 extern const Verb verb_cancel, verb_complete, verb_create, verb_delete, verb_monitor, verb_mount, verb_plan,
         verb_providers, verb_prune, verb_report, verb_restore, verb_run, verb_sets, verb_show, verb_snapshots,
-        verb_status, verb_timeline, verb_storage, verb_umount, verb_volume, verb_volumes, verb_writers;
+        verb_status, verb_timeline, verb_test_backup, verb_storage, verb_umount, verb_volume, verb_volumes,
+        verb_writers;

@@ -8,7 +8,7 @@ __vssctl_options() {
         vssctl $1 --help 2>/dev/null | sed -n 's/^ *\(-., \)\? *\(--[a-z-]*=\?\).*/\2/p'
 }
 
-__vssctl_verbs() { vssctl --help 2>/dev/null | sed -n '/^Verbs:/,/^Options/s/^  \([a-z]*\) .*/\1/p'; }
+__vssctl_verbs() { vssctl --help 2>/dev/null | sed -n '/^Verbs:/,/^Options/s/^  \([a-z-]*\) .*/\1/p'; }
 
 # __vssctl_ask VERB FILTER: what the service knows, never asking for a password, never for long
 __vssctl_ask() {
@@ -38,7 +38,7 @@ __vssctl_values() {
         --on-writer-failure) printf '%s\n' abort degrade ;;
         --frontend) printf '%s\n' auto fuse ublk ;;
         --host | -H) compgen -A hostname ;;
-        --manifest | --previous | --svg | --origin | --store) return 1 ;;
+        --manifest | --previous | --svg | --origin | --store | --into) return 1 ;;
         *) ;;
         esac
 }
@@ -68,7 +68,7 @@ __vssctl_operands() {
         writers) __vssctl_reply "$2" "$(__vssctl_writers)" ;;
         volume) __vssctl_reply "$2" "$(printf '%s\n' create attach detach remove list; __vssctl_ask 'volume list' '.volumes[].name')" ;;
         storage) __vssctl_reply "$2" list ;;
-        report | restore) compopt -o default 2>/dev/null ;;
+        report | restore | test-backup) compopt -o default 2>/dev/null ;;
         *) ;;
         esac
         return 0

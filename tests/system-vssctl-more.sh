@@ -132,6 +132,8 @@ complete_words() {
 }
 PATH=$VSS_BUILD/client:$PATH
 complete_words cre | finds -x create || die "verbs"
+complete_words test | finds -x test-backup || die "a verb of two words"
+complete_words test-backup --in | finds -- --into= || die "options of a verb of two words"
 complete_words show 5e7 | finds -x "$first" || die "ids"
 complete_words writers sq | finds -x sqlite@book || die "writers"
 complete_words create /srv | finds -x /srv/db || die "volumes"

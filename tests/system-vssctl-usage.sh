@@ -101,6 +101,12 @@ wrong delete --volume=/a --all 1234
 wrong delete --oldest
 wrong delete --all 1234
 wrong delete 1234 ''
+wrong test-backup
+wrong test-backup selection
+wrong test-backup --into=/x
+wrong test-backup a b --into=/x
+wrong test-backup a --into=
+wrong test-backup a --into=/x --type=full
 wrong prune
 wrong prune --dry-run
 wrong prune --volume=/a
@@ -180,7 +186,7 @@ expect_equal org.vssd.Vss1.Error.InvalidArgument "$(json .error.name <"$VSS_TEST
 expect_equal 1 "$(jq -s length <"$VSS_TEST_DIR/out")" "number of documents"
 
 note "help and version"
-for verb in status volumes writers providers sets snapshots show timeline plan create run mount umount complete cancel delete prune monitor report; do
+for verb in status volumes writers providers sets snapshots show timeline plan create run mount umount complete cancel delete prune monitor report restore test-backup; do
         [ "$(vssctl $verb --help 2>&1 | grep -c '^Examples:')" = 1 ] || die "$verb --help has no examples"
         vssctl --help | finds "^  $verb " || die "$verb is missing in --help"
 done
