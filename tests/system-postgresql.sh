@@ -155,6 +155,13 @@ ask pg identify ok
 expect_equal "data $tree/data, log $tree/log, data $tree/space" \
         "$(jq -r '[.components[0].files[] | select(.recursive and .pattern == "*") | "\(.role) \(.root)"] | join(", ")' <<<"$(document pg)")" document
 
+# those who were just let go may leave a place behind that was still taken when the others came
+none_left() {
+        _answers "$home" || return 0
+        sql 'SELECT pg_sleep(6)' >/dev/null &
+        holders+=($!)
+        return 1
+}
 note "a long transaction does no harm; a lock that somebody has on everything neither; a server that hangs, dies, refuses"
 for mode in checkpoint backup; do
         stop_process "$WRITER_PID"
@@ -182,7 +189,7 @@ for mode in checkpoint backup; do
                 sql 'SELECT pg_sleep(6)' >/dev/null &
                 holders+=($!)
         done
-        wait_until 5 eval '! _answers "$home"' || die "connections are left"
+        wait_until 5 none_left || die "connections are left"
         ask pg prepare-snapshot WriterNoResources
         wait "${holders[@]}" || :
         ask pg abort ok
