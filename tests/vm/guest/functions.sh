@@ -92,18 +92,15 @@ service_environment() {
 is_active() { [ "$(systemctl is-active "$1")" = active ]; }
 is_inactive() { [ "$(systemctl is-active "$1")" = inactive ]; }
 
-# count_writes MOUNT-POINT: a process that goes on writing there, one file each time, for writes to count. It notes when it could
-# go on after it had to wait for over half a second.
+# count_writes MOUNT-POINT: a process that goes on writing there, one file each time, for writes to count. It notes when each was
+# done: the first after a moment at which it stood still is the one that went on.
 count_writes() {
         local notes=$VSS_TEST_DIR/writes-${1//\//-}
-        : >"$notes.resumed"
+        : >"$notes.done"
         (
-                last=${EPOCHREALTIME/./}
                 for ((n = 1; ; n++)); do
                         echo $n >"$1/written"
-                        now=${EPOCHREALTIME/./}
-                        [ $((now - last)) -lt 500000 ] || echo "$now" >>"$notes.resumed"
-                        last=$now
+                        echo "${EPOCHREALTIME/./}" >>"$notes.done"
                         echo $n >"$notes"
                         sleep 0.05
                 done
@@ -126,7 +123,7 @@ writes_go_on() {
         local since=${1/./} m resumed before
         shift
         for m in "$@"; do
-                _resumed() { awk -v s="$since" '$1 > s { print $1; found = 1; exit } END { exit !found }' "$VSS_TEST_DIR/writes-${m//\//-}.resumed"; }
+                _resumed() { awk -v s="$since" '$1 > s { print $1; found = 1; exit } END { exit !found }' "$VSS_TEST_DIR/writes-${m//\//-}.done"; }
                 resumed=$(wait_until 30 _resumed) || die "$m stands still for more than 30 s"
                 resumed=$(((resumed - since) / 1000))
                 note "$m: a write went through $resumed ms after it was due"
