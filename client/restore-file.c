@@ -330,6 +330,38 @@ int file_stage_ranges(int from_file, const FileRange *from, size_t n_from, int t
         return r;
 }
 
+/* ---- words of a writer ---- */
+
+int file_stage_new(int to, const char *name, int like, StagedFile *ret) {
+        struct stat s;
+        if (fstat(like, &s) < 0)
+                return -errno;
+        _cleanup_close_ int fd = temporary_open(to, name, ret);
+        if (fd < 0)
+                return fd;
+        if (fchown(fd, s.st_uid, s.st_gid) == 0 || (errno == EPERM && geteuid() != 0))
+                return 0;
+        int r = -errno;
+        file_unstage(to, ret);
+        return r;
+}
+
+int file_stage_text(int to, const StagedFile *s, const char *text) {
+        struct stat st;
+        _cleanup_close_ int fd = openat(to, s->name, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode))
+                return -EINVAL;
+        for (size_t done = 0, n = strlen(text); done < n;) {
+                ssize_t k = write(fd, text + done, n - done);
+                if (k < 0 && errno != EINTR)
+                        return -errno;
+                done += k > 0 ? (size_t) k : 0;
+        }
+        return fsync(fd) < 0 ? -errno : 0;
+}
+
 /* ---- may it be replaced? ---- */
 
 int file_check_place(int dfd, const char *name) {

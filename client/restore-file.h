@@ -35,6 +35,10 @@ typedef struct FileRange {
 } FileRange;
 int file_stage_ranges(int from_file, const FileRange *from, size_t n_from, int to, const char *name,
                       const FileRange *ranges, size_t n_ranges, StagedFile *ret);
+/* An empty file to become name in to, with the owner of the directory like, and mode 0600. */
+int file_stage_new(int to, const char *name, int like, StagedFile *ret);
+/* With text behind what is in it, on disk. -ELOOP, -EINVAL: it is no regular file. */
+int file_stage_text(int to, const StagedFile *s, const char *text);
 /* The ACLs that a new file or directory has from the directory it was made in, unless from has ACLs too. */
 int file_drop_acls(int from, int to);
 /* Owner, mode, times and attributes of one directory or file for another. */

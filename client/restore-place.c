@@ -105,7 +105,17 @@ static int target_make(RestoreSet *s, bool *ret_made) {
         return s->target < 0 ? s->target : 0;
 }
 
-static int stage_directory(RestoreSet *s, RestoreItem *i) {
+/* The owner at once, so that a machine that fails before the rest is in place has no directory that nobody can enter.
+ */
+static int give_directory(const RestorePart *p, const RestoreItem *i, int fd) {
+        _cleanup_close_ int from = sources_open_directory(p, p->sets + i->set, i->path);
+        struct stat s;
+        if (from < 0 || fstat(from, &s) < 0)
+                return from < 0 ? from : -errno;
+        return fchown(fd, s.st_uid, s.st_gid) == 0 || (errno == EPERM && geteuid() != 0) ? 0 : -errno;
+}
+
+static int stage_directory(const RestorePart *p, RestoreSet *s, RestoreItem *i) {
         if (!i->path[0])
                 return 0; /* target_make() */
         _cleanup_close_ int parent = open_parent(s->target, i->path);
@@ -117,18 +127,23 @@ static int stage_directory(RestoreSet *s, RestoreItem *i) {
         _cleanup_close_ int fd = open_beneath(parent, base_name(i->path), O_RDONLY | O_DIRECTORY);
         if (fd >= 0 && !i->made)
                 temporaries_clear(fd);
-        return fd < 0 ? fd : 0;
+        return fd < 0 ? fd : i->made ? give_directory(p, i, fd) : 0;
 }
 
-static int stage_item(RestorePart *p, RestoreItem *i) {
+static int stage_saved(RestorePart *p, RestoreItem *i) {
         RestoreSet *s = p->sets + i->set;
         if (S_ISDIR(i->mode))
-                return stage_directory(s, i);
+                return stage_directory(p, s, i);
         if (i->partial)
                 return partial_stage(p, i);
         _cleanup_close_ int from = sources_open_parent(p, s, i->path);
         _cleanup_close_ int to = from < 0 ? from : open_parent(s->target, i->path);
         return to < 0 ? to : file_stage(from, base_name(i->path), to, &i->staged);
+}
+
+static int stage_item(RestorePart *p, RestoreItem *i) {
+        int r = i->only_added ? 0 : stage_saved(p, i);
+        return r < 0 || !i->added ? r : added_stage(p, i);
 }
 
 static int stage_directed(RestorePart *p, DirectedTarget *d, const RestoreSet *s) {

@@ -47,6 +47,7 @@ void part_done(RestorePart *p) {
         }
         free(p->directed);
         partial_done(p);
+        added_done(p);
         metadata_free(p->saved);
         restore_wishes_done(&p->wishes);
         free(p->reference);
@@ -301,5 +302,6 @@ int restore_map(RestoreWork *w, RestorePart *p) {
         if (p->n_sets > 0 && !has_files(p, 0))
                 return part_fail(p, CONDITION_NOT_FOUND,
                                  "the backup shows no file of it: is it mounted, and the right directory?");
-        return partial_check(p);
+        int r = partial_check(p);
+        return r < 0 ? r : added_apply(p);
 }

@@ -87,6 +87,8 @@ static void read_reply(RestorePart *p, json_object *facts) {
         } else if (directed && p->target == RESTORE_TARGET_DIRECTED && p->work->n_to == 0 &&
                    read_directed(p, directed) < 0)
                 p->refused = true;
+        else if (member(facts, "added_files") && added_read(p, member(facts, "added_files")) < 0)
+                p->refused = true;
 }
 
 int restore_begin(RestoreWork *w) {

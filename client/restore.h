@@ -14,6 +14,8 @@ enum {
         RESTORE_FILES_MAX = 4 * 1024 * 1024, /* of one restore: a gigabyte of memory or so */
         RESTORE_DEPTH_MAX = 256,             /* of directories */
         RESTORE_FILES_SHOWN = 10000,         /* per component in the document; failures come first */
+        RESTORE_ADDED_MAX = 64,              /* files that a writer adds to a component */
+        RESTORE_ADDED_BYTES = 65536,         /* in all of these */
         RESTORE_PARTIAL_MAX = 65536,         /* partial files of a component, and ranges of one of them */
 };
 
@@ -33,6 +35,14 @@ typedef struct PartialFile { /* only these ranges of it were saved */
         bool used;
 } PartialFile;
 
+typedef enum AddedHow { ADDED_REPLACE, ADDED_APPEND, ADDED_ABSENT, _ADDED_HOW_MAX } AddedHow;
+
+typedef struct AddedFile { /* a writer wants it with the rest */
+        char *path;        /* as on disk, where the component was */
+        char *text;
+        AddedHow how;
+} AddedFile;
+
 typedef struct RestoreItem {
         size_t set;  /* of RestorePart.sets */
         char *path;  /* below the root of its set; "" is the root itself */
@@ -41,6 +51,8 @@ typedef struct RestoreItem {
         ItemState state;
         bool made;                  /* a directory that is new */
         const PartialFile *partial; /* NULL: all of it was saved */
+        const AddedFile *added;     /* with this text behind it */
+        bool only_added;            /* nothing of it comes from the backup */
         StagedFile staged;
         char *message;
 } RestoreItem;
@@ -92,6 +104,8 @@ typedef struct RestorePart { /* one component that was asked for */
         size_t n_directed;
         PartialFile *partial;
         size_t n_partial;
+        AddedFile *added;
+        size_t n_added;
         bool takes_part; /* the writer: it hears of the restore */
         bool by_writer;  /* the files are its business: nothing is copied */
         RestoreStatus status;
@@ -158,6 +172,12 @@ int partial_check(RestorePart *p); /* finds their items: each is a file of the c
 /* A new version of what is at its place, with the ranges of the backup. -ENOENT: there is nothing there; -ENODATA: the
  * backup has less than the ranges. */
 int partial_stage(RestorePart *p, RestoreItem *i);
+
+/* restore-added.c: what writers add to their components */
+int added_read(RestorePart *p, json_object *list); /* as the writer answered */
+void added_done(RestorePart *p);
+int added_apply(RestorePart *p);                 /* to the items of all sets */
+int added_stage(RestorePart *p, RestoreItem *i); /* one with i->added; what the backup has of it is staged */
 
 /* restore-select.c */
 int restore_select(RestoreWork *w);              /* what is restored, and how it is asked for */

@@ -101,7 +101,7 @@ static int find_key(sd_bus_message *m, const char *wanted, const char *type) {
         return r < 0 ? r : -ENOENT;
 }
 
-static int find_directed(sd_bus_message *m, const char *path) {
+static int find_list(sd_bus_message *m, const char *path, const char *key, const char *type) {
         const char *at;
         int r = sd_bus_message_rewind(m, true);
         r = r < 0 ? r : find_key(m, "components", "a(sa{sv})");
@@ -109,21 +109,21 @@ static int find_directed(sd_bus_message *m, const char *path) {
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "sa{sv}")) > 0) {
                 r = sd_bus_message_read(m, "s", &at);
                 if (r >= 0 && streq(at, path))
-                        return find_key(m, "directed_targets", "a(sa(tt)sa(tt))");
+                        return find_key(m, key, type);
                 r = r < 0 ? r : sd_bus_message_skip(m, "a{sv}");
                 r = r < 0 ? r : sd_bus_message_exit_container(m);
         }
         return r < 0 ? r : -ENOENT;
 }
 
-static int append_directed(sd_bus_message *m, const RestoreComponent *c) {
-        int r = c->directed ? find_directed(c->directed, c->path) : -ENOENT;
+static int append_list(sd_bus_message *m, const RestoreComponent *c, const char *key, const char *type) {
+        int r = c->answer ? find_list(c->answer, c->path, key, type) : -ENOENT;
         if (r == -ENOENT)
                 return 0;
         r = r < 0 ? r : sd_bus_message_open_container(m, 'e', "sv");
-        r = r < 0 ? r : sd_bus_message_append(m, "s", "directed_targets");
-        r = r < 0 ? r : sd_bus_message_open_container(m, 'v', "a(sa(tt)sa(tt))");
-        r = r < 0 ? r : sd_bus_message_copy(m, c->directed, false);
+        r = r < 0 ? r : sd_bus_message_append(m, "s", key);
+        r = r < 0 ? r : sd_bus_message_open_container(m, 'v', type);
+        r = r < 0 ? r : sd_bus_message_copy(m, c->answer, false);
         r = r < 0 ? r : sd_bus_message_close_container(m);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
@@ -143,7 +143,9 @@ static int append_reply(sd_bus_message *m, const RestoreComponent *c) {
         if (r >= 0 && f->condition != CONDITION_NONE)
                 r = sd_bus_message_append(m, "{sv}{sv}{sv}", "error_name", "s", condition_name(f->condition),
                                           "error_message", "s", f->message, "retryable", "b", (int) f->retryable);
-        r = r < 0 ? r : append_directed(m, c);
+        if (r >= 0 && c->target == RESTORE_TARGET_DIRECTED)
+                r = append_list(m, c, "directed_targets", "a(sa(tt)sa(tt))");
+        r = r < 0 ? r : append_list(m, c, "added_files", "a(sss)");
         r = r < 0 ? r : sd_bus_message_close_container(m);
         return r < 0 ? r : sd_bus_message_close_container(m);
 }

@@ -122,13 +122,11 @@ static int keep_message(Restore *restore, RestoreWriter *w, sd_bus_message *m) {
         return r;
 }
 
-/* Directed targets are lists without end: they stay in the answer until the requester gets them. */
-static int note_components(Restore *restore, RestoreWriter *w, sd_bus_message *reply) {
+/* What it says of components are lists without end: they stay in the answer until the requester gets them. */
+static void note_components(Restore *restore, RestoreWriter *w, sd_bus_message *reply) {
         for (size_t i = 0; i < restore->n_components; i++)
-                if (restore->components[i].by == w && restore->components[i].target == RESTORE_TARGET_DIRECTED &&
-                    !restore->components[i].directed)
-                        restore->components[i].directed = sd_bus_message_ref(reply);
-        return 0;
+                if (restore->components[i].by == w && !restore->components[i].answer)
+                        restore->components[i].answer = sd_bus_message_ref(reply);
 }
 
 static int read_entry(Restore *restore, RestoreWriter *w, sd_bus_message *m) {
@@ -157,7 +155,8 @@ int restore_session_read(Restore *restore, RestoreWriter *w, sd_bus_message *rep
                 if (r >= 0)
                         r = sd_bus_message_exit_container(reply);
         }
-        r = r < 0 ? r : note_components(restore, w, reply);
+        if (r >= 0)
+                note_components(restore, w, reply);
         if (r < 0)
                 return failure_set(reterr, CONDITION_VETOED,
                                    "writer %s: its answer is not of the form a{sv} that vss-bus(5) asks for",

@@ -21,7 +21,7 @@ static void component_done(RestoreComponent *c) {
         free(c->stamp);
         free(c->metadata);
         free(c->message);
-        (void) sd_bus_message_unref(c->directed);
+        (void) sd_bus_message_unref(c->answer);
         free(c->status_message);
         strings_free(c->new_targets);
 }

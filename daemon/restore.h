@@ -23,7 +23,7 @@ typedef struct RestoreComponent {
         /* what the writer answered */
         RestoreTarget target;
         char *message;
-        sd_bus_message *directed; /* its answer, if it named directed targets: the requester gets them from there */
+        sd_bus_message *answer; /* directed targets and added files: the requester gets them from there */
         /* what the requester reports */
         RestoreStatus status;
         bool reported, alternate_used;

@@ -148,6 +148,27 @@ forward() {
 }
 forward "$TIME" "a1000 b2000"
 
+note "everything is killed when the files have changed places: the server starts with what it is to do"
+stop_server $LIVE_PID
+find "$tree/data" "$tree/archive" -mindepth 1 -delete
+expect_exit 0 vssctl restore "$logs" --no-service
+mkdir "$VSS_TEST_DIR/bin"
+printf '#!/bin/sh\n[ "$1" != stop ] || kill -STOP %s\n' "$WRITER_PID" >"$VSS_TEST_DIR/bin/systemctl"
+chmod 755 "$VSS_TEST_DIR/bin/systemctl"
+(PATH=$VSS_TEST_DIR/bin:$PATH become root "$VSS_BUILD/client/vssctl" restore "$full" --service=postgresql.service --until="$TIME") >"$VSS_TEST_DIR/out" 2>&1 &
+requester=$!
+swapped() { [ "$(stat -c %U "$tree/data/global" 2>/dev/null)" = postgres ] && [ -e "$tree/data/PG_VERSION" ] && [ -z "$(find "$tree/data" -name ".vss-restore-*")" ]; }
+wait_until 30 swapped || die "nothing is restored: $(cat "$VSS_TEST_DIR/out")"
+kill -KILL $requester
+wait $requester 2>/dev/null || :
+kill -KILL "$WRITER_PID"
+wait "$WRITER_PID" 2>/dev/null || :
+server "$tree/data" "$home"
+LIVE_PID=$PID
+expect_equal "a1000 b2000" "$(rows)" "rows after the kill"
+insert g 1
+start_writer "$VSS_BUILD/writers/vss-writer-postgresql" --dsn="$live" --archive="$tree/archive"
+
 note "a timeline of its own, with segments of the old one under the same numbers beside it"
 cp "$logs" "$VSS_TEST_DIR/first.json"
 for i in 1 2 3; do

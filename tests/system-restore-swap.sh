@@ -296,6 +296,31 @@ case_a_directed_file_is_no_longer_than_the_backup() {
         delete_all
 }
 
+case_a_writer_adds_files() {
+        local add=--answer=pre-restore:all:added_files=
+        row() { printf '{"path":"%s","how":"%s","text":"%s"}' "$data/a/$1" "$2" "$3"; }
+        begin_case null "${add}[$(row one append more),$(row two replace 'instead'),$(row three absent ''),$(row added append 'new'),$(row none absent '')]"
+        echo late >"$data/a/none"
+        restored 0
+        expect_equal "one more instead new" "$(for f in one two added; do cat "$data/a/$f"; echo; done | xargs)" "what was added"
+        expect_equal "changed three" "$(cat "$data/a/three")" "the file that is not restored"
+        expect_equal "regular file $(stat -c %U:%G "$VSS_TEST_DIR/saved$data/a") 600" "$(stat -c '%F %U:%G %a' "$data/a/added")" "the file that is new"
+        expect_equal restored "$(part '.files[] | select(.path | endswith("/a/added")) | .status')" "its status"
+        stop_process "$WRITER_PID"
+        for f in '../out:replace:x' '../../etc/x:replace:x' ':replace:x' 'one:often:x' 'deep:replace:x' "big:replace:$(printf 'x%.0s' {1..65537})"; do
+                begin_case null "${add}[$(row "${f%%:*}" "$(cut -d: -f2 <<<"$f")" "${f##*:}")]"
+                contents "$old"
+                restored 5
+                contents "$old"
+                [ ! -e "$data/out" ] || die "a file was added outside of the component"
+                stop_process "$WRITER_PID"
+        done
+        TYPE=database begin_case null "${add}[$(row three absent '')]"
+        restored 0
+        [ ! -e "$data/a/three" ] || die "what a database is not to have is there"
+        delete_all
+}
+
 case_if_not_there_stays_so() {
         begin_case '{"method":"if-not-there"}'
         rm "$data"/a/{one,two,three,deep/four}
@@ -316,5 +341,5 @@ start_bus
 start_vssd
 cases what_cannot_be_replaced_is_seen_before one_that_fails_takes_the_others_back \
         a_unit_is_called_once_and_after_a_failed_stop_too signals what_a_killed_run_left_is_removed attributes_and_device_nodes \
-        a_directed_file_is_no_longer_than_the_backup if_not_there_stays_so a_writer_was_lost_during_staging \
+        a_directed_file_is_no_longer_than_the_backup a_writer_adds_files if_not_there_stays_so a_writer_was_lost_during_staging \
         the_session_ended_during_staging

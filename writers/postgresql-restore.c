@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Going forward: a cluster that was restored is told to replay its log from the archive up to a point, and to be a
- * server of its own from there on. PostgreSQL decides about that when it starts, by recovery.signal and settings, so
- * that is what is written, with the rights of the account that the data directory belongs to. What can be known to fail
- * is refused in PreRestore, when nothing has been touched: a point that is none, one that the copy has passed already
- * (the log that lies in the copy is replayed whatever the point), a log that has a gap.
+ * server of its own from there on. PostgreSQL decides about that when it starts, by recovery.signal and settings. They
+ * are files that PreRestore adds to what is restored, so that there is no moment, not even after a power cut, in which
+ * the cluster would start without them; PostRestore sees to it that they are there, and writes them if a requester
+ * knows nothing of such files, with the rights of the account that the data directory belongs to. What can be known to
+ * fail is refused in PreRestore, when nothing has been touched: a point that is none, one that the copy has passed
+ * already (the log that lies in the copy is replayed whatever the point), a log that has a gap.
  *
  * A position is where the first record stands that is not replayed: what pg_current_wal_lsn() returned is reached
  * exactly. A time holds for commits, itself included.
@@ -210,6 +212,10 @@ typedef struct Change {
         Point point;
 } Change;
 
+static void change_done(Change *c) {
+        free(c->archive);
+}
+
 /* The server takes them in this order, and refuses to unset one while another is set. */
 static void point_write(FILE *f, const Point *point, const char *archive) {
         static const char *const settings[] = { [POINT_TIME] = "recovery_target_time",
@@ -231,6 +237,36 @@ static void point_write(FILE *f, const Point *point, const char *archive) {
         fprintf(f, "recovery_target_inclusive = %s\n", point->kind == POINT_LSN ? "off" : "on");
 }
 
+static char *change_text(const Change *c) {
+        char *text = NULL;
+        size_t size = 0;
+        FILE *f = open_memstream(&text, &size);
+        if (!f)
+                return NULL;
+        fprintf(f, "\n# written by vss-writer-postgresql for vssctl restore\n");
+        if (c->elsewhere)
+                fprintf(f, "archive_mode = off\n");
+        if (c->archive)
+                point_write(f, &c->point, c->archive);
+        if (fclose(f) == 0)
+                return text;
+        free(text);
+        return NULL;
+}
+
+/* All of it is there as it was added to what was restored. */
+static bool is_configured(int dfd, const Change *c, const char *text) {
+        char end[4096];
+        struct stat st;
+        size_t n = strlen(text);
+        _cleanup_close_ int fd = openat(dfd, CONF, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0 || n > sizeof(end) || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < (off_t) n ||
+            pread(fd, end, n, st.st_size - (off_t) n) != (ssize_t) n || memcmp(end, text, n) != 0)
+                return false;
+        return !c->archive || (fstatat(dfd, "recovery.signal", &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+                               fstatat(dfd, "standby.signal", &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT);
+}
+
 static int conf_copy(int dfd, FILE *to) {
         char buffer[4096];
         size_t n, all = 0;
@@ -250,7 +286,7 @@ static int conf_copy(int dfd, FILE *to) {
 }
 
 /* As ALTER SYSTEM would: what an earlier restore left is overridden, whatever kind of point it was. */
-static int conf_write(int dfd, const Change *c) {
+static int conf_write(int dfd, const char *text) {
         (void) unlinkat(dfd, CONF_NEW, 0);
         int fd = openat(dfd, CONF_NEW, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
@@ -260,11 +296,7 @@ static int conf_write(int dfd, const Change *c) {
                 return r;
         }
         int r = conf_copy(dfd, f);
-        fprintf(f, "\n# written by vss-writer-postgresql after vssctl restore\n");
-        if (c->elsewhere)
-                fprintf(f, "archive_mode = off\n");
-        if (c->archive)
-                point_write(f, &c->point, c->archive);
+        (void) fputs(text, f);
         if (r >= 0 && (ferror(f) || fflush(f) != 0 || fsync(fileno(f)) < 0))
                 r = -errno;
         if (fclose(f) != 0 && r >= 0)
@@ -349,6 +381,45 @@ static int check(const Postgresql *p, struct vss_event *e, const char *until, Fa
                                 point.kind == POINT_LSN ? MIN_OF(point.lsn, UINT64_MAX - 2) + 1 : UINT64_MAX, reterr);
 }
 
+static int change_read(const Postgresql *p, struct vss_event *e, const char *until, bool elsewhere, Change *ret,
+                       Failure *reterr) {
+        *ret = (Change) { .elsewhere = elsewhere };
+        int r = isempty(until) ? 0 : point_parse(until, &ret->point, reterr);
+        r = r < 0 || isempty(until) ? r : archive_find(p, e, &ret->archive, reterr);
+        return r < 0 || isempty(until) ? r : timeline_find(e, &ret->point, reterr);
+}
+
+static int add_file(json_object *list, const char *name, const char *data, const char *how, const char *text) {
+        _cleanup_free_ char *path = NULL, *shown = NULL;
+        json_object *row = json_object_new_object();
+        if (!row || asprintf(&path, "%s/%s", data, name) < 0 || path_escape(path, &shown) < 0) {
+                (void) json_object_put(row);
+                return -ENOMEM;
+        }
+        json_add_string(row, "path", shown);
+        json_add_string(row, "how", how);
+        json_add_string(row, "text", text);
+        return json_object_array_add(list, row) < 0 ? -ENOMEM : 0;
+}
+
+/* The requester puts them into place with the cluster. */
+static int add_files(const Postgresql *p, struct vss_event *e, const char *until, bool elsewhere, Failure *reterr) {
+        _cleanup_(json_object_putp) json_object *list = json_object_new_array();
+        const char *data = p->known.places[0].path;
+        _cleanup_(change_done) Change c = {};
+        int r = change_read(p, e, until, elsewhere, &c, reterr);
+        _cleanup_free_ char *text = r < 0 ? NULL : change_text(&c), *all = NULL;
+        if (r < 0)
+                return r;
+        if (!list || !text || add_file(list, CONF, data, "append", text) < 0 ||
+            add_file(list, CONF_NEW, data, "absent", "") < 0 ||
+            add_file(list, "recovery.signal", data, "replace", "") < 0 ||
+            add_file(list, "standby.signal", data, "absent", "") < 0 || json_to_text(list, &all) < 0 ||
+            vss_event_put(e, COMPONENT, "added_files", all) < 0)
+                return failure_set(reterr, CONDITION_FAILED, "out of memory");
+        return 0;
+}
+
 /* What protects this process may keep it from it, which is to be known before the old data is gone. */
 static int check_writable(const char *directory, Failure *reterr) {
         _cleanup_free_ char *path = strdup(directory);
@@ -384,25 +455,22 @@ int pg_pre_restore(struct vss_event *e, void *userdata) {
         r = r < 0 || isempty(to) ? r : path_unescape(to, &real);
         r = r < 0 ? r : check_writable(real ?: p->known.places[0].path, &f);
         r = r < 0 || isempty(until) ? r : check(p, e, until, &f);
+        r = r < 0 || isempty(until) ? r : add_files(p, e, until, !isempty(to), &f);
         restore_rights_drop();
         return r < 0 ? refuse(e, &f) : 0;
 }
 
 static int configure(const Postgresql *p, struct vss_event *e, int dfd, bool elsewhere, const char *until,
                      Failure *reterr) {
-        Change c = { .elsewhere = elsewhere };
-        int r = isempty(until) ? 0 : point_parse(until, &c.point, reterr);
-        r = r < 0 || isempty(until) ? r : archive_find(p, e, &c.archive, reterr);
-        r = r < 0 || isempty(until) ? r : timeline_find(e, &c.point, reterr);
-        if (r >= 0) {
-                r = conf_write(dfd, &c);
-                if (r >= 0 && c.archive)
-                        r = signal_write(dfd);
-                if (r < 0)
-                        (void) failure_set(reterr, CONDITION_FAILED, "settings for the recovery: %s", strerror(-r));
-        }
-        free(c.archive);
-        return r;
+        _cleanup_(change_done) Change c = {};
+        int r = change_read(p, e, until, elsewhere, &c, reterr);
+        _cleanup_free_ char *text = r < 0 ? NULL : change_text(&c);
+        if (r < 0 || (text && is_configured(dfd, &c, text)))
+                return r;
+        r = text ? conf_write(dfd, text) : -ENOMEM;
+        if (r >= 0 && c.archive)
+                r = signal_write(dfd);
+        return r < 0 ? failure_set(reterr, CONDITION_FAILED, "settings for the recovery: %s", strerror(-r)) : 0;
 }
 
 static int complete_restore(const Postgresql *p, struct vss_event *e, const char *targets, const char *until,

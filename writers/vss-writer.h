@@ -194,6 +194,8 @@ int vss_event_get(const struct vss_event *e, const char *component, const char *
  * "differenced_files" as JSON arrays in the form of the manifest; in pre_restore "target" (original, alternate,
  * directed, original-location) and with directed "directed_targets", the array
  * [{"path":…,"ranges":[[offset,length],…],"to":…,"to_ranges":[[offset,length],…]},…].
+ * Whatever the target, "added_files" are put into place together with what is restored: the array
+ * [{"path":…,"how":"replace"|"append"|"absent","text":…},…], with paths below the component's directories.
  */
 int vss_event_put(struct vss_event *e, const char *component, const char *key, const char *value);
 /*

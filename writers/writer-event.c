@@ -186,8 +186,8 @@ _public_ int vss_event_get(const struct vss_event *e, const char *component, con
 }
 
 _public_ int vss_event_put(struct vss_event *e, const char *component, const char *key, const char *value) {
-        static const char *const keys[] = { "stamp",  "metadata",        "partial_files", "differenced_files",
-                                            "target", "directed_targets" };
+        static const char *const keys[] = { "stamp",  "metadata",         "partial_files", "differenced_files",
+                                            "target", "directed_targets", "added_files" };
         _cleanup_free_ char *tidy = NULL;
         bool known = false;
 

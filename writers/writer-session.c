@@ -315,6 +315,22 @@ static int append_directed_targets(sd_bus_message *m, json_object *list) {
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+/* [{"path":…,"how":…,"text":…},…] as a(sss) */
+static int append_added_files(sd_bus_message *m, json_object *list) {
+        int r = sd_bus_message_open_container(m, 'a', "(sss)");
+
+        for (size_t i = 0; r >= 0 && i < json_object_array_length(list); i++) {
+                json_object *file = json_object_array_get_idx(list, i), *path = NULL, *how = NULL, *text = NULL;
+
+                if (!json_object_object_get_ex(file, "path", &path) || !json_object_object_get_ex(file, "how", &how))
+                        return -EINVAL;
+                (void) json_object_object_get_ex(file, "text", &text);
+                r = sd_bus_message_append(m, "(sss)", json_object_get_string(path), json_object_get_string(how),
+                                          text ? json_object_get_string(text) : "");
+        }
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
 /* Those that go as lists, with the type they have on the bus and what writes them. */
 static const struct ListKey {
         const char *key, *type;
@@ -323,6 +339,7 @@ static const struct ListKey {
         { "partial_files", "a(sa(tt))", append_partial_files },
         { "differenced_files", "a(ssbx)", append_differenced_files },
         { "directed_targets", "a(sa(tt)sa(tt))", append_directed_targets },
+        { "added_files", "a(sss)", append_added_files },
 };
 
 static const struct ListKey *find_list_key(const char *key) {
