@@ -118,6 +118,12 @@ const char *check_level(const char *value) {
         return consistency_from_string(value) < 0 ? "takes application, filesystem or crash" : NULL;
 }
 
+const char *check_mode(const char *value) {
+        return streq(value, "copy") || streq(value, "redirect") || streq(value, "clone") ?
+                       NULL :
+                       "takes copy, redirect or clone";
+}
+
 const char *check_closure(const char *value) {
         return closure_from_string(value) < 0 ? "takes extend, strict or ignore" : NULL;
 }

@@ -28,6 +28,8 @@ const Option set_options[] = {
         { "auto-recovery", 0, "WHO", false, check_recovery,
           "who writes into the copy: writers, rollback, force, none" },
         { "provider", 0, "PROVIDER", false, check_provider, "who makes the copies (default: the most native)" },
+        { "mode", 0, "copy|redirect|clone", false, check_mode,
+          "how the copies are made (default: as the provider does)" },
         { "require", 0, "LEVEL", false, check_level, "application, filesystem or crash (default)" },
         { "label", 0, "KEY=VALUE", true, check_label, "note this with the set; \"alias\" names it" },
         { "manifest", 0, "FILE", false, check_any, "write the manifest, which restore needs" },
@@ -77,6 +79,7 @@ static const struct {
         { "type", "backup_type" },
         { "auto-recovery", "auto_recovery" },
         { "provider", "provider" },
+        { "mode", "mode" },
         { "require", "require" },
         { "label", "labels" },
 };

@@ -17,28 +17,14 @@ static const struct {
         const char *key;
         OptionType type;
 } option_table[] = {
-        { "auto_recovery", OPTION_STRING },
-        { "backup_type", OPTION_STRING },
-        { "bootable_state", OPTION_BOOL },
-        { "closure", OPTION_STRING },
-        { "exclude_writers", OPTION_LIST },
-        { "freeze_units", OPTION_LIST },
-        { "labels", OPTION_MAP },
-        { "lifetime", OPTION_STRING },
-        { "nested", OPTION_BOOL },
-        { "no_writers", OPTION_BOOL },
-        { "on_writer_failure", OPTION_STRING },
-        { "partial_files", OPTION_BOOL },
-        { "provider", OPTION_STRING },
-        { "reason", OPTION_STRING },
-        { "requester", OPTION_STRING },
-        { "require", OPTION_STRING },
-        { "require_writers", OPTION_LIST },
-        { "session", OPTION_STRING },
-        { "timeouts", OPTION_USEC_MAP },
-        { "wait_for_turn_usec", OPTION_USEC },
-        { "writer_options", OPTION_LIST },
-        { "writers", OPTION_LIST },
+        { "auto_recovery", OPTION_STRING }, { "backup_type", OPTION_STRING },   { "bootable_state", OPTION_BOOL },
+        { "closure", OPTION_STRING },       { "exclude_writers", OPTION_LIST }, { "freeze_units", OPTION_LIST },
+        { "labels", OPTION_MAP },           { "lifetime", OPTION_STRING },      { "nested", OPTION_BOOL },
+        { "mode", OPTION_STRING },          { "no_writers", OPTION_BOOL },      { "on_writer_failure", OPTION_STRING },
+        { "partial_files", OPTION_BOOL },   { "provider", OPTION_STRING },      { "reason", OPTION_STRING },
+        { "requester", OPTION_STRING },     { "require", OPTION_STRING },       { "require_writers", OPTION_LIST },
+        { "session", OPTION_STRING },       { "timeouts", OPTION_USEC_MAP },    { "wait_for_turn_usec", OPTION_USEC },
+        { "writer_options", OPTION_LIST },  { "writers", OPTION_LIST },
 };
 
 static int option_find(const char *key) {

@@ -81,6 +81,7 @@ const char *check_count(const char *value);
 const char *check_span(const char *value);
 const char *check_type(const char *value);
 const char *check_level(const char *value);
+const char *check_mode(const char *value);
 const char *check_closure(const char *value);
 const char *check_on_failure(const char *value);
 int parse_seconds(const char *value, uint64_t *ret_usec);

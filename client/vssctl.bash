@@ -34,6 +34,7 @@ __vssctl_values() {
         --require) printf '%s\n' application filesystem crash ;;
         --type) printf '%s\n' copy full incremental differential log ;;
         --auto-recovery) printf '%s\n' writers rollback force none ;;
+        --mode) printf '%s\n' copy redirect clone ;;
         --closure) printf '%s\n' extend strict ignore ;;
         --on-writer-failure) printf '%s\n' abort degrade ;;
         --frontend) printf '%s\n' auto fuse ublk ;;

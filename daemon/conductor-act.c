@@ -178,6 +178,7 @@ static int send_next_volume(ConductorProvider *p) {
         Conductor *c = p->conductor;
         Set *s = c->set;
         Snapshot *snapshot;
+        const char *mode;
 
         while (p->next < s->n_snapshots && !(p->volumes & (1ULL << p->next)))
                 p->next++;
@@ -187,6 +188,8 @@ static int send_next_volume(ConductorProvider *p) {
         memset(p->request, 0, sizeof *p->request);
         provider_fill_volume(p->request, s->volumes[p->next]);
         memcpy(p->request->snapshot, snapshot->id, sizeof p->request->snapshot);
+        mode = set_options_mode(&s->options, s->volumes[p->next]);
+        (void) snprintf(p->request->text, sizeof p->request->text, "%s", mode ? mode : "");
         p->request->request_flags = (s->options.lifetime == LIFETIME_PERSISTENT ? VSS_REQUEST_PERSISTENT : 0) |
                                     (is_written_to(s, p->next) ? VSS_REQUEST_WRITABLE : 0) |
                                     (c->manager->settings.skip_free ? VSS_REQUEST_SKIP_FREE : 0);

@@ -127,6 +127,7 @@ static const BusOption set_options[] = {
         { "requester", "s", ALL(requester), NULL },
         { "labels", "a{ss}", ALL(labels), NULL },
         { "provider", "s", ALL(provider), NULL },
+        { "mode", "s", ALL(mode), NULL },
         { "backup_type", "s", RAW(backup_type), NULL },
         { "components", "a(ssa{sv})", ALL(components), read_components },
         { "previous_stamps", "a(sss)", ALL(stamps), read_stamps },
@@ -229,6 +230,12 @@ typedef struct RawVolume {
         char *require;
 } RawVolume;
 
+static int check_mode(const char *mode, Failure *reterr) {
+        if (isempty(mode) || copy_mode_capability(mode) != 0)
+                return 0;
+        return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option mode: %s is not copy, redirect or clone", mode);
+}
+
 static int read_volume(sd_bus_message *m, SetVolumeOption *ret, Failure *reterr) {
         static const BusOption options[] = {
                 { "provider", "s", offsetof(RawVolume, o.provider), NULL },
@@ -245,10 +252,12 @@ static int read_volume(sd_bus_message *m, SetVolumeOption *ret, Failure *reterr)
                 r = read_word("require", raw.require, consistency_from_string, &require, reterr);
         if (r >= 0 && isempty(raw.o.volume))
                 r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "volumes: an empty name");
-        if (r >= 0 && raw.o.mode && !streq(raw.o.mode, "copy") && !streq(raw.o.mode, "redirect") &&
-            !streq(raw.o.mode, "clone"))
-                r = failure_set(reterr, CONDITION_INVALID_ARGUMENT, "option mode: %s is not copy, redirect or clone",
-                                raw.o.mode);
+        if (r >= 0)
+                r = check_mode(raw.o.mode, reterr);
+        if (r >= 0 && !isempty(raw.o.storage))
+                r = failure_set(reterr, CONDITION_NOT_SUPPORTED,
+                                "option storage: copies of %s lie where its provider keeps them; leave the option out",
+                                raw.o.volume);
         raw.o.require = (Consistency) require;
         free(raw.require);
         *ret = raw.o;
@@ -287,7 +296,7 @@ static size_t size_of_list(char *const *list) {
 static int check_size(const SetOptions *o, Failure *reterr) {
         char *const *const lists[] = { o->writers,      o->exclude_writers, o->require_writers,
                                        o->freeze_units, o->labels,          o->writer_options };
-        size_t size = size_of(o->requester) + size_of(o->provider) + size_of(o->reason);
+        size_t size = size_of(o->requester) + size_of(o->provider) + size_of(o->mode) + size_of(o->reason);
         for (size_t i = 0; i < ELEMENTSOF(lists); i++)
                 size += size_of_list(lists[i]);
         for (size_t i = 0; i < o->n_volumes; i++)
@@ -319,6 +328,8 @@ static int check_options(Manager *m, const SetOptions *o, Failure *reterr) {
         if (r >= 0 && o->n_volumes == 0 && o->n_components == 0 && !o->bootable_state)
                 r = failure_set(reterr, CONDITION_INVALID_ARGUMENT,
                                 "volumes: neither a volume nor a component is named, nor bootable_state");
+        if (r >= 0)
+                r = check_mode(o->mode, reterr);
         if (r >= 0)
                 r = check_provider(m, o->provider, reterr);
         for (size_t i = 0; r >= 0 && i < o->n_volumes; i++)

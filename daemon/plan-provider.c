@@ -14,12 +14,9 @@
 #define UNASSIGNED UINT32_MAX
 
 static const char *explicit_provider(const Planner *p, size_t volume) {
-        const Volume *v = p->result.volumes[volume].volume;
-
-        for (size_t i = 0; i < p->options->n_volumes; i++)
-                if (v->argument && streq(p->options->volumes[i].volume, v->argument) &&
-                    !isempty(p->options->volumes[i].provider))
-                        return p->options->volumes[i].provider;
+        const SetVolumeOption *own = set_options_of(p->options, p->result.volumes[volume].volume);
+        if (own && !isempty(own->provider))
+                return own->provider;
         return isempty(p->options->provider) ? NULL : p->options->provider;
 }
 
@@ -93,10 +90,29 @@ static void take_volume(Planner *p, const struct vss_wire_reply *reply) {
                 (void) plan_warn(&p->result, "%s", reply->message);
 }
 
+/* Does it copy in the way that was asked for? What it is able to do with this volume counts, if it says so. */
+static int check_mode(const Planner *p, const struct vss_wire_reply *reply, Failure *reterr) {
+        const PlanProvider *provider = &p->result.providers[p->result.n_providers - 1];
+        const Volume *v = p->result.volumes[p->next_volume].volume;
+        const char *mode = set_options_mode(p->options, v);
+        uint64_t can = reply->capabilities ? reply->capabilities : provider->capabilities;
+        if (!mode || can & copy_mode_capability(mode))
+                return 0;
+        return failure_set(reterr, CONDITION_NOT_SUPPORTED,
+                           "provider %s copies %s by %s and not by %s: leave the mode out, or name another provider",
+                           provider->name, v->name,
+                           can & VSS_CAP_REDIRECT ? "redirect" :
+                           can & VSS_CAP_COPY     ? "copy" :
+                           can & VSS_CAP_CLONE    ? "clone" :
+                                                    "a way of its own",
+                           mode);
+}
+
 static void on_host(Host *h, Outcome outcome, const struct vss_wire_reply *reply, int fd, const Failure *failure,
                     void *userdata) {
         Planner *p = userdata;
         bool is_explicit;
+        Failure unable;
 
         (void) close_fd(fd);
         if (outcome == OUTCOME_DIED || (outcome != OUTCOME_OK && reply->op == VSS_WIRE_LOAD)) {
@@ -107,6 +123,10 @@ static void on_host(Host *h, Outcome outcome, const struct vss_wire_reply *reply
                 p->result.providers[p->result.n_providers - 1].capabilities = reply->capabilities;
         else {
                 is_explicit = explicit_provider(p, p->next_volume) != NULL;
+                if (outcome == OUTCOME_OK && check_mode(p, reply, &unable) < 0) {
+                        outcome = OUTCOME_FAILED;
+                        failure = &unable;
+                }
                 if (outcome == OUTCOME_OK)
                         take_volume(p, reply);
                 else if (is_explicit) { /* the given one is used, or it is an error */
@@ -363,9 +383,10 @@ static void ask_next_provider(Planner *p) {
         if (!name) {
                 const Volume *v = p->result.volumes[open].volume;
                 Failure f;
-                (void) failure_set(&f, CONDITION_NOT_SUPPORTED, "no provider can take a snapshot of %s (%s): %s",
-                                   v->name, v->fs_type ? v->fs_type : "no file system",
-                                   v->why_not ? v->why_not : "see vssctl providers");
+                const char *mode = set_options_mode(p->options, v);
+                (void) failure_set(&f, CONDITION_NOT_SUPPORTED, "no provider can take a snapshot of %s (%s)%s%s: %s",
+                                   v->name, v->fs_type ? v->fs_type : "no file system", mode ? " by " : "",
+                                   mode ? mode : "", v->why_not ? v->why_not : "see vssctl providers");
                 plan_finish(p, &f);
                 return;
         }

@@ -7,6 +7,7 @@
 #include "daemon/provider.h"
 #include "protocol/text.h"
 #include "providers/directory.h"
+#include "providers/vss-provider.h"
 #include <stdio.h>
 
 int provider_host_new(const char *name, ProviderHost **ret) {
@@ -155,6 +156,13 @@ void provider_reply_failure(const char *provider, const struct vss_wire_reply *r
 
 static void fill(char *ret, size_t size, const char *s) {
         (void) snprintf(ret, size, "%s", s ? s : "");
+}
+
+uint64_t copy_mode_capability(const char *mode) {
+        return streq(mode, "copy")     ? VSS_CAP_COPY :
+               streq(mode, "redirect") ? VSS_CAP_REDIRECT :
+               streq(mode, "clone")    ? VSS_CAP_CLONE :
+                                         0;
 }
 
 void provider_fill_volume(struct vss_wire_request *request, const Volume *v) {

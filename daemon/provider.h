@@ -34,6 +34,8 @@ int provider_host_receive(ProviderHost *h, struct vss_wire_reply *ret, int *ret_
 /* Condition and text a failed reply stands for: contract errnos by condition_from_errno(), anything else
  * PROVIDER_FAILED. */
 void provider_reply_failure(const char *provider, const struct vss_wire_reply *reply, Failure *ret);
+/* VSS_CAP_COPY, VSS_CAP_REDIRECT or VSS_CAP_CLONE for the word that asks for it; 0: there is no such word. */
+uint64_t copy_mode_capability(const char *mode);
 void provider_fill_volume(struct vss_wire_request *request, const Volume *v);
 void provider_fill_load(struct vss_wire_request *ret, const char *provider); /* the whole LOAD request */
 

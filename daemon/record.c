@@ -110,6 +110,8 @@ static json_object *options_object(const SetOptions *o) {
                 json_add_string(j, "require", consistency_to_string(o->require));
         if (o->provider)
                 json_add_string(j, "provider", o->provider);
+        if (o->mode)
+                json_add_string(j, "mode", o->mode);
         if (o->reason)
                 json_add_string(j, "reason", o->reason);
         json_add_bool(j, "no_writers", o->no_writers);

@@ -248,6 +248,7 @@ static void load_options(Set *s, json_object *record) {
         s->options.backup_type = (BackupType) word(o, "backup_type", backup_type_from_string, BACKUP_COPY);
         s->options.lifetime = (Lifetime) word(o, "lifetime", lifetime_from_string, LIFETIME_PERSISTENT);
         s->options.provider = copy_string(o, "provider");
+        s->options.mode = copy_string(o, "mode");
         (void) copy_strings(o, "labels", &s->options.labels);
         s->options.partial_files = json_get_bool(o, "partial_files", false);
         s->options.bootable_state = json_get_bool(o, "bootable_state", false);

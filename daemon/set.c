@@ -41,6 +41,20 @@ static void component_options_free(SetComponentOption *list, size_t n) {
         free(list);
 }
 
+const SetVolumeOption *set_options_of(const SetOptions *o, const Volume *v) {
+        for (size_t i = 0; v->argument && i < o->n_volumes; i++)
+                if (streq(o->volumes[i].volume, v->argument))
+                        return &o->volumes[i];
+        return NULL;
+}
+
+const char *set_options_mode(const SetOptions *o, const Volume *v) {
+        const SetVolumeOption *own = set_options_of(o, v);
+        if (own && !isempty(own->mode))
+                return own->mode;
+        return isempty(o->mode) ? NULL : o->mode;
+}
+
 void set_options_done(SetOptions *o) {
         for (size_t i = 0; i < o->n_volumes; i++) {
                 free(o->volumes[i].volume);
@@ -59,6 +73,7 @@ void set_options_done(SetOptions *o) {
         strings_free(o->writer_options);
         free(o->requester);
         free(o->provider);
+        free(o->mode);
         free(o->reason);
         *o = (SetOptions) { 0 };
 }

@@ -53,7 +53,7 @@ typedef struct SetOptions { /* parsed and checked arguments of CreateSet and Pla
         char **writers, **exclude_writers, **require_writers, **freeze_units; /* NULL-terminated or NULL */
         char **labels;                                                        /* "key=value", NULL-terminated or NULL */
         char **writer_options;                                                /* "writer:key=value" */
-        char *requester, *provider, *reason;
+        char *requester, *provider, *mode, *reason;
         uid_t uid; /* who asked, as the bus says */
         pid_t pid;
         BackupType backup_type;
@@ -68,6 +68,9 @@ typedef struct SetOptions { /* parsed and checked arguments of CreateSet and Pla
         uint64_t timeouts[16]; /* by budget, 0: the default; see Budgets */
 } SetOptions;
 void set_options_done(SetOptions *o);
+/* As the requester named it; NULL for what the closure or --nested added. */
+const SetVolumeOption *set_options_of(const SetOptions *o, const Volume *v);
+const char *set_options_mode(const SetOptions *o, const Volume *v); /* how it is to be copied, NULL: any way */
 
 struct Snapshot {
         LIST_ENTRY(Snapshot) entries;

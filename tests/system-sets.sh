@@ -123,6 +123,32 @@ case_what_nobody_can_prove_is_no_set() {
         no_snapshots "after the refusal"
 }
 
+case_copied_as_was_asked_for_or_not_at_all() {
+        local id
+        create --mode=redirect "$tree/a"
+        id=$(set_field .set)
+        expect_equal redirect "$(head -n -1 "$STATE_DIRECTORY/sets/$id" | jq -r '.options.mode // .record.options.mode')" "the mode in the record"
+        delete_all
+        # who is named, and who is chosen
+        refuse 10 --mode=clone --provider=btrfs "$tree/a"
+        grep -q 'provider btrfs copies .* by redirect and not by clone' "$SET_DOC.err" || die "said: $(cat "$SET_DOC" "$SET_DOC.err")"
+        refuse 10 --mode=copy "$tree/a"
+        grep -q 'no provider can take a snapshot of .* by copy' "$SET_DOC.err" || die "said: $(cat "$SET_DOC" "$SET_DOC.err")"
+        expect_exit 10 vssctl plan --mode=copy "$tree/a" >/dev/null 2>&1
+        expect_exit 2 vssctl create --mode=plex "$tree/a" 2>/dev/null
+        no_snapshots "after the refusals"
+        # a volume's own wish comes before that of all
+        wish() { bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Plan 'a(sa{sv})a{sv}' "$@" >"$VSS_TEST_DIR/plan" 2>&1; }
+        wish_fails() {
+                wish "${@:2}" && die "planned: $(cat "$VSS_TEST_DIR/plan")"
+                grep -q "$1" "$VSS_TEST_DIR/plan" || die "not \"$1\": $(cat "$VSS_TEST_DIR/plan")"
+        }
+        wish 1 "$tree/a" 1 mode s redirect 1 mode s copy || die "the volume's own mode does not count: $(cat "$VSS_TEST_DIR/plan")"
+        wish_fails 'by clone' 1 "$tree/a" 1 mode s clone 1 mode s redirect
+        wish_fails 'plex is not copy, redirect or clone' 1 "$tree/a" 1 mode s plex 0
+        wish_fails 'leave the option out' 1 "$tree/a" 1 storage s here 0
+}
+
 case_a_stack_is_refused_whole() {
         local image=$two/inside.img inner=$VSS_TEST_DIR/inner dev
         truncate -s 128M "$image"
@@ -296,7 +322,7 @@ case_a_session_ends_by_itself() {
 start_bus
 start_vssd
 cases disjoint_sets_run_side_by_side a_set_holds_64_volumes_and_no_more kinds_of_volumes_go_together two_subvolumes_are_one_instant \
-        what_nobody_can_prove_is_no_set a_stack_is_refused_whole components_that_need_no_copy_make_a_set_without_volumes \
+        what_nobody_can_prove_is_no_set copied_as_was_asked_for_or_not_at_all a_stack_is_refused_whole components_that_need_no_copy_make_a_set_without_volumes \
         a_writer_without_files_hears_of_a_set_without_volumes a_writer_hears_whether_all_its_data_are_one_instant
 stop_vssd
 cases a_session_outlives_the_service a_writer_that_started_again_completes a_session_ends_by_itself
