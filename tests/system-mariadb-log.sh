@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Backups of MariaDB's binary log: a full backup and two of the log, restored beside the server that runs and after everything is
-# lost, with the log applied to a position, to a time and to its end as the man page says; exactly the rows that were committed
-# until then are there. A gap vetoes the set. What cannot be done is refused before anything is touched.
-VSS_TEST_SECONDS=150
+# lost, going forward to a position, to a time and to the end, by the writer and as the man page says by hand; exactly the rows
+# that were committed until then are there. A gap vetoes the set. What cannot be done is refused before anything is touched.
+VSS_TEST_SECONDS=170
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
 . "$(dirname "$0")/servers.sh"
@@ -80,14 +80,17 @@ full=$MANIFEST
 insert b 2000
 sleep 1.1 # the log has whole seconds
 TIME=$(must 'SELECT NOW()')
+UTC=$(must "SELECT CONVERT_TZ('$TIME', @@time_zone, '+00:00')")Z
 sleep 0.1
 must 'FLUSH BINARY LOGS'
 insert c 3000
+POSITION=$(must 'SHOW MASTER STATUS' | tr '\t' ' ' | cut -d' ' -f1,2 --output-delimiter=:)
 backup log log1 --previous="$full"
 log1=$MANIFEST
 expect_equal "log $(said "$full" binlog_file) $(said "$full" binlog_position) bin.000002" \
         "$(jq -r '.writers[0] | .backup_type // .type' "$log1") $(said "$log1" binlog_first_file) $(said "$log1" binlog_first_position) $(said "$log1" binlog_last_file)" "the first backup of the log"
-insert d 4000
+must "USE vss; CREATE TEMPORARY TABLE s (i INT); INSERT INTO s SELECT seq FROM seq_1_to_4000; SET binlog_format = STATEMENT; INSERT INTO t SELECT 'd', i FROM s; CREATE USER u@localhost IDENTIFIED BY 'x'; GRANT SELECT ON vss.* TO u@localhost; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO DO 0; CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 7"
+GTID=$(must 'SELECT @@gtid_binlog_pos')
 backup log log2 --previous="$log1"
 log2=$MANIFEST
 expect_equal "bin.000003 4 bin.000003 $(stat -c %s "$tree/logs/bin.000003") $tree/logs" \
@@ -95,7 +98,6 @@ expect_equal "bin.000003 4 bin.000003 $(stat -c %s "$tree/logs/bin.000003") $tre
 insert e 5000 # in no backup
 
 note "what cannot be done is refused, in one line"
-refused 10 'does not support going forward to a point' "$full" --until="$TIME"
 refused 5 'does not go into the log of a server' "$log2"
 refused 5 'does not go into the log of a server' "$log2" --to="$tree/logs"
 refused 5 'does not go into the log of a server' "$log2" --to="$tree=$tree"
@@ -118,15 +120,98 @@ expect_equal "$before" "$(cd "$tree/logs" && sha256sum bin.0*)" "the log of the 
 stop_process "$PID"
 expect_equal "a1000 b2000 c3000 d4000 e5000" "$(rows)" "rows of the server that runs"
 
+note "going forward: what cannot be reached is refused, in one line"
+saved=$(dirname "$(find "$home/saved" -name bin.000003)")
+# with_log DIR: the option that says where it is
+with_log() { printf -- '--restore-options="":"log"="%s"' "$1"; }
+# until_refused WORDS POINT [DIR]
+until_refused() { refused 5 "$1" "$full" --to="$home/no" --until="$2" "$(with_log "${3:-$saved}")"; }
+refused 5 'say where the saved binary log was put' "$full" --until=latest
+refused 5 'goes with the manifest of a full backup' "$log2" --to="$home/no" --until=latest
+refused 5 'is replaced by the restore' "$full" --until=latest "$(with_log "$tree/logs")"
+until_refused 'is no point' yesterday
+until_refused 'is no point' "$TIME"
+until_refused 'is no point' bin.000003:
+until_refused 'has whole seconds' "${UTC%Z}.5Z"
+until_refused 'is before the backup' 2020-01-01T00:00:00Z
+until_refused 'is before the backup' bin.000001:4
+until_refused 'ends at .*, before the point' 2199-01-01T00:00:00Z
+until_refused 'the log has a gap: bin.000001 is not in' latest "$home"
+until_refused 'No such file' latest "$home/nowhere"
+until_refused 'is not between two transactions' "${POSITION%:*}:$((${POSITION#*:} - 1))"
+until_refused 'ends at bin.0*4:' bin.000009:4
+# broken WORDS SCRIPT: the saved log, changed by a script
+broken() {
+        rm -rf "$home/broken"
+        cp -a "$saved" "$home/broken"
+        (cd "$home/broken" && eval "$2") || die "cannot break it"
+        until_refused "$1" latest "$home/broken"
+}
+broken 'the log has a gap: bin.000002' 'rm bin.000002'
+broken 'bin.000002 at .*cut off' 'truncate -s -5 bin.000002'
+broken 'of another binary log' 'printf "\1\2\3\4" | dd of=bin.000001 bs=1 seek=4 conv=notrunc status=none'
+broken 'mariadb-binlog ended with 1: ERROR' 'printf "\1\2\3\4" | dd of=bin.000002 bs=1 seek=$(($(stat -c %s bin.000002) / 2)) conv=notrunc status=none'
+broken 'bin.000003: Too many levels of symbolic links' 'mv bin.000003 x; ln -s x bin.000003'
+
+# beside POINT ROWS [DIR]: a second server has them
+beside() {
+        rm -rf "$home/copy"
+        install -d -o mysql "$home/copy" "$home/copy/logs"
+        expect_exit 0 vssctl restore "$full" --no-service --to="$home/copy" --until="$1" "$(with_log "${3:-$saved}")"
+        server "$home/copy/data" "$home/copy/s" --log-bin="$home/copy/logs/bin"
+        expect_equal "$2" "$(rows "$home/copy/s")" "rows until $1"
+        expect_equal 0 "$(must "SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'vss%'" "$home/copy/s")" "accounts of ours"
+}
+places() { find /tmp -maxdepth 1 -name 'vss-mariadb-*' | sort; }
+places=$(places)
+note "going forward beside the server that runs"
+beside "$UTC" "a1000 b2000"
+stop_process "$PID"
+beside "$POSITION" "a1000 b2000 c3000"
+stop_process "$PID"
+beside latest "a1000 b2000 c3000 d4000"
+expect_equal "u 7 e $GTID" "$(must 'SELECT user, vss.f(), event_name, @@gtid_binlog_pos FROM mysql.user, information_schema.EVENTS WHERE user = "u"' "$home/copy/s" | tr '\t' ' ')" "what else was made, and the position in the log"
+stop_process "$PID"
+expect_equal "a1000 b2000 c3000 d4000 e5000" "$(rows)" "rows of the server that runs"
+expect_equal "$before" "$(cd "$tree/logs" && sha256sum bin.0*)" "the log of the server that runs"
+beside latest "a1000 b2000 c3000 d4000 e5000" "$tree/logs" # that is being written
+stop_process "$PID"
+
+note "the writer dies while the log is applied; a statement of the log fails: not restored, and nothing goes on"
+must 'SET binlog_format = STATEMENT; INSERT INTO vss.t SELECT "z", SLEEP(2)'
+must 'SET sql_log_bin = 0; CREATE TABLE vss.hidden (i INT); SET sql_log_bin = 1; INSERT INTO vss.hidden VALUES (1)'
+# forward_in_background: RESTORE_PID, once a server of the writer's applies the log; SERVERS
+forward_in_background() {
+        rm -rf "$home/copy"
+        install -d -o mysql "$home/copy" "$home/copy/logs"
+        vssctl restore "$full" --no-service --to="$home/copy" --until=latest "$(with_log "$tree/logs")" >"$VSS_TEST_DIR/out" 2>"$VSS_TEST_DIR/err" &
+        RESTORE_PID=$!
+        cleanup_fn stop_process $RESTORE_PID
+        wait_until 20 eval 'SERVERS=$(pgrep -f -- "--binary-mode") && SERVERS="$SERVERS $(pgrep -f -- "--init-file=/tmp/vss-mariadb-")"' || die "nothing is applied: $(cat "$VSS_TEST_DIR/err")"
+}
+forward_in_background
+kill -KILL "$WRITER_PID"
+wait_until 5 eval '! kill -0 $SERVERS 2>/dev/null' || die "what the writer started goes on: $SERVERS"
+wait $RESTORE_PID && die "restored by a dead writer"
+find /tmp -maxdepth 1 -name 'vss-mariadb-*' -newer "$log2" -exec rm -r {} +
+start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --socket="$live" --user=root
+got=0
+forward_in_background
+wait $RESTORE_PID || got=$?
+expect_equal 5 $got "status of a restore that fails: $(cat "$VSS_TEST_DIR/err")"
+grep -q "applying the log ended with 1: ERROR 1146 .*vss.hidden" "$VSS_TEST_DIR/err" || die "not told what failed: $(cat "$VSS_TEST_DIR/err")"
+expect_equal "$places" "$(places)" "what was there meanwhile"
+must 'DROP TABLE vss.hidden'
+
 note "everything is lost"
 stop_process "$LIVE_PID"
 expect_exit 9 vssctl create --type=log --require=application --previous="$log2" "$tree" # the server is down
 find "$tree/data" "$tree/logs" -mindepth 1 -delete
-expect_exit 0 vssctl restore "$full" --no-service
+expect_exit 0 vssctl restore "$full" --no-service --until="$POSITION" "$(with_log "$saved")"
+expect_equal '' "$(find "$tree/data" "$tree/logs" ! -user mysql ! -name mysql_upgrade_info)" "what is not the server's"
 live_server
-expect_equal a1000 "$(rows)" "rows of the full backup in its place"
-apply "$live" "$(said "$full" binlog_position)"
-expect_equal "a1000 b2000 c3000 d4000" "$(rows)" "rows of the full backup and all of the log"
+expect_equal "a1000 b2000 c3000" "$(rows)" "rows until $POSITION in its place"
+expect_equal "$places" "$(places)" "what was there meanwhile"
 
 note "a gap vetoes the set: purged, gone, begun anew, of a later state"
 no_log_set 'of another binary log\|later binary log' --previous="$log2"

@@ -19,7 +19,7 @@ typedef struct LogPoint {
         uint64_t made; /* when file number was, in seconds since 1970; 0: not known */
 } LogPoint;
 
-static void log_file_name(const Mariadb *d, uint64_t number, char ret[static NAME_MAX + 1]) {
+void mariadb_log_file_name(const Mariadb *d, uint64_t number, char ret[static NAME_MAX + 1]) {
         (void) snprintf(ret, NAME_MAX + 1, "%.200s.%06" PRIu64, d->log_name, number);
 }
 
@@ -42,7 +42,7 @@ static int log_made(const Mariadb *d, uint64_t number, uint64_t *ret, Failure *r
         char path[PATH_MAX + NAME_MAX + 2], name[NAME_MAX + 1];
         static const unsigned char magic[] = { 0xfe, 'b', 'i', 'n' };
         unsigned char head[HEADER_BYTES] = {};
-        log_file_name(d, number, name);
+        mariadb_log_file_name(d, number, name);
         (void) snprintf(path, sizeof(path), "%s/%s", d->log_directory, name);
         _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         ssize_t n = fd < 0 ? -1 : pread(fd, head, sizeof(head), 0);
@@ -70,10 +70,11 @@ static bool stamp_parse(const char *text, LogPoint *ret) {
                ret->number > 0 && ret->made > 0;
 }
 
-int mariadb_stamp_tell(const Mariadb *d, struct vss_event *e, const char *file, uint64_t position) {
+int mariadb_stamp_tell(const Mariadb *d, struct vss_event *e, const char *file, uint64_t position, uint64_t *ret_made) {
         LogPoint p = { .position = position };
         if (d->no_log_backup || !mariadb_log_number(d, file, &p.number) || log_made(d, p.number, &p.made, NULL) < 0)
                 p = (LogPoint) {}; /* no backup of the log can follow this one, and it will be told why */
+        *ret_made = p.made;
         return stamp_put(e, &p);
 }
 
@@ -127,7 +128,7 @@ static int run_check(const LogList *l, uint64_t from, size_t *ret, Failure *rete
         size_t i = run_begin(l);
         uint64_t first = l->files[i].number;
         if (from < first) {
-                log_file_name(l->d, first - 1, name);
+                mariadb_log_file_name(l->d, first - 1, name);
                 return failure_set(reterr, CONDITION_FAILED,
                                    "the binary log has a gap: the server does not have %s any more; make a full backup",
                                    name);
@@ -171,10 +172,10 @@ static int backup_tell(const Mariadb *d, struct vss_event *e, const LogList *l, 
         if (r < 0)
                 return r;
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
-        log_file_name(d, from->number, name);
+        mariadb_log_file_name(d, from->number, name);
         json_add_string(o, "binlog_first_file", name);
         json_add_uint(o, "binlog_first_position", from->position);
-        log_file_name(d, last->number, name);
+        mariadb_log_file_name(d, last->number, name);
         json_add_string(o, "binlog_last_file", name);
         json_add_uint(o, "binlog_last_position", last->bytes);
         json_add_string(o, "binlog_directory", d->log_directory);

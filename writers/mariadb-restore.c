@@ -5,8 +5,8 @@
  * elsewhere are refused in PreRestore, when nothing has been touched, and if a link is found after all the restore has
  * failed.
  *
- * Going forward with the binary log takes a server that runs, which is not ours to start. A backup of the log goes
- * beside the server that runs, never into its log, and the command that applies it is told.
+ * A backup of the log goes beside the server that runs, never into its log; with --until it is applied to the full
+ * backup that is restored (mariadb-forward.c, mariadb-replay.c), else the command that applies it is told.
  */
 #include "protocol/jsonutil.h"
 #include "protocol/text.h"
@@ -54,23 +54,47 @@ static bool is_live_log(const Mariadb *d, const char *escaped) {
         return path_is_inside(to, d->log_directory) || path_is_inside(d->log_directory, to);
 }
 
+static int check_places(const Mariadb *d, json_object *saved, const char *to, const char *until, Failure *reterr) {
+        if (is_of_log(saved) && !isempty(until))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "--until goes with the manifest of a full backup or a copy, this is one of the log");
+        if (is_of_log(saved) && (isempty(to) || is_live_log(d, to)))
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED,
+                                   "a backup of the binary log does not go into the log of a server: give --to=DIR of "
+                                   "another directory, and apply it as vss-writer-mariadb(8) says");
+        if (!isempty(to) && json_object_object_get_ex(saved, "tablespaces_elsewhere", NULL))
+                return failure_set(reterr, CONDITION_NOT_SUPPORTED,
+                                   "tablespaces of this backup lie outside of the data directory and are named by "
+                                   "absolute paths: a second server would write to those of the first");
+        return 0;
+}
+
+/* Nothing has been touched: what can be known to fail is refused. */
+static int check_forward(const Mariadb *d, struct vss_event *e, json_object *saved, const char *to, const char *until,
+                         Failure *reterr) {
+        _cleanup_free_ char *real = NULL;
+        ForwardPlan plan;
+        int r = restore_rights_take(d->data, d->owner);
+        if (r < 0)
+                return failure_set(reterr, CONDITION_FAILED, "the account of %s cannot be used", d->data);
+        r = isempty(to) ? 0 : path_unescape(to, &real);
+        r = r < 0 ? r : restore_check_writable(real ?: d->data, reterr);
+        r = r < 0 ? r : mariadb_forward_plan(d, e, until, saved, &plan, reterr);
+        restore_rights_drop();
+        return r < 0 || plan.groups == 0 ? r : mariadb_replay_check(d, e, &plan, reterr);
+}
+
 int mariadb_pre_restore(struct vss_event *e, void *userdata) {
         const Mariadb *d = userdata;
         _cleanup_(json_object_putp) json_object *saved = saved_read(e);
-        const char *to = NULL;
+        const char *to = NULL, *until = NULL;
         Failure f = {};
-        int r = 0;
         (void) vss_event_get(e, COMPONENT, "to", &to);
-        if (!saved)
+        (void) vss_event_get(e, COMPONENT, "until", &until);
+        if (!saved && isempty(until))
                 return 0;
-        if (is_of_log(saved) && (isempty(to) || is_live_log(d, to)))
-                r = failure_set(&f, CONDITION_NOT_SUPPORTED,
-                                "a backup of the binary log does not go into the log of a server: give --to=DIR of "
-                                "another directory, and apply it as vss-writer-mariadb(8) says");
-        if (!isempty(to) && json_object_object_get_ex(saved, "tablespaces_elsewhere", NULL))
-                r = failure_set(&f, CONDITION_NOT_SUPPORTED,
-                                "tablespaces of this backup lie outside of the data directory and are named by "
-                                "absolute paths: a second server would write to those of the first");
+        int r = saved ? check_places(d, saved, to, until, &f) : 0;
+        r = r < 0 || isempty(until) ? r : check_forward(d, e, saved, to, until, &f);
         return r < 0 ? refuse(e, &f) : 0;
 }
 
@@ -193,21 +217,44 @@ static int complete_restore(const Mariadb *d, const char *targets, Failure *rete
         return r < 0 || !logs ? r : index_move(d, logs, reterr);
 }
 
+static int go_forward(const Mariadb *d, struct vss_event *e, json_object *saved, const char *targets, const char *until,
+                      Failure *reterr) {
+        ForwardPlan plan;
+        char text[128 + NAME_MAX], name[NAME_MAX + 1];
+        int r = restore_rights_take(d->data, d->owner);
+        r = r < 0 ? failure_set(reterr, CONDITION_FAILED, "the account of %s cannot be used", d->data) :
+                    mariadb_forward_plan(d, e, until, saved, &plan, reterr);
+        restore_rights_drop();
+        r = r < 0 ? r : mariadb_replay(d, e, targets, &plan, reterr);
+        if (r < 0)
+                return r;
+        mariadb_log_file_name(d, plan.last, name);
+        (void) snprintf(text, sizeof(text), "went forward to %s:%" PRIu64 ": %" PRIu64 " transactions", name,
+                        plan.until, plan.groups);
+        return vss_event_put(e, NULL, "message", text);
+}
+
 int mariadb_post_restore(struct vss_event *e, void *userdata) {
         const Mariadb *d = userdata;
         _cleanup_(json_object_putp) json_object *saved = saved_read(e);
-        const char *targets = NULL, *status = NULL;
+        const char *targets = NULL, *status = NULL, *until = NULL;
         Failure f = {};
+        int r = 0;
         (void) vss_event_get(e, COMPONENT, "new_targets", &targets);
-        if (vss_event_get(e, COMPONENT, "status", &status) < 0 || !streq(status, "all") || isempty(targets))
+        (void) vss_event_get(e, COMPONENT, "until", &until);
+        if (vss_event_get(e, COMPONENT, "status", &status) < 0 || !streq(status, "all") ||
+            (isempty(targets) && isempty(until)))
                 return 0;
         if (saved && is_of_log(saved)) {
                 tell_command(d, e, saved);
                 return 0;
         }
-        int r = restore_rights_take(d->data, d->owner);
-        r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", d->data) :
-                    complete_restore(d, targets, &f);
-        restore_rights_drop();
+        if (!isempty(targets)) {
+                r = restore_rights_take(d->data, d->owner);
+                r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", d->data) :
+                            complete_restore(d, targets, &f);
+                restore_rights_drop();
+        }
+        r = r < 0 || isempty(until) ? r : go_forward(d, e, saved, targets ?: "", until, &f);
         return r < 0 ? refuse(e, &f) : 0;
 }

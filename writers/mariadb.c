@@ -131,10 +131,11 @@ static int take_tablespace(void *target, char **v, Failure *reterr) {
 }
 
 static int schema_describe(struct vss_metadata *m, const Mariadb *d) {
+        const char *no_forward = d->no_log_backup ?: d->forward.none;
         int r = vss_metadata_set(m, "backup_schema", "new-target");
-        r = r < 0 ? r :
-                    vss_metadata_set(m, "x.roll_forward",
-                                     "no: a server that runs applies the log; see vss-writer-mariadb(8)");
+        if (r >= 0)
+                r = no_forward ? vss_metadata_set(m, "x.roll_forward", no_forward) :
+                                 vss_metadata_set(m, "backup_schema", "roll-forward");
         if (r < 0)
                 return r;
         return d->no_log_backup ? vss_metadata_set(m, "x.log_backup", d->no_log_backup) :
@@ -165,6 +166,7 @@ static int identify(struct vss_metadata *m, void *userdata) {
                                "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES "
                                "WHERE FILENAME LIKE '/%'",
                                TABLESPACES_MAX, take_tablespace, &i, &f);
+        r = r < 0 ? r : mariadb_settings_ask(d, end, &f);
         r = r < 0 ? r : schema_describe(m, d);
         if (r < 0)
                 fprintf(stderr, "vss-writer-mariadb: cannot say what there is: %s\n",
@@ -227,18 +229,30 @@ static int take_position(void *target, char **v, Failure *reterr) {
         return 0;
 }
 
-/* {"binlog_file": …, "binlog_position": …, "gtid": …}; nothing without a binary log */
+static int take_gtid(void *target, char **v, Failure *reterr) {
+        json_object *o = target;
+        json_add_string(o, "gtid", v[0] ?: "");
+        json_add_uint(o, "binlog_time", strtoull(v[1] ?: "0", NULL, 10));
+        return 0;
+}
+
+/*
+ * {"binlog_file": …, "binlog_position": …, "binlog_made": when that file was, "binlog_time": now, "gtid": …}, times in
+ * seconds since 1970; nothing without a binary log
+ */
 static int position_tell(Mariadb *d, struct vss_event *e, Failure *reterr) {
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
-        char gtid[MARIADB_VALUE_BYTES];
         json_object *position;
+        uint64_t made;
         int r = server_ask(&d->server, program_until(e), "SHOW MASTER STATUS", 1, take_position, o, reterr);
         if (r >= 0 && json_object_object_get_ex(o, "binlog_position", &position)) {
-                r = server_value(&d->server, program_until(e), "SELECT @@gtid_binlog_pos", 0, gtid, reterr);
-                json_add_string(o, "gtid", gtid);
+                r = server_ask(&d->server, program_until(e), "SELECT @@gtid_binlog_pos, UNIX_TIMESTAMP()", 1, take_gtid,
+                               o, reterr);
                 r = r < 0 ? r :
                             mariadb_stamp_tell(d, e, json_get_string(o, "binlog_file", ""),
-                                               json_object_get_uint64(position));
+                                               json_object_get_uint64(position), &made);
+                if (r >= 0)
+                        json_add_uint(o, "binlog_made", made);
         }
         if (d->tablespaces_elsewhere > 0)
                 json_add_uint(o, "tablespaces_elsewhere", d->tablespaces_elsewhere);
@@ -309,6 +323,7 @@ static int serve(Program *p, Mariadb *d) {
         (void) signal(SIGPIPE, SIG_IGN);
         if (begin(d, version, &f) < 0)
                 return program_fail(p, &f);
+        (void) metadata_try(identify, d); /* a restore may come first, when the server does not run any more */
         struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,
                                           .version = version,
                                           .usage = VSS_USAGE_USER_DATA,
@@ -349,6 +364,7 @@ int main(int argc, char *argv[]) {
         if (program_parse(&p, argc, argv) == 0)
                 p.status = serve(&p, &d);
         server_disconnect(&d.server);
+        mariadb_settings_done(&d.forward);
         writer_options_done(&d.options);
         program_done(&p);
         return p.status;

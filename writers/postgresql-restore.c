@@ -19,13 +19,12 @@
 #include "protocol/text.h"
 #include "writers/postgresql.h"
 #include "writers/program-restore.h"
+#include "writers/program-time.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <time.h>
 
 enum { CONF_BYTES_MAX = 1 << 20, METADATA_BYTES_MAX = 4096, POINT_NAME_MAX = 63 };
 #define CONF "postgresql.auto.conf"
@@ -42,70 +41,10 @@ typedef struct Point {
 
 /* ---- the point --------------------------------------------------------------------------------------------------- */
 
-static bool digits(const char **at, size_t n, unsigned *ret) {
-        *ret = 0;
-        for (; n > 0; n--, (*at)++) {
-                if (**at < '0' || **at > '9')
-                        return false;
-                *ret = *ret * 10 + (unsigned) (**at - '0');
-        }
-        return true;
-}
-
-static bool mark(const char **at, const char *allowed) {
-        return **at && strchr(allowed, **at) && (*at)++;
-}
-
-/* ".5" are 500000 microseconds; nothing is none. */
-static bool fraction(const char **at, unsigned *ret) {
-        unsigned scale = 1000000;
-        *ret = 0;
-        if (!mark(at, "."))
-                return true;
-        for (; **at >= '0' && **at <= '9' && scale > 1; (*at)++)
-                *ret += (unsigned) (**at - '0') * (scale /= 10);
-        return scale < 1000000 && (**at < '0' || **at > '9');
-}
-
-/* Z, +HH, +HHMM or +HH:MM: without it nobody knows whose clock is meant. */
-static bool zone(const char **at, int *ret_minutes) {
-        unsigned hours, minutes = 0;
-        bool west = **at == '-';
-        *ret_minutes = 0;
-        if (mark(at, "Z"))
-                return true;
-        if (!mark(at, "+-") || !digits(at, 2, &hours))
-                return false;
-        if (**at && ((void) mark(at, ":"), !digits(at, 2, &minutes)))
-                return false;
-        *ret_minutes = (int) (hours * 60 + minutes) * (west ? -1 : 1);
-        return hours < 16 && minutes < 60;
-}
-
-/* YYYY-MM-DD HH:MM:SS[.ffffff]ZONE */
-static bool time_parse(const char *text, Point *ret) {
-        unsigned year, month, day, hour, minute, second, usec;
-        int offset;
-        if (!digits(&text, 4, &year) || !mark(&text, "-") || !digits(&text, 2, &month) || !mark(&text, "-") ||
-            !digits(&text, 2, &day) || !mark(&text, " T") || !digits(&text, 2, &hour) || !mark(&text, ":") ||
-            !digits(&text, 2, &minute) || !mark(&text, ":") || !digits(&text, 2, &second) || !fraction(&text, &usec) ||
-            !zone(&text, &offset) || *text || year < 1970)
-                return false;
-        struct tm tm = { .tm_year = (int) year - 1900,
-                         .tm_mon = (int) month - 1,
-                         .tm_mday = (int) day,
-                         .tm_hour = (int) hour,
-                         .tm_min = (int) minute,
-                         .tm_sec = (int) second };
-        const struct tm as_given = tm;
-        time_t seconds = timegm(&tm);
-        if (tm.tm_mon != as_given.tm_mon || tm.tm_mday != as_given.tm_mday || tm.tm_hour != as_given.tm_hour ||
-            tm.tm_min != as_given.tm_min || tm.tm_sec != as_given.tm_sec)
-                return false; /* the 30th of February */
-        seconds -= (time_t) offset * 60;
+static bool point_at_time(const char *text, Point *ret) {
+        uint64_t usec;
         ret->kind = POINT_TIME;
-        return seconds >= 0 &&
-               format_timestamp((uint64_t) seconds * USEC_PER_SEC + usec, ret->text, sizeof(ret->text)) >= 0;
+        return time_parse(text, &usec) && format_timestamp(usec, ret->text, sizeof(ret->text)) >= 0;
 }
 
 static bool name_parse(const char *text, Point *ret) {
@@ -130,7 +69,7 @@ static int point_parse(const char *text, Point *ret, Failure *reterr) {
                                 (unsigned) ret->lsn);
                 return 0;
         }
-        if (strncmp(text, "name:", 5) == 0 ? name_parse(text + 5, ret) : time_parse(text, ret))
+        if (strncmp(text, "name:", 5) == 0 ? name_parse(text + 5, ret) : point_at_time(text, ret))
                 return 0;
         return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
                            "\"%.100s\" is no point: YYYY-MM-DD HH:MM:SS[.ffffff] with Z or +HH:MM, a position as "
@@ -420,26 +359,6 @@ static int add_files(const Postgresql *p, struct vss_event *e, const char *until
         return 0;
 }
 
-/* What protects this process may keep it from it, which is to be known before the old data is gone. */
-static int check_writable(const char *directory, Failure *reterr) {
-        _cleanup_free_ char *path = strdup(directory);
-        struct statvfs st;
-        char *slash;
-        if (!path)
-                return -ENOMEM;
-        while (statvfs(path, &st) < 0) {
-                if (errno != ENOENT || !(slash = strrchr(path, '/')))
-                        return 0; /* nothing is known of it */
-                slash[slash == path] = '\0';
-        }
-        return st.f_flag & ST_RDONLY ?
-                       failure_set(reterr, CONDITION_FAILED,
-                                   "this writer is shown %.300s read-only and could not configure the restored "
-                                   "cluster: look at ReadWritePaths= of its unit",
-                                   directory) :
-                       0;
-}
-
 int pg_pre_restore(struct vss_event *e, void *userdata) {
         Postgresql *p = userdata;
         const char *until = NULL, *to = NULL;
@@ -453,7 +372,7 @@ int pg_pre_restore(struct vss_event *e, void *userdata) {
         if (r < 0)
                 (void) failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path);
         r = r < 0 || isempty(to) ? r : path_unescape(to, &real);
-        r = r < 0 ? r : check_writable(real ?: p->known.places[0].path, &f);
+        r = r < 0 ? r : restore_check_writable(real ?: p->known.places[0].path, &f);
         r = r < 0 || isempty(until) ? r : check(p, e, until, &f);
         r = r < 0 || isempty(until) ? r : add_files(p, e, until, !isempty(to), &f);
         restore_rights_drop();

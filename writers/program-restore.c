@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 char *restore_moved_to(const char *targets, const char *path) {
         _cleanup_free_ char *key = NULL, *best = NULL;
@@ -40,4 +41,24 @@ int restore_rights_take(const char *directory, uid_t owner) {
 void restore_rights_drop(void) {
         (void) setfsuid(geteuid());
         (void) setfsgid(getegid());
+}
+
+int restore_check_writable(const char *directory, Failure *reterr) {
+        _cleanup_free_ char *path = strdup(directory);
+        struct statvfs st;
+        char *slash;
+        if (!path)
+                return -ENOMEM;
+        while (statvfs(path, &st) < 0) {
+                if (errno != ENOENT || !(slash = strrchr(path, '/')))
+                        return 0; /* nothing is known of it */
+                slash[slash == path] = '\0';
+        }
+        return st.f_flag & ST_RDONLY ?
+                       failure_set(
+                               reterr, CONDITION_FAILED,
+                               "this writer is shown %.300s read-only and could not complete what is restored: look "
+                               "at ReadWritePaths= of its unit",
+                               directory) :
+                       0;
 }

@@ -2,6 +2,7 @@
 #pragma once
 /* What writers that complete a restored directory have in common. */
 #include "protocol/base.h"
+#include "protocol/vocabulary.h"
 #include <sys/types.h>
 
 /* Where path went, by the lines OLD=NEW of "new_targets"; what lies below an OLD goes along. The caller frees it. */
@@ -12,3 +13,5 @@ char *restore_moved_to(const char *targets, const char *path);
  */
 int restore_rights_take(const char *directory, uid_t owner);
 void restore_rights_drop(void);
+/* What protects this process may keep it from writing there, which is to be known before the old data is gone. */
+int restore_check_writable(const char *directory, Failure *reterr);

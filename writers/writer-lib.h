@@ -202,3 +202,5 @@ int event_copy_answer(sd_bus_message *m, int *ret_fd);
 /* writer-metadata.c */
 int metadata_build(Writer *w, char **ret_document,
                    int *ret_result); /* calls identify; *ret_result is what it returned */
+/* For what identify notes besides: its document goes nowhere. What it returned. */
+int metadata_try(int (*identify)(struct vss_metadata *m, void *userdata), void *userdata);

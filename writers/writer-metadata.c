@@ -258,3 +258,11 @@ int metadata_build(Writer *w, char **ret_document, int *ret_result) {
         json_object_put(m.document);
         return r;
 }
+
+int metadata_try(int (*identify)(struct vss_metadata *m, void *userdata), void *userdata) {
+        static const Writer nobody;
+        struct vss_metadata m = { .writer = &nobody, .document = json_object_new_object() };
+        int r = m.document ? identify(&m, userdata) : -ENOMEM;
+        json_object_put(m.document);
+        return r;
+}
