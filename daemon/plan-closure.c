@@ -384,6 +384,8 @@ void plan_closure(Planner *p) {
                         (void) plan_warn(&p->result, "left out: %s", *s);
                 for (char **s = p->probed->stalls; s && *s; s++)
                         (void) plan_warn(&p->result, "stalls with it: %s", *s);
+                for (char **s = p->probed->warnings; s && *s; s++)
+                        (void) plan_warn(&p->result, "%s", *s);
                 check_next(p);
                 return;
         }

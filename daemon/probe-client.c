@@ -194,6 +194,8 @@ static int probe_take(Probe *p, const struct ProbeReply *reply, int *fd) {
                 return take_text(&result->left_out, reply, ": ");
         case PROBE_STALLS:
                 return take_text(&result->stalls, reply, " ");
+        case PROBE_WARNING:
+                return take_text(&result->warnings, reply, "");
         case PROBE_DONE:
                 return 1;
         default:

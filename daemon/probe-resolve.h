@@ -41,5 +41,7 @@ int resolver_list(Resolver *r);
 void resolver_refuse_unknown(Resolver *r);
 /* All places where the root of the volume is mounted, its name excepted. */
 int resolver_mount_points(const Resolver *r, const Found *f, ResolverText place, void *userdata);
-/* File systems that are not chosen and lie on one that is. */
+/* File systems and engine volumes that are not chosen and lie on one that is. */
 int resolver_stalls(const Resolver *r, ResolverText stalls, void *userdata);
+/* What else the hold may do, a text each without a name. */
+int resolver_warn(const Resolver *r, ResolverText warn, void *userdata);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What nobody named: mounts below an argument, everything local, what would stand still without being in the set. */
+#include "daemon/probe-audit.h"
 #include "daemon/probe-resolve.h"
 #include "protocol/text.h"
+#include <fcntl.h>
 #include <stdio.h>
 
 /* NULL, or why a mount that nobody named is left out. */
@@ -115,7 +117,7 @@ int resolver_mount_points(const Resolver *r, const Found *f, ResolverText place,
         return 0;
 }
 
-static const Found *found_below(const Resolver *r, uint64_t dev, bool any_chosen) {
+static const Found *found_below(const Resolver *r, uint64_t dev, bool chosen) {
         const Found *below = NULL;
 
         for (size_t i = 0; i < r->n_found; i++) {
@@ -123,17 +125,20 @@ static const Found *found_below(const Resolver *r, uint64_t dev, bool any_chosen
 
                 if (f->reply.superblock == dev)
                         return NULL; /* is in itself */
-                if ((f->chosen || !any_chosen) && graph_lies_on(&r->graph, dev, f->reply.superblock))
+                if ((f->chosen || !chosen) && graph_lies_on(&r->graph, dev, f->reply.superblock))
                         below = f;
         }
         return below;
 }
 
-int resolver_stalls(const Resolver *r, ResolverText stalls, void *userdata) {
-        bool any_chosen = false;
-
+static bool any_chosen(const Resolver *r) {
         for (size_t i = 0; i < r->n_found; i++)
-                any_chosen = any_chosen || r->found[i]->chosen;
+                if (r->found[i]->chosen)
+                        return true;
+        return false;
+}
+
+static int stalls_mounts(const Resolver *r, bool chosen, ResolverText stalls, void *userdata) {
         for (size_t i = 0; i < r->mounts.n; i++) {
                 const Mount *m = &r->mounts.list[i];
                 const Found *below;
@@ -141,7 +146,7 @@ int resolver_stalls(const Resolver *r, ResolverText stalls, void *userdata) {
                 int result;
 
                 if (m->class != MOUNT_LOCAL || m != mounts_widest(&r->mounts, m->dev) ||
-                    !(below = found_below(r, m->dev, any_chosen)) || put_name(name, sizeof(name), m->target) < 0)
+                    !(below = found_below(r, m->dev, chosen)) || put_name(name, sizeof(name), m->target) < 0)
                         continue;
                 (void) snprintf(text, sizeof(text), "stalls with %.400s", below->reply.name);
                 result = stalls(name, text, userdata);
@@ -149,4 +154,86 @@ int resolver_stalls(const Resolver *r, ResolverText stalls, void *userdata) {
                         return result;
         }
         return 0;
+}
+
+/* Mounted or not: whoever writes to one waits as soon as a block has to be kept in its store (hazards D10). */
+static int stalls_engine(const Resolver *r, bool chosen, ResolverText stalls, void *userdata) {
+        for (size_t i = 0; i < r->graph.n; i++) {
+                const Node *a = &r->graph.list[i];
+                const Found *below = a->is_block && a->group && a->n_below ? found_below(r, a->dev, chosen) : NULL;
+                char link[LIMIT_PATH_BYTES], name[LIMIT_PATH_BYTES], text[LIMIT_MESSAGE_BYTES];
+                int result;
+
+                if (!below || engine_link_of(a->dev, link, sizeof(link)) < 0 || put_name(name, sizeof(name), link) < 0)
+                        continue;
+                (void) snprintf(
+                        text, sizeof(text),
+                        "stalls with %.300s, where its store or origin lies: first writes to it wait for as long "
+                        "as the hold",
+                        below->reply.name);
+                result = stalls(name, text, userdata);
+                if (result < 0)
+                        return result;
+        }
+        return 0;
+}
+
+int resolver_stalls(const Resolver *r, ResolverText stalls, void *userdata) {
+        bool chosen = any_chosen(r);
+        int result = stalls_mounts(r, chosen, stalls, userdata);
+
+        return result < 0 ? result : stalls_engine(r, chosen, stalls, userdata);
+}
+
+/* The volume that is in the set, or would be if nothing is chosen, and whose hold stops what is written to dev. */
+static const Found *stops(const Resolver *r, uint64_t dev) {
+        bool chosen = any_chosen(r);
+
+        for (size_t i = 0; i < r->n_found; i++) {
+                const Found *f = r->found[i];
+
+                if ((f->chosen || !chosen) &&
+                    (f->reply.superblock == dev || graph_lies_on(&r->graph, dev, f->reply.superblock)))
+                        return f;
+        }
+        return NULL;
+}
+
+/* What is not local may hang, and does not stand still with what is. */
+static const Mount *local_mount_of(const Mounts *mounts, const char *path) {
+        const Mount *best = NULL;
+        Identity identity;
+
+        for (size_t i = 0; i < mounts->n; i++) {
+                const Mount *m = &mounts->list[i];
+                size_t n = streq(m->target, "/") ? 0 : strlen(m->target);
+
+                if (m->visible && strncmp(path, m->target, n) == 0 && path[n] == '/' &&
+                    (!best || strlen(m->target) > strlen(best->target)))
+                        best = m;
+        }
+        if (!best || best->class != MOUNT_LOCAL || best->remote_path)
+                return NULL;
+        _cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC); /* a link may lead elsewhere */
+        return fd >= 0 && identity_of(fd, &identity) >= 0 ? mounts_find(mounts, identity.mount_id) : best;
+}
+
+static int warn_of_audit(const Resolver *r, ResolverText warn, void *userdata) {
+        char log[AUDIT_PATH_MAX], name[LIMIT_PATH_BYTES], text[LIMIT_MESSAGE_BYTES];
+        const Mount *m = audit_log_find(log) ? local_mount_of(&r->mounts, log) : NULL;
+        const Found *f = m ? stops(r, m->dev) : NULL;
+
+        if (!f || put_name(name, sizeof(name), log) < 0)
+                return 0;
+        (void) snprintf(
+                text, sizeof(text),
+                "auditd cannot write %.160s while %.100s is held: once the kernel's backlog is full, every audited "
+                "call waits, up to 60 s; put the log on another file system, or run \"auditctl "
+                "--backlog_wait_time 0\"",
+                name, f->reply.name);
+        return warn("", text, userdata);
+}
+
+int resolver_warn(const Resolver *r, ResolverText warn, void *userdata) {
+        return warn_of_audit(r, warn, userdata);
 }

@@ -362,7 +362,8 @@ static int send_paths(const Question *q) {
 }
 
 static int answer(Question *q) {
-        Texts left_out = { .op = PROBE_LEFT_OUT, .volume = -1 }, stalls = { .op = PROBE_STALLS, .volume = -1 };
+        Texts left_out = { .op = PROBE_LEFT_OUT, .volume = -1 }, stalls = { .op = PROBE_STALLS, .volume = -1 },
+              warnings = { .op = PROBE_WARNING, .volume = -1 };
         Resolver r = {};
         int result = open_paths(q);
 
@@ -384,6 +385,8 @@ static int answer(Question *q) {
                 result = send_paths(q);
         if (result >= 0)
                 result = resolver_stalls(&r, send_text, &stalls);
+        if (result >= 0 && !(q->flags & PROBE_LIST))
+                result = resolver_warn(&r, send_text, &warnings);
         resolver_done(&r);
         return result;
 }

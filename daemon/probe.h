@@ -9,7 +9,7 @@
  *                                     ◄──  AT(index)                    before an argument is looked up: names a
  * culprit ◄──  VOLUME(index, …) + root fd   numbered from 0 in the order of sending ◄──  MOUNT(volume, name) each
  * further mount point of it ◄──  FOUND(index, volume, owner)  or condition and text, one per path ◄──  LEFT_OUT(name,
- * text), STALLS(name, text) ◄──  DONE(condition, text)
+ * text), STALLS(name, text), WARNING(text) ◄──  DONE(condition, text)
  *
  * Names are escaped as on the bus (\xHH) in both directions; one that does not fit escaped is refused.
  */
@@ -33,6 +33,7 @@ enum ProbeOp {
         PROBE_FOUND,
         PROBE_LEFT_OUT,
         PROBE_STALLS,
+        PROBE_WARNING,
         PROBE_DONE,
 };
 

@@ -70,6 +70,7 @@ ProbeResult *probe_result_free(ProbeResult *r) {
         free(r->path_owner);
         (void) strings_free(r->left_out);
         (void) strings_free(r->stalls);
+        (void) strings_free(r->warnings);
         free(r);
         return NULL;
 }

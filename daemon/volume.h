@@ -81,7 +81,8 @@ typedef struct ProbeResult {
         uid_t *path_owner;
         size_t n_paths;
         char **left_out; /* --nested: mounts below that nothing can take, "PATH: why", NULL-terminated */
-        char **stalls;   /* file systems outside that lie on one inside: "stalls with it", NULL-terminated */
+        char **stalls;   /* what is outside and lies on one inside: "stalls with it", NULL-terminated */
+        char **warnings; /* what else the hold of one of them may do, NULL-terminated */
 } ProbeResult;
 ProbeResult *probe_result_free(ProbeResult *r);
 DEFINE_CLEANUP(ProbeResult *, probe_result_free);

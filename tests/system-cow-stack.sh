@@ -47,6 +47,13 @@ note "both alone can be taken, and the plan says what stands still with it"
 vssctl --json plan "$host" --provider=null >"$VSS_TEST_DIR/plan"
 jq -e --arg a "$a" '[.. | strings | select(contains("stalls with it") and contains($a))] | length > 0' "$VSS_TEST_DIR/plan" >/dev/null ||
         die "the plan of $host does not say that $a stalls with it: $(cat "$VSS_TEST_DIR/plan")"
+jq -e --arg a "$links/a" --arg host "$host" '.warnings | any(contains("stalls with it: " + $a) and contains($host) and contains("first writes"))' "$VSS_TEST_DIR/plan" >/dev/null ||
+        die "the plan of $host does not say that first writes to the engine volume wait: $(cat "$VSS_TEST_DIR/plan")"
+# whether or not anything is mounted from it
+umount "$a"
+vssctl --json plan "$host" --provider=null | jq -e --arg a "$links/a" '.warnings | any(contains("stalls with it: " + $a))' >/dev/null ||
+        die "the plan of $host does not name an engine volume that is not mounted"
+mount "$links/a" "$a"
 expect_exit 0 vssctl create --no-writers "$a" "$b"
 expect_exit 0 vssctl create --no-writers "$host" --provider=null
 
