@@ -483,7 +483,40 @@ case_a_holder_that_is_killed_costs_the_devices_only() {
         exact "the holder's end"
 }
 
-cases a_store_is_made_joined_or_refused an_origin_in_use_is_refused_with_the_commands_to_run \
+case_a_store_on_btrfs_is_written_in_place() {
+        local at=$VSS_TEST_DIR/btrfs id
+        image disk 500M
+        mkfs.btrfs -q "$area/disk.img" >/dev/null
+        mkdir "$at"
+        mount -o loop "$area/disk.img" "$at"
+        cleanup_fn unmount_all "$at"
+        image here 64M
+        image other 64M
+        vssctl volume create here --origin="$area/here.img" --store="$at/store" --store-max=128M >/dev/null
+        id=$(field here .storage)
+        lsattr "$at/store" | grep -q '^[^ ]*C' || die "its store is copied on every write: $(lsattr "$at/store")"
+
+        note "one that shares its blocks is none"
+        touch "$at/second"
+        chattr +C "$at/second"
+        cp --reflink=always "$at/store" "$at/second"
+        says 10 'shares blocks' vssctl volume create other --origin="$area/other.img" --store="$at/second"
+        cp --reflink=never "$at/store" "$at/third"
+        says 10 'chattr +C' vssctl volume create other --origin="$area/other.img" --store="$at/third"
+        expect_equal here "$(volumes)" "volumes after what was refused"
+        vssctl volume detach here >/dev/null
+        vssctl volume remove here >/dev/null
+        rm "$STATE_DIRECTORY/cow/stores/$id" # it goes with its disk
+        wait_until 20 store_is_left || die "$at stays in use"
+        rm "$area"/{disk,here,other}.img
+}
+# store_is_left: by the vss-cow that served it, which ends after its answer
+store_is_left() {
+        "$VSS_SOURCE/tests/cow-control" "$RUNTIME_DIRECTORY/cow/$id" stop >/dev/null 2>&1 || :
+        umount "$at" 2>/dev/null
+}
+
+cases a_store_is_made_joined_or_refused a_store_on_btrfs_is_written_in_place an_origin_in_use_is_refused_with_the_commands_to_run \
         names_sizes_and_front_ends_are_checked a_dry_run_changes_nothing lists_show_what_there_is attached_and_detached \
         removed_with_the_origin_as_it_is one_set_over_several_volumes one_set_over_the_engine_and_a_btrfs \
         a_copy_that_was_not_frozen_has_its_log_replayed a_replay_that_finds_no_room_fails_alone a_holder_that_is_killed_costs_the_devices_only copies_outlive_every_process

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -20,7 +21,11 @@
 #define STORE_BYTES_MIN (1ULL << 30)
 #define SEGMENT_BYTES ((uint64_t) SEGMENT_BLOCKS * BLOCK_SIZE)
 
-enum { STORE_SHARE = 5 }; /* one part in so many of the origin */
+enum {
+        STORE_SHARE = 5, /* one part in so many of the origin */
+        EXTENTS_AT_ONCE = 64,
+        EXTENTS_MAX = 65536, /* of a store that are looked at */
+};
 
 /* Where this device is mounted, read from mountinfo: major:minor is its third field. */
 static bool find_mount(dev_t dev, char *ret, size_t size) {
@@ -181,6 +186,31 @@ static int check_parent(struct vss_call *c, const char *path, uint64_t bytes) {
         return check_place(c, fd, path, bytes);
 }
 
+/* Some of its blocks belong to another file as well: they are copied when they are written to. */
+static bool is_shared(int fd) {
+        union {
+                struct fiemap map;
+                uint8_t space[sizeof(struct fiemap) + EXTENTS_AT_ONCE * sizeof(struct fiemap_extent)];
+        } u;
+        uint64_t from = 0;
+        for (unsigned i = 0; i < EXTENTS_MAX / EXTENTS_AT_ONCE; i++) {
+                u.map = (struct fiemap) { .fm_start = from,
+                                          .fm_length = UINT64_MAX - from,
+                                          .fm_extent_count = EXTENTS_AT_ONCE };
+                if (ioctl(fd, FS_IOC_FIEMAP, &u.map) < 0 || u.map.fm_mapped_extents == 0)
+                        return false;
+                for (uint32_t k = 0; k < u.map.fm_mapped_extents; k++) {
+                        const struct fiemap_extent *e = &u.map.fm_extents[k];
+                        if (e->fe_flags & FIEMAP_EXTENT_SHARED)
+                                return true;
+                        if (e->fe_flags & FIEMAP_EXTENT_LAST)
+                                return false;
+                        from = e->fe_logical + e->fe_length;
+                }
+        }
+        return false;
+}
+
 static int check_existing(struct vss_call *c, const char *path) {
         _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         struct statfs s;
@@ -192,6 +222,12 @@ static int check_existing(struct vss_call *c, const char *path) {
         if (r >= 0 && S_ISREG(st.st_mode) && fstatfs(fd, &s) >= 0 && (unsigned long) s.f_type == BTRFS_SUPER_MAGIC &&
             (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & FS_NOCOW_FL)))
                 return cow_fail(c, -EOPNOTSUPP, "store %s lies on a btrfs and was not made with chattr +C", path);
+        if (r >= 0 && S_ISREG(st.st_mode) && is_shared(fd))
+                return cow_fail(
+                        c, -EOPNOTSUPP,
+                        "store %s shares blocks with another file (cp --reflink, or a snapshot of its subvolume): "
+                        "name another --store",
+                        path);
         return r;
 }
 
