@@ -3,7 +3,7 @@
  * The syntax of every kind of argument. Each check says what would have been right; what is well-formed but unknown is
  * for vssd.
  */
-#include "client/prune.h"
+#include "protocol/prune.h"
 #include "client/verbs.h"
 #include <ctype.h>
 #include <math.h>

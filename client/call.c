@@ -80,6 +80,17 @@ int call_method(Context *c, const char *path, const char *interface, const char 
         return r < 0 ? context_fail_requester(c) : call_send(c, m, ret);
 }
 
+int call_built(Context *c, const char *name, CallAppend append, const void *userdata, json_object **ret) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        int r = context_connect(c);
+        if (r < 0)
+                return r;
+        r = requester_new_call(c->requester, VSS_ROOT_PATH, VSS_IFACE_MANAGER, name, &m);
+        if (r >= 0)
+                r = requester_check(c->requester, append(m, c, userdata));
+        return r < 0 ? context_fail_requester(c) : call_send(c, m, ret);
+}
+
 /* Renames every key of one interface's properties. */
 static json_object *properties_to_keys(json_object *properties) {
         json_object *object = json_object_new_object();

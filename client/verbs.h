@@ -101,6 +101,9 @@ int context_connect(Context *c);
 /* Any call: types and values as for sd_bus_message_append(); *ret is an array with the answer's arguments. */
 int call_method(Context *c, const char *path, const char *interface, const char *member, json_object **ret,
                 const char *types, ...);
+/* Of the Manager, whose arguments append() adds: 0 or -errno. */
+typedef int (*CallAppend)(sd_bus_message *m, const Context *c, const void *userdata);
+int call_built(Context *c, const char *member, CallAppend append, const void *userdata, json_object **ret);
 int call_properties(Context *c, const char *path, const char *interface, json_object **ret);
 /* All objects of one interface (NULL: all) as [{"object":…,"interface":…,properties in snake case}]. */
 int call_objects(Context *c, const char *interface, json_object **ret);

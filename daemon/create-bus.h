@@ -6,4 +6,5 @@
 int method_create_set(sd_bus_message *m, void *userdata, sd_bus_error *reterr);
 int method_plan(sd_bus_message *m, void *userdata, sd_bus_error *reterr);
 int method_delete_snapshots(sd_bus_message *m, void *userdata, sd_bus_error *reterr);
+int method_prune(sd_bus_message *m, void *userdata, sd_bus_error *reterr);
 int method_lookup_id(sd_bus_message *m, void *userdata, sd_bus_error *reterr);

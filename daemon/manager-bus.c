@@ -112,6 +112,8 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("DeleteSnapshots", SD_BUS_ARGS("a{sv}", selector, "a{sv}", options),
                                 SD_BUS_RESULT("a(sss)", results), method_delete_snapshots, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Prune", SD_BUS_ARGS("a{sv}", rules, "a{sv}", options),
+                                SD_BUS_RESULT("a(sss)", results), method_prune, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("PreRestore", SD_BUS_ARGS("h", manifest, "a(ssa{sv})", components, "a{sv}", options),
                                 SD_BUS_RESULT("s", session, "a(ssa{sv})", replies), method_pre_restore,
                                 SD_BUS_VTABLE_UNPRIVILEGED),

@@ -3,7 +3,7 @@
  * Which copies a retention keeps: tables of times, rules and what must be left, in time zones whose days have 23, 24
  * and 25 hours.
  */
-#include "client/prune.h"
+#include "protocol/prune.h"
 #include <check.h>
 #include <stdio.h>
 

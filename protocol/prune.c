@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "client/prune.h"
+#include "protocol/prune.h"
 #include <time.h>
 
 static int64_t floor_divide(int64_t a, int64_t b) {
