@@ -54,7 +54,8 @@ case_both_in_one_set_at_level_application() {
 case_a_writer_that_dies_comes_back_and_one_that_is_stopped_goes() {
         local w
         for w in "${WRITERS[@]}"; do systemctl kill --signal=KILL --kill-whom=all "$w"; done
-        again() { listed && [ "$(systemctl show -P NRestarts "${WRITERS[0]}")$(systemctl show -P NRestarts "${WRITERS[1]}")" = 11 ]; }
+        # in this order: until the service hears of their deaths it lists those that died
+        again() { [ "$(systemctl show -P NRestarts "${WRITERS[0]}")$(systemctl show -P NRestarts "${WRITERS[1]}")" = 11 ] && listed; }
         wait_until 90 again || die "they are not back: $(vssctl writers) $(systemctl status --no-pager "${WRITERS[@]}")"
         expect_exit 0 vssctl create --require=application /srv/book /var/lib/redis >/dev/null
         delete_all
