@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Limits are set twice: in the server, by max_statement_time and lock_wait_timeout before each statement, so that it
- * gives up and the session lives on; and here, a moment later, for a server that does not run any more. The timeouts of
- * the library are in seconds and cannot be changed once there is a session, so its calls that do not block are used and
- * we wait for the socket ourselves.
+ * Limits are set twice: in the server, by max_statement_time (MySQL: max_execution_time) and lock_wait_timeout before
+ * each statement, so that it gives up and the session lives on; and here, a moment later, for a server that does not
+ * run any more. The timeouts of the library are in seconds and cannot be changed once there is a session, so its calls
+ * that do not block are used and we wait for the socket ourselves.
  */
 #include "writers/mariadb-server.h"
 #include <errmsg.h>
@@ -14,6 +14,7 @@
 
 enum { ANSWER_SECONDS_MAX = 600 };
 #define PACKET_BYTES_MAX (1UL << 20)
+#define LOCK_SECONDS_MAX 5U              /* of MySQL, where whoever waits for a lock makes the others wait */
 #define GRACE_USEC (150 * USEC_PER_MSEC) /* for a server that gives up by itself to say so */
 
 static unsigned seconds_left(uint64_t until_usec) {
@@ -66,8 +67,11 @@ int server_connect(MariadbServer *s, uint64_t until_usec, Failure *reterr) {
                                             0, s->options->socket, 0);
         while (what)
                 what = mysql_real_connect_cont(&connected, s->session, wait_for(s, what, until_usec));
-        if (connected)
+        if (connected) {
+                const char *version = mysql_get_server_info(s->session);
+                s->is_mysql = version && !strstr(version, "MariaDB");
                 return 0;
+        }
         (void) failed(s, "no connection", reterr);
         server_disconnect(s);
         return -ENOTCONN;
@@ -89,8 +93,15 @@ static int query_limited(MariadbServer *s, uint64_t until_usec, const char *stat
                 return r;
         if (usec < USEC_PER_MSEC)
                 return failure_set(reterr, CONDITION_FAILED, "mariadb at %s: no time is left", s->options->socket);
-        (void) snprintf(text, sizeof(text), "SET SESSION max_statement_time = %.3f, SESSION lock_wait_timeout = %u",
-                        (double) usec / (double) USEC_PER_SEC, seconds_left(until_usec) + 1);
+        if (s->is_mysql)
+                (void) snprintf(text, sizeof(text),
+                                "SET SESSION max_execution_time = %u, SESSION lock_wait_timeout = %u",
+                                (unsigned) MIN_OF(usec / USEC_PER_MSEC, ANSWER_SECONDS_MAX * 1000ULL),
+                                (unsigned) MAX_OF(MIN_OF(usec / USEC_PER_SEC, (uint64_t) LOCK_SECONDS_MAX), 1ULL));
+        else
+                (void) snprintf(text, sizeof(text),
+                                "SET SESSION max_statement_time = %.3f, SESSION lock_wait_timeout = %u",
+                                (double) usec / (double) USEC_PER_SEC, seconds_left(until_usec) + 1);
         r = query(s, until_usec, text, reterr);
         return r < 0 ? r : query(s, until_usec, statement, reterr);
 }

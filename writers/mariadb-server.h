@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /*
- * A MariaDB server as its writer sees it: one session over its Unix socket. Locks belong to the session, so whatever
- * ends it lets go of them: closing it here, our death, the server's.
+ * A MariaDB or MySQL server as its writer sees it: one session over its Unix socket. Locks belong to the session, so
+ * whatever ends it lets go of them: closing it here, our death, the server's.
  */
 #include "writers/program-options.h"
 
@@ -13,6 +13,7 @@ struct st_mysql;
 typedef struct MariadbServer {
         const WriterOptions *options; /* socket, user, password */
         struct st_mysql *session;     /* NULL: none now */
+        bool is_mysql;                /* what it said it is when we connected */
         unsigned error;               /* of the server or its library, of the last call that failed */
 } MariadbServer;
 

@@ -93,6 +93,11 @@ int mariadb_settings_ask(Mariadb *d, uint64_t until_usec, Failure *reterr) {
         MariadbForward asked = {};
         Asked a = { .forward = &asked };
         char n[MARIADB_VALUE_BYTES];
+        if (d->server.is_mysql) {
+                mariadb_settings_done(&d->forward);
+                d->forward.none = "no: the binary log of MySQL is applied by hand; see vss-writer-mariadb(8)";
+                return 0;
+        }
         int r = server_ask(&d->server, until_usec, ASK_SETTINGS, SETTINGS_MAX, take_setting, &a, reterr);
         r = r < 0 ? r :
                     server_value(&d->server, until_usec,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vss-writer-mariadb: brings a MariaDB server (10.4.1 or later) to rest for a copy, with BACKUP STAGE on one session.
+ * vss-writer-mariadb: brings a MariaDB server (10.4.1 or later) to rest for a copy, with BACKUP STAGE on one session;
+ * or one of MySQL (8.0.20 or later), with what that has instead: mariadb-product.h.
  *
  * PrepareSnapshot does what disturbs nobody: START (redo logs are kept) and FLUSH (tables without transactions that are
  * not in use are written and closed). Freeze waits for statements that change such tables or the schema (BLOCK_DDL) and
@@ -50,15 +51,21 @@ static int real_path(const Identify *i, const char *path, char ret[static PATH_M
 }
 
 /* Only what lies elsewhere: the data directory is in the component as a whole. */
-static int files_elsewhere(const Identify *i, const char *directory, const char *pattern, uint32_t flags,
-                           Failure *reterr) {
-        char real[PATH_MAX];
+static int files_elsewhere(const Identify *i, const char *directory, const char *pattern, Failure *reterr) {
+        char real[PATH_MAX], below[PATH_MAX + NAME_MAX];
+        const char *slash = strchr(pattern, '/');
         if (!directory[0])
                 return 0;
         int r = real_path(i, directory, real, reterr);
         if (r < 0 || lies_in(real, i->directory))
                 return r;
-        return vss_metadata_files(i->metadata, COMPONENT, real, pattern, flags | i->flags);
+        (void) snprintf(below, sizeof(below), "%s/%.*s", real, slash ? (int) (slash - pattern) : 0, pattern);
+        if (access(below, F_OK) < 0 && errno == ENOENT) /* of another version */
+                return 0;
+        r = real_path(i, below, real, reterr);
+        uint32_t log = strstr(pattern, "log") || slash ? VSS_FILES_LOG : 0;
+        return r < 0 ? r :
+                       vss_metadata_files(i->metadata, COMPONENT, real, slash ? slash + 1 : pattern, log | i->flags);
 }
 
 /* Its directory and what its files are called; why there is no backup of it, if there is none. */
@@ -98,18 +105,18 @@ static int log_describe(const Identify *i) {
 
 static int take_directories(void *target, char **v, Failure *reterr) {
         Identify *i = target;
+        const MariadbProduct *product = mariadb_product(&i->mariadb->server);
         struct stat st;
         if (!v[0] || v[0][0] != '/' || !realpath(v[0], i->mariadb->data) || stat(i->mariadb->data, &st) < 0)
                 return failure_set(reterr, CONDITION_FAILED, "the data directory %.200s: %s", v[0] ?: "",
                                    strerror(errno));
         i->mariadb->owner = st.st_uid;
-        int r = log_find(i, v[5] ?: "", v[6] ?: "", reterr);
+        int r = log_find(i, v[7] ?: "", v[8] ?: "", reterr);
         i->flags = i->mariadb->no_log_backup ? 0 : VSS_FILES_NO_LOG_BACKUP;
         r = r < 0 ? r : vss_metadata_files(i->metadata, COMPONENT, i->directory, "*", VSS_FILES_RECURSIVE | i->flags);
-        r = r < 0 ? r : files_elsewhere(i, v[1] ?: "", "ibdata*", 0, reterr);
-        r = r < 0 ? r : files_elsewhere(i, v[2] ?: "", "ib_logfile*", VSS_FILES_LOG, reterr);
-        r = r < 0 ? r : files_elsewhere(i, v[3] ?: "", "undo*", 0, reterr);
-        r = r < 0 ? r : files_elsewhere(i, v[4] ?: "", "aria_log*", VSS_FILES_LOG, reterr);
+        for (size_t k = 0; k < ELEMENTSOF(product->patterns); k++)
+                if (product->patterns[k])
+                        r = r < 0 ? r : files_elsewhere(i, v[1 + k] ?: "", product->patterns[k], reterr);
         return r < 0 ? r : log_describe(i);
 }
 
@@ -148,24 +155,17 @@ static int identify(struct vss_metadata *m, void *userdata) {
         Failure f = {};
         uint64_t end = usec_add(now_usec(), IDENTIFY_USEC);
         (void) server_do(&d->server, end, "DO 0", NULL); /* a session that a restart of the server ended goes here */
+        const MariadbProduct *product = mariadb_product(&d->server);
         int r = vss_metadata_set(m, "restore.method", "stop-restore-start");
         r = r < 0 ? r : vss_metadata_set(m, "restore.service", d->options.service);
         r = r < 0 ? r :
                     vss_metadata_component(m, COMPONENT,
                                            VSS_COMPONENT_DATABASE | VSS_COMPONENT_SELECTABLE |
                                                    VSS_COMPONENT_SELECTABLE_FOR_RESTORE,
-                                           "MariaDB");
-        r = r < 0 ? r :
-                    server_ask(&d->server, end,
-                               "SELECT @@datadir, @@innodb_data_home_dir, @@innodb_log_group_home_dir, "
-                               "@@innodb_undo_directory, @@aria_log_dir_path, @@log_bin_basename, @@log_bin_index",
-                               1, take_directories, &i, &f);
+                                           product->caption);
+        r = r < 0 ? r : server_ask(&d->server, end, product->ask_directories, 1, take_directories, &i, &f);
         d->tablespaces_elsewhere = 0;
-        r = r < 0 ? r :
-                    server_ask(&d->server, end,
-                               "SELECT FILENAME FROM information_schema.INNODB_SYS_TABLESPACES "
-                               "WHERE FILENAME LIKE '/%'",
-                               TABLESPACES_MAX, take_tablespace, &i, &f);
+        r = r < 0 ? r : server_ask(&d->server, end, product->ask_tablespaces, TABLESPACES_MAX, take_tablespace, &i, &f);
         r = r < 0 ? r : mariadb_settings_ask(d, end, &f);
         r = r < 0 ? r : schema_describe(m, d);
         if (r < 0)
@@ -217,8 +217,7 @@ static int prepare_snapshot(struct vss_event *e, void *userdata) {
         int r = server_connect(&d->server, program_until(e), &f);
         if (r >= 0)
                 (void) tell_of_tables(d, e);
-        r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE START", &f);
-        r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE FLUSH", &f);
+        r = r < 0 ? r : mariadb_product_do(&d->server, program_until(e), mariadb_product(&d->server)->prepare, &f);
         return r < 0 ? mariadb_veto(d, e, &f) : 0;
 }
 
@@ -236,21 +235,34 @@ static int take_gtid(void *target, char **v, Failure *reterr) {
         return 0;
 }
 
+static int take_all(void *target, char **v, Failure *reterr) {
+        (void) take_position(target, v, reterr);
+        return take_gtid(target, v + 2, reterr);
+}
+
+/* Where the binary log ends now, into o; nothing without one. */
+static int position_ask(Mariadb *d, uint64_t until_usec, json_object *o, Failure *reterr) {
+        const char *all = mariadb_product(&d->server)->ask_position;
+        if (all)
+                return server_ask(&d->server, until_usec, all, 1, take_all, o, reterr);
+        int r = server_ask(&d->server, until_usec, "SHOW MASTER STATUS", 1, take_position, o, reterr);
+        return r < 0 || json_object_object_length(o) == 0 ?
+                       r :
+                       server_ask(&d->server, until_usec, "SELECT @@gtid_binlog_pos, UNIX_TIMESTAMP()", 1, take_gtid, o,
+                                  reterr);
+}
+
 /*
  * {"binlog_file": …, "binlog_position": …, "binlog_made": when that file was, "binlog_time": now, "gtid": …}, times in
  * seconds since 1970; nothing without a binary log
  */
 static int position_tell(Mariadb *d, struct vss_event *e, Failure *reterr) {
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
-        json_object *position;
         uint64_t made;
-        int r = server_ask(&d->server, program_until(e), "SHOW MASTER STATUS", 1, take_position, o, reterr);
-        if (r >= 0 && json_object_object_get_ex(o, "binlog_position", &position)) {
-                r = server_ask(&d->server, program_until(e), "SELECT @@gtid_binlog_pos, UNIX_TIMESTAMP()", 1, take_gtid,
-                               o, reterr);
-                r = r < 0 ? r :
-                            mariadb_stamp_tell(d, e, json_get_string(o, "binlog_file", ""),
-                                               json_object_get_uint64(position), &made);
+        int r = position_ask(d, program_until(e), o, reterr);
+        if (r >= 0 && json_object_object_length(o) > 0) {
+                r = mariadb_stamp_tell(d, e, json_get_string(o, "binlog_file", ""),
+                                       json_get_uint(o, "binlog_position", 0), &made);
                 if (r >= 0)
                         json_add_uint(o, "binlog_made", made);
         }
@@ -266,8 +278,7 @@ static int freeze(struct vss_event *e, void *userdata) {
         Failure f = {};
         if (is_log_backup(e))
                 return 0;
-        int r = server_do(&d->server, program_until(e), "BACKUP STAGE BLOCK_DDL", &f);
-        r = r < 0 ? r : server_do(&d->server, program_until(e), "BACKUP STAGE BLOCK_COMMIT", &f);
+        int r = mariadb_product_do(&d->server, program_until(e), mariadb_product(&d->server)->freeze, &f);
         r = r < 0 ? r : position_tell(d, e, &f);
         return r < 0 ? mariadb_veto(d, e, &f) : 0;
 }
@@ -278,7 +289,7 @@ static int thaw(struct vss_event *e, void *userdata) {
         if (is_log_backup(e))
                 return 0;
         int r = d->server.session ?
-                        server_do(&d->server, program_until(e), "BACKUP STAGE END", &f) :
+                        mariadb_product_do(&d->server, program_until(e), mariadb_product(&d->server)->thaw, &f) :
                         failure_set(&f, CONDITION_FAILED, "mariadb at %s: the session was lost", d->options.socket);
         return r < 0 ? mariadb_veto(d, e, &f) : 0;
 }
@@ -296,7 +307,8 @@ static int post_snapshot(struct vss_event *e, void *userdata) {
 static int do_abort(struct vss_event *e, void *userdata) {
         Mariadb *d = userdata;
         if (d->server.session)
-                (void) server_do(&d->server, usec_add(now_usec(), RELEASE_USEC), "BACKUP STAGE END", NULL);
+                (void) mariadb_product_do(&d->server, usec_add(now_usec(), RELEASE_USEC),
+                                          mariadb_product(&d->server)->thaw, NULL);
         d->log_from = 0;
         server_disconnect(&d->server);
         return 0;
@@ -310,11 +322,12 @@ static int begin(Mariadb *d, char version[static MARIADB_VALUE_BYTES], Failure *
         if (!d->options.socket)
                 return failure_set(reterr, CONDITION_INVALID_ARGUMENT, "no --socket=PATH given; see --help");
         int r = server_value(&d->server, end, "SELECT VERSION()", 0, version, reterr);
-        if (r >= 0 && !strstr(version, "MariaDB"))
-                return failure_set(reterr, CONDITION_NOT_SUPPORTED,
-                                   "%.60s is no MariaDB: only that has BACKUP STAGE, which this writer needs", version);
-        r = r < 0 ? r : server_do(&d->server, end, "BACKUP STAGE START", reterr);
-        return r < 0 ? r : server_do(&d->server, end, "BACKUP STAGE END", reterr);
+        r = r < 0 ? r : mariadb_product_check(&d->server, version, reterr);
+        if (r < 0)
+                return r;
+        /* It may and can: nothing waits for that. */
+        r = server_do(&d->server, end, mariadb_product(&d->server)->prepare[0], reterr);
+        return r < 0 ? r : mariadb_product_do(&d->server, end, mariadb_product(&d->server)->thaw, reterr);
 }
 
 static int serve(Program *p, Mariadb *d) {
@@ -351,7 +364,7 @@ int main(int argc, char *argv[]) {
         static Mariadb d = { .options.freeze_usec = FREEZE_TIMEOUT_USEC, .server.options = &d.options };
         Program p = { .command = "vss-writer-mariadb",
                       .arguments = "--socket=PATH",
-                      .summary = "Brings a MariaDB server to rest while it is copied.",
+                      .summary = "Brings a MariaDB or MySQL server to rest while it is copied.",
                       .options = options,
                       .n_options = ELEMENTSOF(options),
                       .target = &d,

@@ -4,6 +4,7 @@
  * What mariadb.c (events, metadata), mariadb-log.c (backups of the binary log) and mariadb-restore.c (a restore beside
  * the server that runs) share.
  */
+#include "writers/mariadb-product.h"
 #include "writers/mariadb-server.h"
 #include "protocol/jsonutil.h"
 #include "writers/program-child.h"
