@@ -49,7 +49,7 @@ int file_check_place(int dfd, const char *name);
 /* Is the file open somewhere, or may it not be replaced? As above, or -ETXTBSY. */
 int file_check_replace(int dfd, const char *name);
 
-/* restore-temporary.c: the caller frees the name. kind: new, old */
+/* restore-temporary.c: the caller frees the name. kind: new, old, boot */
 char *temporary_name(const char *kind, const char *name);
 void temporaries_clear(int dfd); /* the new ones of runs that are dead */
 /*
@@ -57,6 +57,9 @@ void temporaries_clear(int dfd); /* the new ones of runs that are dead */
  * only_new: -EEXIST if something is there. swap_back undoes it; keep makes it final; unstage removes what never was
  * swapped in, and leaves what was old and could not go back.
  */
+int file_move_to_free(int dfd, const char *from, const char *name); /* -EEXIST: something is there */
+/* The two change places; where the file system cannot, what was name becomes aside. */
+int file_exchange(int dfd, const char *from, const char *name, const char *aside);
 int file_swap(int dfd, const char *name, StagedFile *s, bool only_new);
 int file_swap_back(int dfd, const char *name, StagedFile *s);
 void file_keep(int dfd, StagedFile *s);

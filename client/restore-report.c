@@ -49,6 +49,7 @@ static json_object *describe(const RestorePart *p) {
         (void) json_object_object_add(o, "directed", directed);
         json_add_string(o, "status", restore_status_to_string(p->status));
         json_add_bool(o, "by_writer", p->by_writer);
+        json_add_string(o, "plan", p->plan[0] ? p->plan : NULL);
         json_add_bool(o, "more_follows", p->wishes.more_follows);
         json_add_string(o, "until", p->wishes.until);
         json_add_string(o, "rename", p->wishes.rename);

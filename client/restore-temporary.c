@@ -5,6 +5,8 @@
  *   .vss-restore-new-BBBBBBBBPPPPPPPPSSSSSSSS-NNNNNNNN-NAME   what is to become NAME
  *   .vss-restore-old-…                                        what NAME was, until all of the component is in place
  *
+ *   .vss-restore-boot-…                                       what is to become NAME in the next boot (restore-plan.h)
+ *
  * B is the boot and the PID namespace, P the process, S when it started, N a number of its own. With that a later run
  * finds what a killed one left: it removes what is new, because the backup has it, and never what is old. So a file is
  * called old before it is exchanged with the one that is.
@@ -127,7 +129,7 @@ static bool no_such_flag(int error) {
         return error == EINVAL || error == ENOSYS;
 }
 
-static int move_to_free(int dfd, const char *from, const char *name) {
+int file_move_to_free(int dfd, const char *from, const char *name) {
         struct stat s;
         if (renameat2(dfd, from, dfd, name, RENAME_NOREPLACE) == 0)
                 return 0;
@@ -155,6 +157,20 @@ static int replace_in_two_steps(int dfd, const char *name, StagedFile *s) {
         return 0;
 }
 
+int file_exchange(int dfd, const char *from, const char *name, const char *aside) {
+        if (renameat2(dfd, from, dfd, name, RENAME_EXCHANGE) == 0)
+                return 0;
+        if (!no_such_flag(errno))
+                return -errno;
+        if (renameat(dfd, name, dfd, aside) < 0)
+                return -errno;
+        if (renameat(dfd, from, dfd, name) == 0)
+                return 0;
+        int r = -errno;
+        (void) renameat(dfd, aside, dfd, name);
+        return r;
+}
+
 static int replace(int dfd, const char *name, StagedFile *s) {
         struct stat st;
         if (fstatat(dfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
@@ -173,7 +189,7 @@ static int replace(int dfd, const char *name, StagedFile *s) {
 }
 
 int file_swap(int dfd, const char *name, StagedFile *s, bool only_new) {
-        int r = move_to_free(dfd, s->name, name);
+        int r = file_move_to_free(dfd, s->name, name);
         if (r == 0) {
                 free(s->name);
                 s->name = NULL;

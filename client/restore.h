@@ -91,9 +91,11 @@ typedef struct RestorePart { /* one component that was asked for */
         RestoreWishes wishes;
         RestoreMethod method;
         bool with_writer, refused, alternate_used;
-        bool touched;  /* not all as before the swap */
-        bool only_new; /* what is there stays */
-        bool stopped;  /* its unit, by us */
+        bool touched;                 /* not all as before the swap */
+        bool only_new;                /* what is there stays */
+        bool stopped;                 /* its unit, by us */
+        bool at_boot;                 /* it is swapped by the next start of the machine */
+        char plan[VSS_ID_LENGTH + 1]; /* for that */
         RestoreTarget target;
         uid_t uid; /* the writer's */
         RestoreSet *sets;
@@ -197,6 +199,15 @@ void part_unstage(RestorePart *p);
 
 /* restore-swap.c: all of it or nothing; p->touched: neither */
 int part_swap(RestorePart *p);
+
+/* restore-schedule.c: what waits for the next start of the machine */
+int schedule_check(RestorePart *p);      /* could it? */
+int schedule_check_none(RestorePart *p); /* no plan for it waits already */
+int part_schedule(RestorePart *p);       /* what is staged is left for it */
+
+/* restore-pending.c: --pending and --cancel, which need no manifest */
+int restore_check_pending(Context *c);
+int restore_run_pending(Context *c);
 
 /* restore-session.c */
 int restore_begin(RestoreWork *w);  /* PreRestore */

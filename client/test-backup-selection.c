@@ -12,9 +12,9 @@
 static const char *const not_of_create[] = { "manifest",      "no-writers",    "retry",
                                              "wait-for-turn", "auto-release",  "persistent",
                                              "exec",          "partial-files", NULL };
-static const char *const not_of_restore[] = { "component",  "from",         "to",     "report",
-                                              "service",    "no-service",   "rename", "merge",
-                                              "keep-extra", "device-nodes", NULL };
+static const char *const not_of_restore[] = { "component",  "from",   "to",    "report",     "service",
+                                              "no-service", "rename", "merge", "keep-extra", "device-nodes",
+                                              "pending",    "cancel", NULL };
 
 const Option *selection_option(const Verb *verb, const char *name) {
         for (size_t i = 0; i < ELEMENTSOF(verb->options); i++)

@@ -25,6 +25,8 @@ static const Option restore_options[] = {
         { "merge", 0, NULL, true, NULL, "what was saved of changes goes onto the backup before it, restored just now" },
         { "keep-extra", 0, NULL, true, NULL, "leave files in a database's directory that the backup does not have" },
         { "report", 0, "FILE", false, check_any, "write the manifest again, with what became of each component" },
+        { "pending", 0, NULL, false, NULL, "list what waits for the next start of the machine, and what became of it" },
+        { "cancel", 0, "PLAN", false, check_any, "remove what waits for the next start" },
         { "device-nodes", 0, NULL, true, NULL, "device nodes too, which are left out otherwise" },
         {},
 };
@@ -35,6 +37,8 @@ static int restore_check(Context *c) {
         for (size_t i = 0; given_flag(c, "no-writers") && i < ELEMENTSOF(for_writers); i++)
                 if (given_flag(c, for_writers[i]))
                         return context_usage(c, "--%s is for the writer, so not with --no-writers", for_writers[i]);
+        if (given_flag(c, "pending") || given_value(c, "cancel") || c->n_operands == 0)
+                return restore_check_pending(c);
         if (given_flag(c, "no-service") && given_flag(c, "service"))
                 return context_usage(c, "--service and --no-service exclude each other");
         return 0;
@@ -88,6 +92,21 @@ static int use_alternate(RestoreWork *w, RestorePart *p) {
         return part_fail(p, condition, "%.300s, and the alternate location is no good either", why);
 }
 
+/* If that is what keeps a file of it from being replaced, it may wait for the next start. */
+static bool is_busy(RestorePart *p) {
+        if (part_check_replace(p) >= 0 || p->condition != CONDITION_BUSY)
+                return false;
+        p->condition = CONDITION_NONE;
+        p->message[0] = '\0';
+        for (size_t i = 0; i < p->n_items; i++)
+                if (p->items[i].state == ITEM_FAILED) {
+                        p->items[i].state = ITEM_WAITS;
+                        free(p->items[i].message);
+                        p->items[i].message = NULL;
+                }
+        return true;
+}
+
 /* The rule of the method for what is there already; a target of the requester or the writer beats it. */
 static int apply_method(RestoreWork *w, RestorePart *p) {
         bool beaten = !isempty(p->wishes.to) || p->target != RESTORE_TARGET_ORIGINAL;
@@ -95,11 +114,13 @@ static int apply_method(RestoreWork *w, RestorePart *p) {
         if (p->method == RESTORE_CUSTOM && !beaten)
                 return part_fail(p, CONDITION_NOT_SUPPORTED,
                                  "only the application's own procedure can restore it; --to=DIR gives you the files");
-        if (p->method == RESTORE_AT_REBOOT && !beaten)
-                return part_fail(
-                        p, CONDITION_NOT_SUPPORTED,
-                        "it can be replaced only at the next start of the machine, which is not supported yet; "
-                        "--to=DIR gives you the files");
+        int r = beaten ? 0 : schedule_check_none(p);
+        if (r < 0)
+                return r;
+        p->at_boot = !beaten &&
+                     (p->method == RESTORE_AT_REBOOT || (p->method == RESTORE_AT_REBOOT_IF_BUSY && is_busy(p)));
+        if (p->at_boot)
+                return schedule_check(p);
         if (p->method == RESTORE_IF_NOT_THERE && !beaten)
                 return part_check_there(p) ? use_alternate(w, p) : 0;
         if (p->method == RESTORE_AT_REBOOT_IF_BUSY || p->method == RESTORE_IF_CAN_REPLACE || beaten)
@@ -149,11 +170,16 @@ static void swap(RestorePart *p) {
         int r = rights_take(p);
         if (r < 0)
                 (void) part_fail(p, CONDITION_FAILED, "the writer's account cannot be used: %s", strerror(-r));
-        else if (!p->by_writer)
+        else if (!p->by_writer && !p->at_boot)
                 r = part_swap(p);
-        p->status = r < 0        ? p->touched ? RESTORE_STATUS_FAILED : RESTORE_STATUS_NONE :
-                    p->by_writer ? RESTORE_STATUS_NONE :
-                                   RESTORE_STATUS_ALL;
+        rights_drop();
+        if (r >= 0 && p->at_boot)
+                r = part_schedule(p);
+        p->status = r < 0                      ? p->touched ? RESTORE_STATUS_FAILED : RESTORE_STATUS_NONE :
+                    p->by_writer || p->at_boot ? RESTORE_STATUS_NONE :
+                                                 RESTORE_STATUS_ALL;
+        if (r < 0 && rights_take(p) < 0)
+                return; /* named so that the next run clears it away */
         if (r < 0)
                 part_unstage(p);
         rights_drop();
@@ -356,6 +382,7 @@ static json_object *describe_part(const RestorePart *p) {
         json_add_string(row, "status", restore_status_to_string(p->status));
         json_add_bool(row, "alternate_used", p->alternate_used);
         json_add_bool(row, "by_writer", p->by_writer);
+        json_add_string(row, "plan", p->plan[0] ? p->plan : NULL);
         json_add_uint(row, "n_files", p->n_items);
         json_add_string(row, "message", p->writer_message);
         Condition condition = p->condition != CONDITION_NONE ? p->condition : post->condition;
@@ -388,6 +415,7 @@ static int report(RestoreWork *w) {
                 if (output_people(c))
                         output_line(c, "%s:%s: %s%s%s", p->reference, p->path,
                                     p->by_writer && !failed ? "nothing was copied: its writer restores it by itself" :
+                                    p->plan[0] && !failed   ? p->message :
                                     c->dry_run && !failed   ? "can be restored" :
                                                               restore_status_to_string(p->status),
                                     failed ? ": " : "", failed && why ? why : "");
@@ -427,6 +455,8 @@ static bool needs_sources(const RestoreWork *w) {
 
 static int restore_run(Context *c) {
         _cleanup_(work_done) RestoreWork w = { .context = c };
+        if (c->n_operands == 0)
+                return restore_run_pending(c);
         (void) signal(SIGIO, SIG_IGN); /* somebody opens a file on which we have a lease for that moment */
         int r = manifest_read(&w);
         r = r < 0 ? r : restore_select(&w);
@@ -444,15 +474,15 @@ static int restore_run(Context *c) {
 
 const Verb verb_restore = {
         .name = "restore",
-        .operands = "MANIFEST",
+        .operands = "[MANIFEST]",
         .summary = "put components of a backup back, with their writers",
         .options = { restore_options },
-        .min_operands = 1,
         .max_operands = 1,
         .operand_check = check_any,
         .changes = true,
         .check = restore_check,
         .examples = "  vssctl restore /backup/db.json --from=/restored\n"
-                    "  vssctl restore db.json --component=sqlite:book --to=/srv/look\n",
+                    "  vssctl restore db.json --component=sqlite:book --to=/srv/look\n"
+                    "  vssctl restore --pending\n",
         .run = restore_run,
 };

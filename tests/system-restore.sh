@@ -130,7 +130,9 @@ case_the_method_decides_about_files_that_are_there() {
         contents "changed changed changed"
         stop_process "$WRITER_PID"
         begin_case '[]' '{"method":"at-reboot"}'
-        restored 10 --from="$VSS_TEST_DIR/saved"
+        DOC=$VSS_TEST_DIR/restored.json
+        expect_exit 0 vssctl --json restore "$M" --from="$VSS_TEST_DIR/saved" >"$DOC"
+        expect_exit 0 vssctl restore --cancel="$(part .plan)" # see system-restore-boot
         contents "changed changed changed"
         delete_all
 }
