@@ -49,10 +49,30 @@ static bool is_excluded(const RestorePart *p, const char *root, const char *rela
                any_holds(p->work->excluded, p->work->n_excluded, path);
 }
 
+/* Where the btrfs provider keeps its snapshots (providers/btrfs.h), at the top of a volume: nobody's file, and a copy
+ * shows an empty directory in its place. */
+static bool is_store(const RestorePart *p, const char *root, const char *relative, const char *name) {
+        const Manifest *m = &p->work->manifest;
+        _cleanup_free_ char *path = NULL;
+        if (!streq(name, ".vss") || asprintf(&path, "%s/%s", streq(root, "/") ? "" : root, relative) < 0)
+                return false;
+        for (size_t i = 0; i < m->n_snapshots; i++) {
+                _cleanup_free_ char *volume = NULL;
+                if (path_unescape(m->snapshots[i].volume, &volume) < 0)
+                        continue;
+                size_t n = streq(volume, "/") ? 0 : strlen(volume);
+                if (strncmp(path, volume, n) == 0 && streq(path + n, "/.vss"))
+                        return true;
+        }
+        return false;
+}
+
 bool tree_matches(const RestorePart *p, size_t set, const char *path, bool directory) {
         const RestoreSet *s = p->sets + set;
         const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
         if (is_excluded(p, s->root, path) || strncmp(name, RESTORE_TEMPORARY, strlen(RESTORE_TEMPORARY)) == 0)
+                return false;
+        if (directory && is_store(p, s->root, path, name))
                 return false;
         if (directory)
                 return s->files->recursive;

@@ -239,6 +239,43 @@ case_a_dry_run_and_one_without_writers() {
         delete_all
 }
 
+case_the_snapshots_of_a_volume_are_no_files_of_it() {
+        local type
+        M=$VSS_TEST_DIR/manifest
+        chmod 0755 "$VSS_TEST_DIR" "$VSS_TEST_DIR/etc" "$VSS_TEST_DIR/etc/writers.d"
+        printf '[Writer]\nUser=nobody\n' >"$CONFIGURATION_DIRECTORY/writers.d/shop.conf"
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null
+        for type in file-group database; do
+                fill
+                chmod 755 "$data"
+                cat >"$VSS_TEST_DIR/doc" <<-DOCUMENT
+			{"schema":1,"kind":"writer-metadata","requires":[],"writer":{"name":"shop"},"backup_schema":[],"restore":null,
+			 "components":[{"path":"all","type":"$type","selectable":true,"files":[{"root":"$data","pattern":"*","recursive":true}]}]}
+		DOCUMENT
+                chown -R nobody "$data/a" "$data/b"
+                chown nobody "$data"
+                (become nobody "$VSS_BUILD/writers/vss-testwriter" --name=shop --document="$VSS_TEST_DIR/doc") >"$VSS_TEST_DIR/nobody.log" 2>&1 &
+                WRITER_PID=$!
+                cleanup_fn stop_process "$WRITER_PID"
+                wait_until 10 grep -q '^ready ' "$VSS_TEST_DIR/nobody.log" || die "no writer: $(cat "$VSS_TEST_DIR/nobody.log")"
+                create --manifest="$M" --component=shop:all "$data"
+                echo changed >"$data/a/one"
+                restored 0
+                contents "one two book"
+                expect_equal "root 700" "$(stat -c '%U %a' "$data/.vss")" "who may see the snapshots"
+                restored 0
+                rm -rf "$data/a"
+                restored 0 --no-writers
+                expect_equal "root 700" "$(stat -c '%U %a' "$data/.vss")" "who may see the snapshots, after a restore without writers"
+                contents "one two book"
+                stop_process "$WRITER_PID"
+                delete_all
+                chown root "$data"
+        done
+        rm "$CONFIGURATION_DIRECTORY/writers.d/shop.conf"
+        bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 >/dev/null
+}
+
 case_nothing_is_half_done() {
         begin_case '[]' null
         # one file cannot be written: nothing of the component is touched
@@ -335,5 +372,5 @@ case_a_writer_of_another_account_decides_with_its_rights() {
 start_bus
 start_vssd
 cases files_come_back_as_they_were what_the_user_has_mounted_stays from_a_directory_of_a_backup_tool only_what_is_chosen the_method_decides_about_files_that_are_there \
-        a_service_stands_still_for_the_swap new_targets_and_those_of_the_writer a_dry_run_and_one_without_writers nothing_is_half_done \
+        a_service_stands_still_for_the_swap new_targets_and_those_of_the_writer a_dry_run_and_one_without_writers the_snapshots_of_a_volume_are_no_files_of_it nothing_is_half_done \
         the_manifest_tells_what_became_of_it another_instance_takes_it_over a_writer_of_another_account_decides_with_its_rights
