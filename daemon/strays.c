@@ -18,6 +18,7 @@ struct Stray {
         char (*copies)[VSS_ID_LENGTH + 1]; /* to be removed one by one after the abort, from the last */
         unsigned n_copies, left;
         uint64_t retry_usec;
+        char reason[LIMIT_MESSAGE_BYTES]; /* why it could not, as it was logged */
         sd_event_source *exit, *timer;
         ProviderJob *job;
 };
@@ -50,6 +51,15 @@ static void retry_later(Stray *s) {
                 s->retry_usec = MIN_OF(2 * s->retry_usec, RETRY_MAX_USEC);
 }
 
+/* Once for each reason: it may be the same for days. */
+static void log_reason(Stray *s, const char *reason) {
+        if (streq(s->reason, reason))
+                return;
+        (void) snprintf(s->reason, sizeof s->reason, "%s", reason);
+        manager_log(s->manager, 4, s->set, "copies still cannot be cleaned up: %s; tried again in %u s", reason,
+                    (unsigned) (s->retry_usec / USEC_PER_SEC));
+}
+
 static void stray_ask(Stray *s);
 
 static void on_answer(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
@@ -58,6 +68,7 @@ static void on_answer(const struct vss_wire_reply *reply, int fd, const Failure 
         (void) close_fd(fd);
         s->job = provider_job_free(s->job);
         if (failure && failure->condition != CONDITION_NOT_FOUND) {
+                log_reason(s, failure->message);
                 retry_later(s);
                 return;
         }

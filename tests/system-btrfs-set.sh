@@ -59,12 +59,13 @@ delete_all
 
 note "copies of a set that fails after its marks were cleared are asked for until they are gone"
 stop_vssd
-export VSS_FAULT=list:fail:1,remove:fail:1
+export VSS_FAULT=list:fail:1,remove:fail:1,abort:fail:2
 start_vssd
 expect_exit 5 vssctl create --provider=fault:btrfs "$top/one" "$top/two"
 [ -n "$(left)" ] || die "nothing is left although a removal failed: this test shows nothing"
 nothing_left() { [ -z "$(left)" ]; }
-wait_until 10 nothing_left || die "left for good: $(left)"
+wait_until 20 nothing_left || die "left for good: $(left)"
+grep -q 'still cannot be cleaned up: .*abort fails' "$VSS_TEST_DIR"/log/vssd.log || die "why it could not is not in the log: $(grep 'clean up' "$VSS_TEST_DIR"/log/vssd.log)"
 expect_equal 0 "$(vssctl --json snapshots | python3 -c 'import json,sys; print(len(json.load(sys.stdin)["snapshots"]))')" "snapshots listed"
 
 note "where the abort dies too, the next start removes what is marked, and nothing else"
@@ -81,7 +82,7 @@ start_vssd
 vssctl status >/dev/null
 no_pending() { ! left | grep -q /.pending-; }
 no_pending && die "nobody kept the pending copy: the test shows nothing"
-wait_until 20 no_pending || die "a clean-up that could not be at the start was not tried again"
+wait_until 40 no_pending || die "a clean-up that could not be at the start was not tried again"
 [ "$(left | wc -l)" = 1 ] || die "after the next start: $(left)"
 if left | grep -q /.pending-; then die "the wrong one was removed"; fi
 delete_all
