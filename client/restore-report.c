@@ -6,6 +6,7 @@
 #include "client/restore.h"
 #include "protocol/text.h"
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 
 static void add_pair(json_object *list, const char *from, const char *to) {
@@ -72,6 +73,15 @@ static int fill(RestoreWork *w) {
         return 0;
 }
 
+/* The new name is on the disk, too. */
+static int sync_directory(const char *path) {
+        _cleanup_free_ char *copy = strdup(path);
+        if (!copy)
+                return -ENOMEM;
+        _cleanup_close_ int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
 static int save(const char *path, const char *text) {
         _cleanup_free_ char *temporary = NULL;
         if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
@@ -89,7 +99,7 @@ static int save(const char *path, const char *text) {
                 r = -errno;
         if (r < 0)
                 (void) unlink(temporary);
-        return r;
+        return r < 0 ? r : sync_directory(path);
 }
 
 int restore_save_report(RestoreWork *w) {
@@ -99,6 +109,11 @@ int restore_save_report(RestoreWork *w) {
                 return 0;
         int r = fill(w);
         r = r < 0 ? r : manifest_format(&w->manifest, &text);
+        if (r >= 0 && strlen(text) > LIMIT_MANIFEST_BYTES) /* nobody would read it again */
+                return context_fail(w->context, CONDITION_LIMIT_REACHED,
+                                    "the restore is over, but its report for %s would be larger than the %d MiB of a "
+                                    "manifest: restore fewer components at a time",
+                                    path, LIMIT_MANIFEST_BYTES >> 20);
         r = r < 0 ? r : save(path, text);
         return r < 0 ? context_fail(w->context, CONDITION_FAILED,
                                     "the restore is over, but its report cannot be written to %s: %s", path,
