@@ -176,7 +176,11 @@ static int mounts_write(const char *state, const char *id, const Attached *all, 
         if (mkdir(directory, 0755) < 0 && errno != EEXIST)
                 return -errno;
         _cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        return fd < 0 ? -errno : text_write(fd, "mounts.conf", text);
+        int r = fd < 0 ? -errno : text_write(fd, "mounts.conf", text);
+        /* systemd warns of what not everybody can read, and with our umask nobody can */
+        if (r >= 0 && (fchmod(fd, 0755) < 0 || fchmodat(fd, "mounts.conf", 0644, 0) < 0))
+                r = -errno;
+        return r;
 }
 
 static _Noreturn void become_systemctl(char *const *argv) {

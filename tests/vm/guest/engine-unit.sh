@@ -28,6 +28,7 @@ unit=$(systemctl list-units --plain --no-legend 'vss-cow@*' | awk '{print $1}')
 holder() { systemctl show -P MainPID "$unit"; }
 server() { pgrep -P "$(holder)" | head -1; }
 writes() { timeout 60 dd if=/dev/urandom of="/srv/$1" bs=64k count=40 oflag=direct status=none && sync -f "/srv/$1"; }
+journalctl -b -o cat --no-pager | grep "world-inaccessible" && die "systemd warns of a file of ours"
 [ "$(holder)" -gt 0 ] || die "$unit has no process: $(systemctl status "$unit")"
 case $(tr '\0' ' ' <"/proc/$(holder)/cmdline") in @*) ;; *) die "the holder would be killed at shutdown: $(tr '\0' ' ' <"/proc/$(holder)/cmdline")" ;; esac
 expect_equal -1000 "$(cat "/proc/$(holder)/oom_score_adj")" "oom_score_adj"
