@@ -154,21 +154,23 @@ static int read_file(Context *c, const char *path, char *text, size_t *ret_size)
         return 0;
 }
 
-int selection_read(Context *c, const char *path, Selection *ret) {
-        _cleanup_free_ char *text = malloc(SELECTION_BYTES_MAX);
+int selection_parse(Context *c, const char *file, const char *text, size_t size, Selection *ret) {
         Failure f = {};
-        size_t size = 0;
-        if (!text)
-                return context_fail(c, CONDITION_LIMIT_REACHED, "out of memory");
         part_init(&ret->set, &verb_create, not_of_create);
         part_init(&ret->restore, &verb_restore, not_of_restore);
         ret->compare = true;
-        int r = read_file(c, path, text, &size);
-        if (r < 0)
-                return r;
         if (parse(text, size, &f, ret) < 0)
-                return context_fail(c, f.condition, "%.200s: %s", path, f.message);
-        return check_all(c, path, ret);
+                return context_fail(c, f.condition, "%.200s: %s", file, f.message);
+        return check_all(c, file, ret);
+}
+
+int selection_read(Context *c, const char *path, Selection *ret) {
+        _cleanup_free_ char *text = malloc(SELECTION_BYTES_MAX);
+        size_t size = 0;
+        if (!text)
+                return context_fail(c, CONDITION_LIMIT_REACHED, "out of memory");
+        int r = read_file(c, path, text, &size);
+        return r < 0 ? r : selection_parse(c, path, text, size, ret);
 }
 
 static void part_done(SelectionPart *p) {

@@ -31,6 +31,7 @@ typedef struct Selection {
 } Selection;
 
 /* Negative with the error set: INVALID_DOCUMENT names the path in the file. */
+int selection_parse(Context *c, const char *file, const char *text, size_t size, Selection *ret);
 int selection_read(Context *c, const char *path, Selection *ret);
 void selection_done(Selection *s);
 const Option *selection_option(const Verb *verb, const char *name);

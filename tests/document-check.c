@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * document-check metadata|manifest: reads documents from stdin, one per line, and prints for each one line: "ok", or
- * why it is refused. A manifest whose digest is wrong is "ok" here: what is asked is its form.
+ * document-check metadata|manifest|backup-test: reads documents from stdin, one per line, and prints for each one line:
+ * "ok", or why it is refused. A manifest whose digest is wrong is "ok" here: what is asked is its form.
  */
+#include "client/test-backup.h"
 #include "protocol/base.h"
 #include "protocol/manifest.h"
 #include "protocol/metadata.h"
@@ -22,19 +23,35 @@ static int check_manifest(const char *text, size_t size, Failure *f) {
         return f->condition == CONDITION_DAMAGED ? 0 : r;
 }
 
+static int check_selection(const char *text, size_t size, Failure *f) {
+        Selection s = {};
+        Context c = {};
+        int r = selection_parse(&c, "it", text, size, &s);
+        if (r < 0)
+                (void) failure_set(f, c.condition, "%s", c.error_message);
+        selection_done(&s);
+        return r;
+}
+
+static const struct {
+        const char *name;
+        int (*check)(const char *text, size_t size, Failure *f);
+} kinds[] = { { "metadata", check_metadata }, { "manifest", check_manifest }, { "backup-test", check_selection } };
+
 int main(int argc, char *argv[]) {
         _cleanup_free_ char *line = NULL;
         size_t allocated = 0;
         ssize_t n;
-        if (argc != 2 || (!streq(argv[1], "metadata") && !streq(argv[1], "manifest"))) {
-                fprintf(stderr, "usage: document-check metadata|manifest\n");
+        size_t kind = 0;
+        while (argc == 2 && kind < ELEMENTSOF(kinds) && !streq(argv[1], kinds[kind].name))
+                kind++;
+        if (argc != 2 || kind == ELEMENTSOF(kinds)) {
+                fprintf(stderr, "usage: document-check metadata|manifest|backup-test\n");
                 return 2;
         }
         while ((n = getline(&line, &allocated, stdin)) > 0) {
                 Failure f = { 0 };
-                int r = streq(argv[1], "metadata") ? check_metadata(line, (size_t) n, &f) :
-                                                     check_manifest(line, (size_t) n, &f);
-                puts(r < 0 ? f.message : "ok");
+                puts(kinds[kind].check(line, (size_t) n, &f) < 0 ? f.message : "ok");
         }
         return 0;
 }

@@ -6,6 +6,7 @@
  */
 #include "daemon/settings.h"
 #include "protocol/base.h"
+#include "protocol/exclusions.h"
 #include "protocol/jsonutil.h"
 #include "protocol/manifest.h"
 #include "protocol/metadata.h"
@@ -86,6 +87,21 @@ static void fuzz_manifest(const char *text, size_t size) {
         MUST(r == 0 && manifest_format(&again, &twice) == 0 && streq(once, twice));
 }
 
+static void fuzz_exclusions(const char *text, size_t size) {
+        _cleanup_(exclusions_done) Exclusions e = { 0 };
+        _cleanup_(json_object_putp) json_object *tree = NULL;
+        Failure f = { 0 };
+        int r = exclusions_parse(text, size, &f, &e);
+        check_failure(r, &f);
+        if (r < 0)
+                return;
+        MUST(json_tree_parse(text, size, size, NULL, &tree) == 0);
+        for (size_t i = 0; i < e.n_backup + e.n_snapshot; i++) {
+                const FileSet *set = i < e.n_backup ? &e.backup[i] : &e.snapshot[i - e.n_backup];
+                MUST(path_is_clean(set->root) && !strchr(set->pattern, '/'));
+        }
+}
+
 /* A reference, a component, a path: as they come in options and on command lines. */
 static void fuzz_text(const char *s) {
         _cleanup_free_ char *name = NULL, *instance = NULL, *reference = NULL, *path = NULL, *text = NULL,
@@ -150,6 +166,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 text = realloc(text, MAX_OF(size - 1, 1u));
                 fuzz_tree(text, size - 1);
                 break;
+        case 'x':
+                text = realloc(text, MAX_OF(size - 1, 1u));
+                fuzz_exclusions(text, size - 1);
+                break;
         case 't':
                 fuzz_text(text);
                 break;
@@ -185,6 +205,6 @@ int main(void) {
                 }
         (void) closedir(d);
         printf("%d documents\n", n);
-        return n >= 20 ? 0 : 1;
+        return n >= 40 ? 0 : 1;
 }
 #endif

@@ -19,7 +19,7 @@ except ImportError:
     print("python3-jsonschema is not installed")
     sys.exit(77)
 
-PARSERS = {"writer-metadata": "metadata", "manifest": "manifest"}
+PARSERS = {"writer-metadata": "metadata", "manifest": "manifest", "backup-test": "backup-test"}
 REPLACEMENTS = [None, 17, -1, True, "zzz", "", "/a/../b", "/a\\x5cb", "/\\x2e\\x2e", "a\nb", [], {}, [{}], ["zzz"], [1]]
 FEWEST = 300  # changed documents per example, or the mutations are broken
 
