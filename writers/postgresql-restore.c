@@ -359,22 +359,53 @@ static int add_files(const Postgresql *p, struct vss_event *e, const char *until
         return 0;
 }
 
+/*
+ * In its place a backup is of the cluster that the writer serves: one of several that is taken for another is replaced
+ * by it. After all was lost a new cluster may stand there; then it is said that this one is meant to go.
+ */
+static int check_cluster(const Postgresql *p, const struct vss_event *e, Failure *reterr) {
+        _cleanup_free_ char *any = NULL;
+        const char *text = NULL, *data = p->known.places[0].path;
+        (void) vss_event_get(e, COMPONENT, "metadata", &text);
+        _cleanup_(json_object_putp)
+                json_object *o = text && strlen(text) <= METADATA_BYTES_MAX ? json_tokener_parse(text) : NULL;
+        const char *directory = json_get_string(o, "data_directory", data),
+                   *system = json_get_string(o, "system_identifier", p->known.system);
+        if (!streq(directory, data))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "the backup is of another cluster: its data directory is %.200s, the one here is "
+                                   "%.200s",
+                                   directory, data);
+        if (streq(system, p->known.system) ||
+            (vss_event_option(e, COMPONENT, "", "system", &any) >= 0 && streq(any, "any")))
+                return 0;
+        return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                           "the backup is of another cluster: its system identifier is %.23s, that of the one here is "
+                           "%s; to replace that say --restore-options='\"\":\"system\"=\"any\"'",
+                           system, p->known.system);
+}
+
+/* Of files that are put somewhere, or that a server is going to read in another way than it left them. */
+static int check_work(const Postgresql *p, struct vss_event *e, const char *until, const char *to, Failure *reterr) {
+        _cleanup_free_ char *real = NULL;
+        int r = isempty(to) ? 0 : path_unescape(to, &real);
+        r = r < 0 ? r : restore_check_writable(real ?: p->known.places[0].path, reterr);
+        r = r < 0 || isempty(until) ? r : check(p, e, until, reterr);
+        return r < 0 || isempty(until) ? r : add_files(p, e, until, !isempty(to), reterr);
+}
+
 int pg_pre_restore(struct vss_event *e, void *userdata) {
         Postgresql *p = userdata;
         const char *until = NULL, *to = NULL;
-        _cleanup_free_ char *real = NULL;
         Failure f = {};
         (void) vss_event_get(e, COMPONENT, "until", &until);
         (void) vss_event_get(e, COMPONENT, "to", &to);
-        if (isempty(until) && isempty(to))
-                return 0;
-        int r = restore_rights_take(p->known.places[0].path, p->known.owner);
-        if (r < 0)
-                (void) failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path);
-        r = r < 0 || isempty(to) ? r : path_unescape(to, &real);
-        r = r < 0 ? r : restore_check_writable(real ?: p->known.places[0].path, &f);
-        r = r < 0 || isempty(until) ? r : check(p, e, until, &f);
-        r = r < 0 || isempty(until) ? r : add_files(p, e, until, !isempty(to), &f);
+        int r = isempty(to) ? check_cluster(p, e, &f) : 0;
+        if (r < 0 || (isempty(until) && isempty(to)))
+                return r < 0 ? refuse(e, &f) : 0;
+        r = restore_rights_take(p->known.places[0].path, p->known.owner);
+        r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path) :
+                    check_work(p, e, until, to, &f);
         restore_rights_drop();
         return r < 0 ? refuse(e, &f) : 0;
 }

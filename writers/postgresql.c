@@ -90,6 +90,13 @@ static int take_archives(void *target, char *const *v, Failure *reterr) {
         return 0;
 }
 
+static int take_cluster(void *target, char *const *v, Failure *reterr) {
+        Places *p = target;
+        (void) snprintf(p->system, sizeof(p->system), "%s", v[0] ?: "");
+        (void) snprintf(p->port, sizeof(p->port), "%s", v[1] ?: "");
+        return 0;
+}
+
 /* What the server tells is kept for a restore, in which it does not run. */
 static int know(Postgresql *p, uint64_t until_usec, Failure *reterr) {
         Places places = {};
@@ -97,6 +104,11 @@ static int know(Postgresql *p, uint64_t until_usec, Failure *reterr) {
         if (r >= 0)
                 r = server_ask(&p->server, until_usec, "SELECT pg_catalog.current_setting('archive_mode')",
                                take_archives, &p->archives, reterr);
+        r = r < 0 ? r :
+                    server_ask(&p->server, until_usec,
+                               "SELECT system_identifier, pg_catalog.current_setting('port') "
+                               "FROM pg_catalog.pg_control_system()",
+                               take_cluster, &places, reterr);
         if (r < 0) {
                 places_done(&places);
                 return r;
@@ -132,6 +144,8 @@ static int identify(struct vss_metadata *m, void *userdata) {
                                                    (p->mode == MODE_CHECKPOINT ? 0 : VSS_COMPONENT_RECOVERS),
                                            "PostgreSQL cluster");
         r = r < 0 ? r : places_describe(m, &p->known, flags);
+        r = r < 0 ? r : vss_metadata_set(m, "x.system_identifier", p->known.system);
+        r = r < 0 ? r : vss_metadata_set(m, "x.port", p->known.port);
         r = r < 0 ? r : vss_metadata_set(m, "backup_schema", "new-target");
         r = r < 0 ? r : archive_describe(m, p);
         if (r < 0)

@@ -23,7 +23,8 @@ typedef struct Place {
 typedef struct Places {
         Place places[PLACES_MAX];
         size_t n;
-        uid_t owner; /* of all of them */
+        uid_t owner;              /* of all of them */
+        char system[24], port[8]; /* system identifier of the cluster, and where it listens */
 } Places;
 
 typedef struct Backup {
