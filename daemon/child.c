@@ -219,7 +219,7 @@ int child_receive(int socket, void *message, size_t size, int *ret_fd) {
 void child_kill(Child *c) {
         if (c->pidfd < 0 || c->reaped)
                 return;
-        if (syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0) < 0 && errno == ENOSYS)
+        if (syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0) < 0 && errno == ENOSYS && c->pid > 0)
                 (void) kill(c->pid, SIGKILL); /* under valgrind */
 }
 

@@ -328,7 +328,7 @@ static void act_provider(Conductor *c, const SequenceAction *a) {
         if (r >= 0)
                 return;
         (void) failure_set(&f, CONDITION_PROVIDER_LOST, "provider %s cannot be called for %s: %s", p->name,
-                           op_names[a->op], strerror(-r));
+                           op_names[a->op], provider_start_error(r));
         provider_answer(p, OUTCOME_DIED, &f);
 }
 

@@ -59,7 +59,8 @@ static void ask_provider(Call *c, const char *engine, struct vss_wire_request *q
         q->flags = (k->dry_run ? VSS_CALL_READ_ONLY : 0) | (k->force ? VSS_CALL_FORCE : 0);
         int r = provider_job_new(c->manager->event, engine, q, -1, ENGINE_BUDGET_USEC, item, done, c, &c->job);
         if (r < 0)
-                call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", engine, strerror(-r));
+                call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", engine,
+                           provider_start_error(r));
 }
 
 static void ask(Call *c, struct vss_wire_request *q, ProviderItem item, ProviderDone done) {

@@ -135,7 +135,7 @@ static void ask_provider(Call *c, bool directory) {
                              directory ? on_staged : on_device, c, &c->job);
         if (r < 0)
                 call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", e->provider,
-                           strerror(-r));
+                           provider_start_error(r));
 }
 
 void expose(Call *c, const Snapshot *s, const struct MounterRequest *q, ExposeDone done) {

@@ -17,6 +17,25 @@ static void host_died(Host *h) {
         h->done(h, OUTCOME_DIED, NULL, -EBADF, &f, h->userdata);
 }
 
+static int on_exit_of_host(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        host_died(userdata);
+        return 0;
+}
+
+/* Again after each message: a host that is not our child says in its first which process it is. */
+static int watch_exit(Host *h) {
+        int pidfd = h->process->child.pidfd;
+
+        if (h->exit || pidfd < 0)
+                return 0;
+        int r = sd_event_add_io(sd_event_source_get_event(h->io), &h->exit, pidfd, EPOLLIN, on_exit_of_host, h);
+        if (r < 0)
+                return r;
+        /* A last answer before its death is worth more than the death. */
+        (void) sd_event_source_set_priority(h->exit, SD_EVENT_PRIORITY_NORMAL + 1);
+        return 0;
+}
+
 static void take_one(Host *h, bool exited) {
         struct vss_wire_reply reply;
         Failure f = { 0 };
@@ -27,6 +46,8 @@ static void take_one(Host *h, bool exited) {
         r = provider_host_receive(h->process, &reply, &fd);
         if (r == 0 && exited)
                 host_died(h);
+        else if (r == 0)
+                r = watch_exit(h);
         if (r == 0)
                 return;
         if (r < 0) { /* gone, or it talks nonsense: either way it is of no further use */
@@ -55,11 +76,6 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdat
         return 0;
 }
 
-static int on_exit_of_host(sd_event_source *source, int fd, uint32_t events, void *userdata) {
-        host_died(userdata);
-        return 0;
-}
-
 Host *host_free(Host *h) {
         if (!h)
                 return NULL;
@@ -85,11 +101,9 @@ int host_new(sd_event *event, const char *provider, uint64_t deadline_usec, Host
         r = sd_event_add_io(event, &h->io, h->process->child.socket, EPOLLIN, on_io, h);
         if (r < 0)
                 return r;
-        r = sd_event_add_io(event, &h->exit, h->process->child.pidfd, EPOLLIN, on_exit_of_host, h);
+        r = watch_exit(h);
         if (r < 0)
                 return r;
-        /* A last answer before its death is worth more than the death. */
-        (void) sd_event_source_set_priority(h->exit, SD_EVENT_PRIORITY_NORMAL + 1);
         request->op = VSS_WIRE_LOAD;
         (void) snprintf(request->name, sizeof request->name, "%s", provider);
         (void) snprintf(request->text, sizeof request->text, "%s", VSS_VERSION);

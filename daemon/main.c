@@ -3,6 +3,7 @@
 #include "daemon/host-mounts.h"
 #include "daemon/log.h"
 #include "daemon/manager.h"
+#include "daemon/provider-unit.h"
 #include <getopt.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -21,19 +22,22 @@ static void help(void) {
                       "  -h --help        show this help\n"
                       "     --version     show the version\n"
                       "     --foreground  stay in the foreground (always so)\n"
-                      "     --host-mounts mount and look in the mount namespace of PID 1, not in its own\n\n"
+                      "     --host-mounts mount and look in the mount namespace of PID 1, not in its own\n"
+                      "     --provider-socket=PATH\n"
+                      "                   provider hosts are started by whoever listens there, not by vssd\n\n"
                       "DBUS_SYSTEM_BUS_ADDRESS names another bus; STATE_DIRECTORY, RUNTIME_DIRECTORY,\n"
                       "CONFIGURATION_DIRECTORY and LOGS_DIRECTORY move the directories. See vssd(8).\n");
 }
 
 /* 1: go on; 0: done; -EINVAL. */
 static int parse_arguments(int argc, char *argv[], bool *ret_host_mounts) {
-        enum { ARG_VERSION = 256, ARG_FOREGROUND, ARG_HOST_MOUNTS };
+        enum { ARG_VERSION = 256, ARG_FOREGROUND, ARG_HOST_MOUNTS, ARG_PROVIDER_SOCKET };
         static const struct option options[] = {
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, ARG_VERSION },
                 { "foreground", no_argument, NULL, ARG_FOREGROUND },
                 { "host-mounts", no_argument, NULL, ARG_HOST_MOUNTS },
+                { "provider-socket", required_argument, NULL, ARG_PROVIDER_SOCKET },
                 {},
         };
         for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) >= 0;)
@@ -49,6 +53,14 @@ static int parse_arguments(int argc, char *argv[], bool *ret_host_mounts) {
                 case ARG_HOST_MOUNTS:
                         *ret_host_mounts = true;
                         break;
+                case ARG_PROVIDER_SOCKET:
+                        if (provider_unit_set_socket(optarg) >= 0)
+                                break;
+                        (void) fprintf(
+                                stderr,
+                                "vssd: --provider-socket=%s: not the absolute path of a socket; see vssd --help\n",
+                                optarg);
+                        return -EINVAL;
                 default:
                         return -EINVAL;
                 }

@@ -397,7 +397,7 @@ static void ask_next_provider(Planner *p) {
         p->next_volume = 0;
         r = start_host(p, name);
         if (r < 0)
-                fail(p, CONDITION_PROVIDER_LOST, name, strerror(-r));
+                fail(p, CONDITION_PROVIDER_LOST, name, provider_start_error(r));
 }
 
 void plan_providers(Planner *p) {

@@ -182,7 +182,7 @@ static void ask_next(Call *c) {
                                  c->manager->settings.budgets.provider, NULL, on_probed, c, &c->job);
         if (r < 0)
                 call_failf(c, CONDITION_PROVIDER_FAILED, "provider %s cannot be started: %s", k->list[k->at].name,
-                           strerror(-r));
+                           provider_start_error(r));
 }
 
 static void on_volume(ProbeResult **result, const Failure *failure, void *userdata) {

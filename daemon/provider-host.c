@@ -2,7 +2,8 @@
 /*
  * vss-provider-host: runs the code of one provider, so that what it does wrong costs one process. It answers one
  * request at a time over the socket it finds at descriptor 3, and goes when that ends. While it is inside a call it
- * cannot see the end of the socket; the parent-death signal and the SIGKILL of vssd at the deadline see to that.
+ * cannot see the end of the socket; the parent-death signal, or what takes its place where vssd has only connected
+ * (provider-attach.h), and the SIGKILL of vssd at the deadline see to that.
  *
  * What a provider gets from here is checked: ids, terminated strings, the order of the steps of a set, one set per
  * process. What it gives back is checked by vssd, for which this process is as untrusted as any.
@@ -14,6 +15,8 @@
  */
 #include "daemon/capabilities.h"
 #include "daemon/child.h"
+#include "daemon/provider-attach.h"
+#include "daemon/provider-listen.h"
 #include "providers/loader.h"
 #include "providers/wire.h"
 #include <fcntl.h>
@@ -528,20 +531,36 @@ static const unsigned capabilities[] = {
                                                                                                  be taken away */
 };
 
+/* 0, or what keeps it from being vssd's. */
+static int begin(bool attach) {
+        if (attach)
+                return provider_attach(CHILD_SOCKET_FD);
+        return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
+}
+
 int main(int argc, char *argv[]) {
         struct stat st;
-        if (argc != 1 || fstat(CHILD_SOCKET_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
-                (void) fprintf(stderr, "vss-provider-host: started by vssd only, with a socket at descriptor %d\n",
+        bool attach = argc == 2 && streq(argv[1], "--attach"), listens = argc == 2 && streq(argv[1], "--listen");
+        if (argc != 1 + (attach || listens) || fstat(CHILD_SOCKET_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+                (void) fprintf(stderr, "vss-provider-host: started for vssd only, with a socket at descriptor %d\n",
                                CHILD_SOCKET_FD);
                 return EXIT_FAILURE;
         }
         (void) umask(077);
         (void) signal(SIGPIPE, SIG_IGN);
-        (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (listens)
+                return provider_listen(CHILD_SOCKET_FD, argv[0]) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        int r = begin(attach);
+        if (r == -EPIPE) /* it is not wanted any more */
+                return EXIT_SUCCESS;
+        if (r < 0) {
+                (void) fprintf(stderr, "vss-provider-host: cannot work for whoever has connected: %s\n", strerror(-r));
+                return EXIT_FAILURE;
+        }
         (void) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
         (void) fcntl(CHILD_SOCKET_FD, F_SETFD, FD_CLOEXEC);
         capabilities_keep(capabilities, ELEMENTSOF(capabilities));
-        int r = serve(&host);
+        r = serve(&host);
         provider_stop(&host.provider);
         /* The provider's threads, handlers and destructors are not waited for. */
         _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);

@@ -49,11 +49,19 @@ static void job_finish(ProviderJob *j, int fd) {
         j->done(failed ? NULL : &reply, fd, failed ? &failure : NULL, j->userdata);
 }
 
-/* j->failure is set; the answer waits until the process is gone or is given up. */
+/*
+ * j->failure is set; the answer waits until the process is gone or is given up. One that has not said yet who it is has
+ * not been asked for anything either: it finds its pipe closed.
+ */
 static void job_kill(ProviderJob *j) {
+        (void) sd_event_source_set_enabled(j->socket_source, SD_EVENT_OFF);
+        if (j->host->child.pidfd < 0) {
+                j->host = provider_host_free(j->host);
+                job_finish(j, -EBADF);
+                return;
+        }
         j->state = JOB_KILLED;
         child_kill(&j->host->child);
-        (void) sd_event_source_set_enabled(j->socket_source, SD_EVENT_OFF);
         (void) sd_event_source_set_time(j->timer_source, now_usec() + GONE_USEC);
         (void) sd_event_source_set_enabled(j->timer_source, SD_EVENT_ONESHOT);
 }
@@ -83,6 +91,23 @@ static void job_reply(ProviderJob *j, int fd) {
                 j->item(&j->reply, j->userdata);
 }
 
+static int job_on_death(sd_event_source *source, int fd, uint32_t events, void *userdata) {
+        ProviderJob *j = userdata;
+        (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        if (j->state == JOB_KILLED)
+                job_finish(j, -EBADF);
+        return 0; /* else the end of the socket follows, after what is still in it */
+}
+
+/* Again after each message: a host that is not our child says in its first which process it is. */
+static int job_watch_death(ProviderJob *j) {
+        int pidfd = j->host->child.pidfd;
+        if (j->death_source || pidfd < 0)
+                return 0;
+        return sd_event_add_io(sd_event_source_get_event(j->socket_source), &j->death_source, pidfd, EPOLLIN,
+                               job_on_death, j);
+}
+
 /* One message per round: the callback may have freed the job. */
 static int job_on_socket(sd_event_source *source, int fd, uint32_t events, void *userdata) {
         ProviderJob *j = userdata;
@@ -91,6 +116,8 @@ static int job_on_socket(sd_event_source *source, int fd, uint32_t events, void 
                 job_reply(j, reply_fd);
                 return 0;
         }
+        if (r == 0)
+                r = job_watch_death(j);
         if (r == 0)
                 return 0;
         if (r == -EPIPE)
@@ -101,14 +128,6 @@ static int job_on_socket(sd_event_source *source, int fd, uint32_t events, void 
                                    "provider %s gave an answer that makes no sense", j->host->name);
         job_kill(j);
         return 0;
-}
-
-static int job_on_death(sd_event_source *source, int fd, uint32_t events, void *userdata) {
-        ProviderJob *j = userdata;
-        (void) sd_event_source_set_enabled(source, SD_EVENT_OFF);
-        if (j->state == JOB_KILLED)
-                job_finish(j, -EBADF);
-        return 0; /* else the end of the socket follows, after what is still in it */
 }
 
 static int job_on_time(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -131,7 +150,7 @@ static int job_attach(ProviderJob *j, sd_event *event) {
         int r = sd_event_add_io(event, &j->socket_source, j->host->child.socket, EPOLLIN, job_on_socket, j);
         if (r < 0)
                 return r;
-        r = sd_event_add_io(event, &j->death_source, j->host->child.pidfd, EPOLLIN, job_on_death, j);
+        r = job_watch_death(j);
         if (r < 0)
                 return r;
         return sd_event_add_time(event, &j->timer_source, CLOCK_MONOTONIC, j->deadline_usec, 1, job_on_time, j);

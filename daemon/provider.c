@@ -5,26 +5,30 @@
  * the end of that host. Sending and receiving allocate nothing, because they also happen while file systems are held.
  */
 #include "daemon/provider.h"
+#include "daemon/provider-unit.h"
 #include "protocol/text.h"
 #include "providers/directory.h"
 #include "providers/vss-provider.h"
 #include <stdio.h>
 
+static int spawn(Child *ret) {
+        char path[LIMIT_PATH_BYTES];
+        int r = child_program_path("vss-provider-host", path, sizeof(path));
+        return r < 0 ? r : child_spawn((char *[]) { path, NULL }, CHILD_DIES_WITH_US, ret);
+}
+
 int provider_host_new(const char *name, ProviderHost **ret) {
         assert(name);
         assert(ret);
-        char path[LIMIT_PATH_BYTES];
         if (!provider_name_is_valid(name))
                 return -EINVAL;
-        int r = child_program_path("vss-provider-host", path, sizeof(path));
-        if (r < 0)
-                return r;
         ProviderHost *h = calloc(1, sizeof(ProviderHost));
         if (!h)
                 return -ENOMEM;
         h->child = CHILD_NULL;
+        h->life = -EBADF;
         (void) snprintf(h->name, sizeof(h->name), "%s", name);
-        r = child_spawn((char *[]) { path, NULL }, CHILD_DIES_WITH_US, &h->child);
+        int r = provider_unit_is_used() ? provider_unit_connect(&h->child.socket, &h->life) : spawn(&h->child);
         if (r < 0) {
                 free(h);
                 return r;
@@ -33,15 +37,22 @@ int provider_host_new(const char *name, ProviderHost **ret) {
         return 0;
 }
 
+const char *provider_start_error(int error) {
+        return provider_unit_is_used() && error == -ECONNREFUSED ?
+                       "nobody starts its process; systemctl start vss-provider.socket" :
+                       strerror(-error);
+}
+
 ProviderHost *provider_host_free(ProviderHost *h) {
         if (!h)
                 return NULL;
         int status;
-        if (!child_reap(&h->child, &status)) {
+        if (h->life >= 0 || !child_reap(&h->child, &status)) {
                 child_kill(&h->child);
                 (void) child_reap(&h->child, &status);
         }
         child_done(&h->child);
+        h->life = close_fd(h->life);
         free(h);
         return NULL;
 }
@@ -107,6 +118,16 @@ static bool reply_fits(const ProviderHost *h, const struct vss_wire_reply *reply
         return true;
 }
 
+/* The first message of a host that is not our child, sent before it has loaded anything. */
+static int take_hello(ProviderHost *h, int fd) {
+        if (h->life < 0 || h->child.pidfd >= 0 || fd < 0) {
+                (void) close_fd(fd);
+                return -EBADMSG;
+        }
+        h->child.pidfd = fd;
+        return 0;
+}
+
 int provider_host_receive(ProviderHost *h, struct vss_wire_reply *ret, int *ret_fd) {
         assert(h);
         assert(ret);
@@ -117,6 +138,8 @@ int provider_host_receive(ProviderHost *h, struct vss_wire_reply *ret, int *ret_
         int r = child_receive(h->child.socket, ret, sizeof(*ret), &fd);
         if (r <= 0)
                 return r;
+        if (ret->op == VSS_WIRE_HELLO)
+                return take_hello(h, TAKE_FD(fd));
         if (!reply_texts_are_sound(ret) || !reply_fits(h, ret))
                 return -EBADMSG;
         bool opened = ret->op == VSS_WIRE_OPEN && ret->result == 0;

@@ -5,6 +5,9 @@
  * loads provider code. During a set each provider taking part has one host that lives from begin_prepare to post_final;
  * everything else (list, remove, mount, open, abort after a death) uses a short-lived host of its own. The wire is
  * providers/wire.h: fixed-size structs, so that the window needs no allocation and a hostile reply no parser.
+ *
+ * vssd starts the process itself, or connects to a socket where another unit starts one, with other rights than vssd's
+ * own has (provider-unit.h). That one is nobody's child here: its pidfd comes with its first message.
  */
 #include "daemon/child.h"
 #include "daemon/volume.h"
@@ -12,6 +15,7 @@
 
 typedef struct ProviderHost {
         Child child;
+        int life;                 /* of one that we did not start: it dies when this is closed; -EBADF: our child */
         char name[VSS_WIRE_NAME]; /* provider name as asked for, e.g. "fault:btrfs" */
         uint64_t capabilities;    /* after the LOAD reply */
         uint64_t serial;          /* of the request in flight; 0: none. One at a time. */
@@ -20,15 +24,18 @@ typedef struct ProviderHost {
         bool lost;                /* killed and not gone within 1 s: hazards B13 */
 } ProviderHost;
 
-int provider_host_new(const char *name, ProviderHost **ret); /* spawns; the first request should be VSS_WIRE_LOAD */
-ProviderHost *provider_host_free(ProviderHost *h);           /* SIGKILL unless it has exited; reaped by the loop */
+int provider_host_new(const char *name,
+                      ProviderHost **ret);         /* spawns or connects; the first request should be VSS_WIRE_LOAD */
+const char *provider_start_error(int error);       /* why there is no process, and what to do */
+ProviderHost *provider_host_free(ProviderHost *h); /* SIGKILL unless it has exited; reaped by the loop */
 DEFINE_CLEANUP(ProviderHost *, provider_host_free);
 /* Fills serial and deadline, sends. -EBUSY: one is in flight. -EPIPE: dead. */
 int provider_host_send(ProviderHost *h, struct vss_wire_request *request, uint64_t deadline_usec, int fd);
 /*
  * 1: a reply of the request in flight. reply->more: an item of a list, the call is not over; else serial is cleared.
  * Replies with a wrong serial, unterminated strings or an impossible result are -EBADMSG (the caller kills the host:
- * PROVIDER_FAILED). *ret_fd: descriptor of an OPEN reply, else -EBADF. 0: nothing yet. -EPIPE: dead.
+ * PROVIDER_FAILED). *ret_fd: descriptor of an OPEN reply, else -EBADF. 0: nothing yet; child.pidfd may be known now if
+ * it was not. -EPIPE: dead.
  */
 int provider_host_receive(ProviderHost *h, struct vss_wire_reply *ret, int *ret_fd);
 /* Condition and text a failed reply stands for: contract errnos by condition_from_errno(), anything else

@@ -59,7 +59,7 @@ static void start_job(ProviderRecovery *p, struct vss_wire_request *request, uin
         int r = provider_job_new(p->manager->event, p->entry->name, request, -1, budget_usec, item, done, p, &p->job);
         if (r >= 0)
                 return;
-        (void) failure_set(&f, CONDITION_PROVIDER_FAILED, "%s", strerror(-r));
+        (void) failure_set(&f, CONDITION_PROVIDER_FAILED, "%s", provider_start_error(r));
         complain(p, "cannot be started", &f);
         finish(p);
 }

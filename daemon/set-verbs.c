@@ -330,7 +330,7 @@ static void start_job(SetVerb *v, ProviderDone done) {
         if (r >= 0)
                 return;
         (void) failure_set(&f, CONDITION_PROVIDER_LOST, "provider %s cannot be started: %s", v->current->provider,
-                           strerror(-r));
+                           provider_start_error(r));
         done(NULL, -EBADF, &f, v);
 }
 

@@ -20,9 +20,10 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
-enum { RULES_MAX = 32, DELAY_MAX_MSEC = 3600 * 1000, TIMES_MAX = 1000000, GARBAGE_ERRNO = 4711 };
+enum { VSSD_SOCKET_FD = 3, RULES_MAX = 32, DELAY_MAX_MSEC = 3600 * 1000, TIMES_MAX = 1000000, GARBAGE_ERRNO = 4711 };
 
 typedef enum FaultCall {
         FAULT_LOAD,
@@ -164,11 +165,18 @@ static int parse_rules(Failure *reterr) {
         return 0;
 }
 
-/* Start time of our parent, so that a reused process number starts anew. */
-static unsigned long long parent_start_time(void) {
+/* Of vssd, whether it is our parent or not. */
+static pid_t vssd_pid(void) {
+        struct ucred peer = {};
+        socklen_t size = sizeof(peer);
+        return getsockopt(VSSD_SOCKET_FD, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 ? getppid() : peer.pid;
+}
+
+/* So that a reused process number starts anew. */
+static unsigned long long start_time(pid_t pid) {
         char path[64], text[1024];
         unsigned long long start = 0;
-        (void) snprintf(path, sizeof(path), "/proc/%d/stat", (int) getppid());
+        (void) snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
         _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
         ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
         if (n <= 0)
@@ -185,8 +193,9 @@ static unsigned long long parent_start_time(void) {
 static void map_counters(void) {
         const char *runtime = secure_getenv("RUNTIME_DIRECTORY");
         char path[LIMIT_PATH_BYTES];
-        int n = snprintf(path, sizeof(path), "%s/fault-%d-%llu", isempty(runtime) ? "/run/vss" : runtime,
-                         (int) getppid(), parent_start_time());
+        pid_t pid = vssd_pid();
+        int n = snprintf(path, sizeof(path), "%s/fault-%d-%llu", isempty(runtime) ? "/run/vss" : runtime, (int) pid,
+                         start_time(pid));
         if (n < 0 || (size_t) n >= sizeof(path))
                 return;
         _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);

@@ -5,6 +5,14 @@
  * the same build; LOAD carries the version string and a host of another build is refused). One request in flight; a
  * list is answered by any number of replies with more = 1 and a last one with more = 0. A descriptor rides with
  * BEGIN_PREPARE and PROBE (root of the volume), DIFF and EXPORT (sink), and with the reply to OPEN.
+ *
+ * A host that was started for vssd's connection (vss-provider.socket) inherits nothing from vssd, so these come first,
+ * and are not answered; what follows does not differ:
+ *
+ *   vssd                                    vss-provider-host --attach
+ *   LIFE (read end of a pipe) ────────────►  from here on the kernel kills it when vssd's end of the pipe is closed
+ *   ENVIRONMENT (file) ───────────────────►  vssd's environment takes the place of its own
+ *                                      ◄──  HELLO (its own pidfd), before it has read anything
  */
 #include "protocol/vocabulary.h"
 
@@ -40,9 +48,13 @@ enum vss_wire_op {
         VSS_WIRE_STORAGE_SET,   /* name = storage area, size_bytes, text = policy, "" as it is */
         VSS_WIRE_STORAGE_GC,    /* name = storage area → free_bytes = what was freed */
         VSS_WIRE_EXIT,
+        VSS_WIRE_LIFE,
+        VSS_WIRE_ENVIRONMENT, /* size_bytes of the file: NAME=VALUE, each with its terminating zero */
+        VSS_WIRE_HELLO,
         _VSS_WIRE_OP_MAX,
 };
 
+enum { VSS_WIRE_ENVIRONMENT_BYTES = 256 * 1024, VSS_WIRE_ENVIRONMENT_MAX = 4096 /* entries */ };
 enum vss_wire_kind { VSS_WIRE_IS_STORAGE = 1, VSS_WIRE_IS_VOLUME };
 
 struct vss_wire_request {

@@ -22,7 +22,7 @@ static int reply_fd;
 static void setup(void) {
         int pair[2];
         ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-        host = (ProviderHost) { .child = CHILD_NULL, .name = "null" };
+        host = (ProviderHost) { .child = CHILD_NULL, .life = -EBADF, .name = "null" };
         host.child.socket = pair[0];
         peer = pair[1];
         reply_fd = -EBADF;

@@ -54,6 +54,7 @@ exposure() {
 }
 exposure vssd.service 3.0
 exposure vss-guard@srv-db.service 4.5
+exposure vss-provider.service 5.0
 exposure vss-snapshot@srv-db.service 3.0
 exposure vss-prune@srv-db.service 3.0
 

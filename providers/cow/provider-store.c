@@ -232,7 +232,7 @@ int cow_program(struct vss_call *c, char *const *arguments, char *first_line, si
                 return cow_fail(c, r, "cannot start vss-cow: %s", strerror(-r));
         r = wait_program(pid, deadline);
         if (r != 0)
-                return cow_fail(c, r == -ETIME ? r : -EIO, "vss-cow %s %s; vssd's log has its reason%s%s", arguments[0],
+                return cow_fail(c, r == -ETIME ? r : -EIO, "vss-cow %s %s; the log has its reason%s%s", arguments[0],
                                 r == -ETIME ? "did not answer in time" : "failed", line[0] ? ": " : "",
                                 line[0] ? line : "");
         if (first_line)

@@ -59,7 +59,7 @@ case_kill_of_all_and_of_the_guard() {
         local since
         held
         since=$EPOCHREALTIME
-        pkill -KILL -x 'vss-guard|vssd|vss-provider-h'
+        pkill -KILL -x 'vss-guard|vssd|vss-provider-ho'
         writes_go_on "$since" "$one" "$two"
         over
 }

@@ -104,7 +104,7 @@ case_copies_outlive_the_service_and_its_catalogue() {
 case_nothing_is_written_below_etc_lvm_before_the_window_is_over() {
         local archives
         archives=$(find /etc/lvm/archive -type f | wc -l)
-        strace -f -o "$VSS_TEST_DIR/trace" -e trace=openat,openat2,rename,execve,ioctl -p "$(systemctl show -P MainPID vssd)" &
+        strace -f -o "$VSS_TEST_DIR/trace" -e trace=openat,openat2,rename,execve,ioctl -p "$(systemctl show -P MainPID vss-provider)" &
         local tracer=$!
         sleep 2
         vssctl create --provider=lvm "$thick" >/dev/null

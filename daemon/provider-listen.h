@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/*
+ * Starts a provider host for each connection to a listening socket. systemd could (Accept=yes), but a unit each time
+ * costs as much as the rest of what a set does before its window, and a set that is put back should need nobody who may
+ * be busy: this process has its rights already and only forks.
+ */
+#include "protocol/base.h"
+
+/* Until nobody has connected for a while and no host is left: 0. program is executed with --attach. */
+int provider_listen(int socket, const char *program);
