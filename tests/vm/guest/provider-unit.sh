@@ -48,6 +48,10 @@ tr '\0' '\n' <"/proc/$vssd/environ" | grep -q '^RUNTIME_DIRECTORY=/run/vss$' || 
 for c in 19 21 23 27; do # SYS_PTRACE SYS_ADMIN SYS_NICE MKNOD
         has "$host" $c || die "the host has not capability $c: $(field "$host" CapEff)"
 done
+for c in 0 14 19 23 27; do # CHOWN IPC_LOCK SYS_PTRACE SYS_NICE MKNOD
+        ! has "$vssd" $c || die "vssd has capability $c: $(field "$vssd" CapEff)"
+done
+has "$vssd" 21 || die "the test cannot tell a capability: $(field "$vssd" CapEff)"
 
 systemctl kill --signal=KILL vss-provider
 ends "the host's unit killed"

@@ -22,6 +22,13 @@ exposure() {
         awk "BEGIN {exit !($got <= $2)}" || die "$1: exposure $got is above $2"
 }
 exposure vssd.service 3.0
+exposure vss-provider.service 5.0
+# what storage needs is not vssd's (provider-unit.sh looks at the processes)
+for right in sys_nice mknod chown ipc_lock; do
+        case " $(systemctl show -P CapabilityBoundingSet vssd) " in *" cap_$right "*) die "vssd has cap_$right" ;; esac
+        case " $(systemctl show -P CapabilityBoundingSet vss-provider) " in *" cap_$right "*) ;; *) die "provider hosts lack cap_$right" ;; esac
+done
+! systemctl show -P DeviceAllow vssd | grep -q char-misc || die "vssd's devices: $(systemctl show -P DeviceAllow vssd)"
 
 getent group vss >/dev/null || { systemd-sysusers && getent group vss >/dev/null; } || die "there is no group vss"
 for d in /var/lib/vss /var/log/vss /run/vss; do expect_equal "700 root" "$(stat -c '%a %U' $d)" "$d"; done
