@@ -216,3 +216,39 @@ for volume in "$tree" "$v"; do
         stop_process "$REDIS_PID"
 done
 note "$((SETS / 2 * 2)) sets, the last with $(acknowledged) transactions begun"
+
+# saved DIR: the last transaction in the file that the copy has; a server without an append-only file loads it
+saved() {
+        local copy=$VSS_TEST_DIR/copy n pid
+        rm -rf --one-file-system "$copy"
+        cp -r "$1" "$copy"
+        redis-server --port 0 --unixsocket "$copy/s" --dir "$copy" --save '' --appendonly no >"$copy/log" 2>&1 &
+        pid=$!
+        cleanup_fn stop_process $pid
+        wait_until 10 grep -qi 'ready to accept connections' "$copy/log" || die "no server on the copy: $(tail -3 "$copy/log")"
+        n=$(redis-cli -s "$copy/s" get n)
+        expect_equal "$n" "$(redis-cli -s "$copy/s" get k$((n % 1000)))" "the other half of the last transaction"
+        kill -KILL $pid
+        wait $pid 2>/dev/null || :
+        SAVED=${n:-0}
+}
+note "only RDB files, and a control: without the writer the check finds that what was acknowledged is not in the copy"
+rm -rf "$tree/redis"/*
+server "$tree/redis" --appendonly no --save '3600 100000000'
+load
+redis_writer --name=cache
+for _ in 1 2 3; do
+        make_set "$tree"
+        saved "$(mount_copy "$tree")/redis"
+        expect_range "$SAVED" "$LAST" "$MOST"
+        delete_set
+done
+LAST=$(acknowledged)
+expect_exit 0 vssctl --json create --no-writers "$tree" >"$VSS_TEST_DIR/set.json"
+SET_ID=$(json .set <"$VSS_TEST_DIR/set.json")
+saved "$(mount_copy "$tree")/redis"
+[ "$SAVED" -lt "$LAST" ] || die "without the writer the copy has all: $SAVED of $LAST"
+delete_set
+stop_process "$WRITER_PID"
+stop_process "$LOAD_PID"
+stop_process "$REDIS_PID"
