@@ -67,16 +67,22 @@ static int veto(struct vss_event *e, int error, const Failure *f) {
         return vss_event_fail(e, veto_of(error, f), "%s", f->message);
 }
 
-/* 1: the server says in INFO persistence that it is so. 0: out of time, or nobody wants it any more. */
+/*
+ * 1: the server says in INFO persistence that it is so, with all that it says (ret NULL: not wanted). 0: out of time,
+ * or nobody wants it any more.
+ */
 static int wait_for(Redis *r, struct vss_event *e, uint64_t until_usec, bool (*is_so)(const char *info), int look_msec,
-                    Failure *reterr) {
+                    char **ret, Failure *reterr) {
         for (;;) {
                 _cleanup_free_ char *info = NULL;
                 int x = info_get(r, until_usec, "persistence", &info, reterr);
                 if (x < 0)
                         return x;
-                if (is_so(info))
+                if (is_so(info)) {
+                        if (ret)
+                                *ret = TAKE_PTR(info);
                         return 1;
+                }
                 struct pollfd p = { .fd = vss_event_cancel_fd(e), .events = POLLIN };
                 if (now_usec() >= until_usec || poll(&p, 1, look_msec) > 0)
                         return 0;
@@ -159,7 +165,7 @@ static int rewrites_off(Redis *r, struct vss_event *e, Failure *reterr) {
                             REDIS_CALL(&r->server, program_until(e), NULL, reterr, "CONFIG", "SET",
                                        "auto-aof-rewrite-percentage", "0");
         }
-        x = x < 0 ? x : wait_for(r, e, program_until(e), no_rewrite, LOOK_SELDOM_MSEC, reterr);
+        x = x < 0 ? x : wait_for(r, e, program_until(e), no_rewrite, LOOK_SELDOM_MSEC, NULL, reterr);
         return x == 0 ? failure_set(reterr, CONDITION_FAILED, "redis at %s is still rewriting its append-only file",
                                     r->options.socket) :
                         x;
@@ -167,9 +173,9 @@ static int rewrites_off(Redis *r, struct vss_event *e, Failure *reterr) {
 
 static int save(Redis *r, struct vss_event *e, Failure *reterr) {
         _cleanup_free_ char *info = NULL;
-        int x = wait_for(r, e, program_until(e), no_save, LOOK_SELDOM_MSEC, reterr);
+        int x = wait_for(r, e, program_until(e), no_save, LOOK_SELDOM_MSEC, NULL, reterr);
         x = x <= 0 ? x : REDIS_CALL(&r->server, program_until(e), NULL, reterr, "BGSAVE");
-        x = x < 0 ? x : wait_for(r, e, program_until(e), no_save, LOOK_SELDOM_MSEC, reterr);
+        x = x < 0 ? x : wait_for(r, e, program_until(e), no_save, LOOK_SELDOM_MSEC, NULL, reterr);
         if (x == 0)
                 return failure_set(reterr, CONDITION_FAILED, "redis at %s is still saving", r->options.socket);
         x = x < 0 ? x : info_get(r, program_until(e), "persistence", &info, reterr);
@@ -211,7 +217,8 @@ static bool nothing_in_memory(const char *info) {
         return redis_info_is(info, "aof_buffer_length", "0");
 }
 
-static int clients_pause(Redis *r, struct vss_event *e, Failure *reterr) {
+/* What it says of its files once nothing is in memory any more. */
+static int clients_pause(Redis *r, struct vss_event *e, char **ret_info, Failure *reterr) {
         char msec[24];
         RedisChanges c = r->undo.changes;
         uint64_t end = MIN_OF(usec_add(e->thaw_by_usec, PAUSE_MARGIN_USEC),
@@ -223,36 +230,41 @@ static int clients_pause(Redis *r, struct vss_event *e, Failure *reterr) {
         (void) snprintf(msec, sizeof(msec), "%llu",
                         (unsigned long long) ((end - MIN_OF(end, now_usec())) / USEC_PER_MSEC));
         x = REDIS_CALL(&r->server, program_until(e), NULL, reterr, "CLIENT", "PAUSE", msec, "WRITE");
-        x = x < 0 ? x : wait_for(r, e, program_until(e), nothing_in_memory, LOOK_MSEC, reterr);
+        x = x < 0 ? x : wait_for(r, e, program_until(e), nothing_in_memory, LOOK_MSEC, ret_info, reterr);
         return x == 0 ? failure_set(reterr, CONDITION_FAILED, "redis at %s does not get rid of what it has to write",
                                     r->options.socket) :
                         x;
 }
 
-/* What must be the same at Thaw. */
-static int mark(Redis *r, uint64_t until_usec, char run_id[static 64], char appended[static 32], Failure *reterr) {
-        _cleanup_free_ char *server = NULL, *persistence = NULL;
-        int x = info_get(r, until_usec, "server", &server, reterr);
-        x = x < 0 ? x : info_get(r, until_usec, "persistence", &persistence, reterr);
-        if (x < 0)
-                return x;
-        (void) redis_info_value(server, "run_id", run_id, 64);
-        (void) redis_info_value(persistence, "aof_current_size", appended, 32);
-        if (!redis_info_is(persistence, "aof_last_write_status", "ok"))
-                return failure_set(reterr, CONDITION_FAILED, "redis at %s cannot write its append-only file",
-                                   r->options.socket);
-        return 0;
+/* Which server it is, and how much it has appended, have to be the same at Thaw. */
+static int run_id_get(Redis *r, uint64_t until_usec, char ret[static 64], Failure *reterr) {
+        _cleanup_free_ char *info = NULL;
+        int x = info_get(r, until_usec, "server", &info, reterr);
+        if (x >= 0)
+                (void) redis_info_value(info, "run_id", ret, 64);
+        return x;
 }
 
+static int appended_read(const Redis *r, const char *info, char ret[static 32], Failure *reterr) {
+        (void) redis_info_value(info, "aof_current_size", ret, 32);
+        return redis_info_is(info, "aof_last_write_status", "ok") ?
+                       0 :
+                       failure_set(reterr, CONDITION_FAILED, "redis at %s cannot write its append-only file",
+                                   r->options.socket);
+}
+
+/* As little as can be is asked while clients stand still: each answer takes them a tenth of a millisecond. */
 static int freeze(struct vss_event *e, void *userdata) {
         Redis *r = userdata;
         Persistence p;
         Failure f = {};
+        _cleanup_free_ char *info = NULL;
         int x = is_affected(r, e, &p, &f);
         if (x == 0 || (x > 0 && p == PERSISTENCE_RDB))
                 return 0;
-        x = x < 0 ? x : clients_pause(r, e, &f);
-        x = x < 0 ? x : mark(r, program_until(e), r->run_id, r->appended, &f);
+        x = x < 0 ? x : run_id_get(r, program_until(e), r->run_id, &f);
+        x = x < 0 ? x : clients_pause(r, e, &info, &f);
+        x = x < 0 ? x : appended_read(r, info, r->appended, &f);
         if (x >= 0)
                 return 0;
         x = veto(e, x, &f);
@@ -260,19 +272,28 @@ static int freeze(struct vss_event *e, void *userdata) {
         return x;
 }
 
+/* 1: nothing was appended since Freeze; asked before the clients go on. */
+static int is_unchanged(Redis *r, struct vss_event *e, Failure *reterr) {
+        _cleanup_free_ char *info = NULL;
+        char appended[32] = "";
+        int x = info_get(r, MIN_OF(program_until(e), usec_add(now_usec(), CHECK_USEC)), "persistence", &info, reterr);
+        x = x < 0 ? x : appended_read(r, info, appended, reterr);
+        return x < 0 ? x : streq(appended, r->appended);
+}
+
+/* Another server under the same name by now is told by its run_id, for which nobody has to wait. */
 static int thaw(struct vss_event *e, void *userdata) {
         Redis *r = userdata;
-        char run_id[64], appended[32];
-        Failure f = {};
+        char run_id[64] = "";
+        Failure f = {}, undone = {};
         bool was_paused = r->undo.changes.paused;
-        int x = was_paused ? mark(r, MIN_OF(program_until(e), usec_add(now_usec(), CHECK_USEC)), run_id, appended, &f) :
-                             0;
-        bool same = !was_paused || (streq(run_id, r->run_id) && streq(appended, r->appended));
-        Failure undone = {};
+        int x = was_paused ? is_unchanged(r, e, &f) : 1;
         int y = redis_undo_now(&r->undo, program_until(e), &undone);
+        if (x > 0 && y >= 0 && was_paused)
+                y = run_id_get(r, program_until(e), run_id, &undone);
         if (x < 0 || y < 0)
                 return veto(e, x < 0 ? x : y, x < 0 ? &f : &undone);
-        if (!same)
+        if (x == 0 || (was_paused && !streq(run_id, r->run_id)))
                 return vss_event_fail(e, VSS_VETO_RETRYABLE, "redis at %s has written although its clients were paused",
                                       r->options.socket);
         return 0;
