@@ -24,7 +24,8 @@ static const Option volume_options[] = {
         { "store", 0, "PATH", false, check_path, "create: where old blocks go; made if it is missing" },
         { "store-max", 0, "SIZE", false, check_size, "create: size of a store that is made" },
         { "frontend", 0, "KIND", false, check_frontend, "create: auto, fuse or ublk" },
-        { "force", 'f', NULL, true, NULL, "remove: also when it has snapshots, which go too" },
+        { "force", 'f', NULL, true, NULL,
+          "remove: also when it has snapshots, which go too; attach: also when its origin is another disk now" },
         {},
 };
 
@@ -36,7 +37,7 @@ typedef struct VolumeAction {
 
 static const VolumeAction actions[] = {
         { "create", "CreateVolume", " origin store store-max frontend " },
-        { "attach", "AttachVolume", " " },
+        { "attach", "AttachVolume", " force " },
         { "detach", "DetachVolume", " " },
         { "remove", "RemoveVolume", " force " },
         { "list", NULL, " " },
@@ -136,7 +137,7 @@ static int create(Context *c, json_object **ret) {
 static int change(Context *c, const VolumeAction *a, json_object **ret) {
         if (streq(a->word, "create"))
                 return create(c, ret);
-        if (streq(a->word, "remove"))
+        if (strstr(a->options, " force "))
                 return call_method(c, VSS_ROOT_PATH, VSS_IFACE_MANAGER, a->member, ret, "sa{sv}", c->operands[1], 2,
                                    "dry_run", "b", (int) c->dry_run, "force", "b", (int) given_flag(c, "force"));
         return call_method(c, VSS_ROOT_PATH, VSS_IFACE_MANAGER, a->member, ret, "sa{sv}", c->operands[1], 1, "dry_run",

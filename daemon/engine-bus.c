@@ -291,7 +291,7 @@ static const BusOption options[] = {
         { "policy", "s", offsetof(EngineCall, policy), NULL },
 };
 
-enum { OPTIONS_COMMON = 2, OPTIONS_REMOVE = 3, OPTIONS_CREATE = ELEMENTSOF(options) };
+enum { OPTIONS_COMMON = 2, OPTIONS_FORCE = 3, OPTIONS_CREATE = ELEMENTSOF(options) };
 
 /* How many of the options above it takes; arguments: "ss" name and origin, "s" name, "" none. */
 static int begin(sd_bus_message *m, Manager *manager, sd_bus_error *reterr, const char *arguments, size_t n_options,
@@ -326,7 +326,7 @@ int method_create_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr
 }
 
 int method_attach_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
-        return begin(m, userdata, reterr, "s", OPTIONS_COMMON, attach_step);
+        return begin(m, userdata, reterr, "s", OPTIONS_FORCE, attach_step);
 }
 
 int method_detach_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
@@ -334,7 +334,7 @@ int method_detach_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr
 }
 
 int method_remove_volume(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {
-        return begin(m, userdata, reterr, "s", OPTIONS_REMOVE, remove_step);
+        return begin(m, userdata, reterr, "s", OPTIONS_FORCE, remove_step);
 }
 
 int method_list_engine(sd_bus_message *m, void *userdata, sd_bus_error *reterr) {

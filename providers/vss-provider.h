@@ -49,7 +49,8 @@ enum {
 };
 
 enum {                         /* struct vss_call.flags */
-       VSS_CALL_FORCE = 1,     /* remove, unmount, revert: also when it is in use; volume_remove: with its copies */
+       VSS_CALL_FORCE = 1,     /* remove, unmount, revert: also when it is in use; volume_remove: with its copies;
+                                 volume_attach: on another disk than before */
        VSS_CALL_READ_ONLY = 2, /* change nothing, not even to repair; volume_…, storage_set: only do the checks */
 };
 
@@ -249,7 +250,8 @@ struct vss_provider {
         /*
          * With VSS_CAP_VOLUMES, required then: volumes of the provider's own over an origin that stays a plain image.
          * create makes it known, detached; -EBUSY: the origin is mounted or in use, -EEXIST: the name is taken,
-         * -EOPNOTSUPP: origin or store cannot be used. attach is idempotent and fills ret, which the host has zeroed.
+         * -EOPNOTSUPP: origin or store cannot be used. attach is idempotent and fills ret, which the host has zeroed;
+         * -ENOENT: its disk is missing; VSS_CALL_FORCE: the one that has its name now is taken.
          * detach: -EBUSY while it is mounted or open. remove never touches the origin; -EBUSY: attached, or it has
          * copies and VSS_CALL_FORCE is not given. Names nobody knows are -ENOENT.
          */

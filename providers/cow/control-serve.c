@@ -191,7 +191,7 @@ static const Command commands[] = {
         { "status", control_status, "command:s" },
         { "volumes", control_volumes, "command:s" },
         { "volume-create", control_volume_create, "command:s name:s origin:s" },
-        { "volume-attach", control_volume_attach, "command:s name:s" },
+        { "volume-attach", control_volume_attach, "command:s name:s force:b?" },
         { "volume-detach", control_volume_detach, "command:s name:s force:b?" },
         { "volume-remove", control_volume_remove, "command:s name:s force:b?" },
         { "track", control_track, "command:s name:s" },

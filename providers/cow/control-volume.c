@@ -232,7 +232,7 @@ static void attach_shown(Call *c, const HolderReply *p, int fd) {
                 node_free(n);
         c->before = (uint64_t) -p->result;
         json_add_string(c->answer, "undone", p->text);
-        (void) stamp_of_file(s->fds[c->disk], true, stamp);
+        (void) server_stamp(s, c->disk, c->volume, true, stamp);
         engine_detach(s->engine, c->volume, stamp, call_step(c, attach_undone));
 }
 
@@ -276,14 +276,23 @@ static void attach_verified(Call *c, int result) {
                 engine_attach(c->server->engine, c->volume, c->disk, call_step(c, attach_attached));
 }
 
-/* Hazards A8: copies of a volume that somebody else may have written to are never called good again. */
+/*
+ * Hazards A8: copies of a volume that somebody else may have written to are never called good again. Nor are those of
+ * one that was moved to another disk, which only who attached it knows anything about.
+ */
 static void attach_verify(Call *c) {
         VolumeInfo info;
         uint8_t now[STAMP_BYTES];
+        char before[IDENTITY_SIZE];
         engine_volume_info(c->volume, &info);
         bool clean = !(info.flags & VOLUME_ATTACHED); /* else compared with what we let pass last */
         int r = stamp_of_file(c->server->fds[c->disk], clean, now);
         StampVerdict verdict = r < 0 ? STAMP_UNKNOWN : stamp_compare(info.stamp, now, clean);
+        stamp_identity(info.stamp, before);
+        if (before[0] && !streq(before, c->identity))
+                verdict = STAMP_CHANGED;
+        if (r == 0)
+                stamp_set_identity(now, c->identity);
         if (r == 0)
                 engine_volume_stamp(c->server->engine, c->volume, now);
         if (info.snapshots > 0 && verdict != STAMP_SAME) {
@@ -312,8 +321,14 @@ static void attach_opened(Call *c, const HolderReply *p, int fd) {
                 attach_undo(c, r == -EWOULDBLOCK ? -EBUSY : r, "the origin is in use by another vss-cow");
         else if (p->bytes != info.bytes)
                 attach_undo(c, -EINVAL, "the origin does not have the size it had when the volume was created");
-        else
+        else {
+                memcpy(c->identity, p->identity, sizeof(c->identity));
+                if (!streq(p->path, info.origin)) {
+                        engine_volume_moved(c->server->engine, c->volume, p->path);
+                        json_add_string(c->answer, "origin", p->path);
+                }
                 attach_verify(c);
+        }
 }
 
 /* We are at it ourselves: see control-left.c. */
@@ -342,6 +357,8 @@ void control_volume_attach(Call *c) {
                 return;
         }
         c->disk = disk_free(c->server);
+        if (!json_get_bool(c->request, "force", false))
+                stamp_identity(info.stamp, c->identity);
         if (!c->disk)
                 call_end(c, -EMFILE, "too many volumes");
         else
@@ -370,7 +387,7 @@ static void detach_ended(Call *c, int result) {
 
 static void detach_hidden(Call *c, const HolderReply *p, int fd) {
         Server *s = c->server;
-        uint8_t stamp[STAMP_BYTES] = {};
+        uint8_t stamp[STAMP_BYTES];
         (void) close_fd(fd);
         if (p->result < 0) {
                 call_end(c, p->result, p->text);
@@ -378,7 +395,7 @@ static void detach_hidden(Call *c, const HolderReply *p, int fd) {
         }
         if (c->node < NODES)
                 node_free(&s->map.shared->nodes[c->node]);
-        (void) stamp_of_file(s->fds[disk_of(s, c->volume)], true, stamp);
+        (void) server_stamp(s, disk_of(s, c->volume), c->volume, true, stamp);
         engine_detach(s->engine, c->volume, stamp, call_step(c, detach_ended));
 }
 

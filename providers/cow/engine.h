@@ -110,6 +110,8 @@ void engine_attach(Engine *e, Volume *v, unsigned disk, Reply *r);
 void engine_detach(Engine *e, Volume *v, const uint8_t stamp[88], Reply *r);
 /* What its origin looks like now, while it is attached: kept by the next checkpoint. */
 void engine_volume_stamp(Engine *e, Volume *v, const uint8_t stamp[88]);
+/* The path of its origin has changed: kept by the next checkpoint. */
+void engine_volume_moved(Engine *e, Volume *v, const char *origin);
 /* NULL when there is none. Volumes live until engine_volume_remove() is done. */
 Volume *engine_volume_by_name(Engine *e, const char *name);
 Volume *engine_volume_by_number(Engine *e, unsigned number);

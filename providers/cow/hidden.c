@@ -78,6 +78,17 @@ void hidden_remove(const Hidden *h, int origin, const char *owner) {
                 forget(h, name, owner);
 }
 
+void hidden_reconsider(const char *path) {
+        char uevent[64];
+        struct stat st;
+        if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
+                return;
+        (void) snprintf(uevent, sizeof(uevent), "/sys/dev/block/%u:%u/uevent", major(st.st_rdev), minor(st.st_rdev));
+        _cleanup_close_ int fd = open(uevent, O_WRONLY | O_CLOEXEC);
+        if (fd >= 0)
+                (void) !write(fd, "change", strlen("change"));
+}
+
 void hidden_sweep(const Hidden *h, const char *owner) {
         int fd = openat(h->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *d = fd < 0 ? NULL : fdopendir(fd);

@@ -17,5 +17,7 @@ void hidden_remove(const Hidden *h, int origin, const char *owner);
 /* Of a device that shows a snapshot, by its kernel's name, before it is there. */
 void hidden_add_name(const Hidden *h, const char *name, const char *owner);
 void hidden_remove_name(const Hidden *h, const char *name, const char *owner);
+/* A device that was hidden for the name it has, which is that of an origin, and is another disk. */
+void hidden_reconsider(const char *path);
 /* What a holder of this store that died has left. */
 void hidden_sweep(const Hidden *h, const char *owner);

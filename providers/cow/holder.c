@@ -134,14 +134,18 @@ static int job_open(const Holder *h, const HolderRequest *q, HolderReply *p, int
         OriginInfo info;
         char why[HOLDER_TEXT_MAX];
         uint8_t uuid[16];
-        int fd = origin_open(q->path, &info, p->text, sizeof(p->text));
+        int fd = origin_open(q->path, q->identity, &info, p->text, sizeof(p->text));
         if (fd < 0)
                 return fd;
-        int r = store_identify(q->path, uuid, why, sizeof(why));
+        int r = store_identify(info.path, uuid, why, sizeof(why));
+        memcpy(p->identity, info.identity, sizeof(p->identity));
+        memcpy(p->path, info.path, sizeof(p->path));
         p->is_store = r == 0 || r == -EPROTONOSUPPORT;
         p->bytes = info.bytes;
         p->block_size = info.block_size;
         hidden_add(&h->hidden, fd, h->label);
+        if (!streq(q->path, info.path))
+                hidden_reconsider(q->path);
         *ret_fd = fd;
         return 0;
 }

@@ -4,6 +4,7 @@
  * What the server asks of the holder: everything that has to outlive the server, or that would make it wait for itself.
  * One message is one struct over a SOCK_SEQPACKET pair; a descriptor may ride along.
  */
+#include "providers/cow/identity.h"
 #include "providers/cow/overlay.h"
 #include "providers/cow/shared.h"
 
@@ -31,6 +32,7 @@ typedef struct HolderRequest {
         uint64_t cookie; /* comes back */
         uint64_t bytes;
         char path[HOLDER_PATH_MAX];
+        char identity[IDENTITY_SIZE]; /* OPEN_ORIGIN: of the disk it has to be; "": any */
 } HolderRequest;
 
 typedef struct HolderReply {
@@ -40,7 +42,9 @@ typedef struct HolderReply {
         uint64_t bytes;
         uint32_t is_store; /* not 0: what is in it begins as a store does */
         uint32_t more;     /* not 0: 1 + index of a node whose device is there: serve it. Another answer follows */
-        char text[HOLDER_TEXT_MAX]; /* with an error: what, why, what to do */
+        char text[HOLDER_TEXT_MAX];   /* with an error: what, why, what to do */
+        char identity[IDENTITY_SIZE]; /* OPEN_ORIGIN: of the disk it is */
+        char path[HOLDER_PATH_MAX];   /* … by which it was opened: the disk may have another name now */
 } HolderReply;
 
 /* fd may be -1. 0 or -errno. */

@@ -105,29 +105,54 @@ static uint32_t direct_io_alignment(int fd) {
         return align >= 512 && align <= BLOCK_SIZE ? align : 512;
 }
 
-int origin_open(const char *path, OriginInfo *ret, char *text, size_t n) {
+static int absent(const char *path, const char *identity, char *text, size_t n) {
+        return fail(text, n, -ENOENT, "%s%s%s%s does not exist; if a disk is missing, bring it back and attach again",
+                    path, identity[0] ? " (" : "", identity, identity[0] ? ")" : "");
+}
+
+/* What it is, and whether it may be used. */
+static int origin_look(int fd, OriginInfo *ret, char *text, size_t n) {
         struct stat st;
-        _cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
-        *ret = (OriginInfo) {};
-        if (fd < 0 && errno == ENOENT)
-                return fail(text, n, -ENOENT, "%s does not exist; if a disk is missing, bring it back and attach again",
-                            path);
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return fail(text, n, -errno, "%s: %s", path, strerror(errno));
-        int r = S_ISREG(st.st_mode) ? file_check_unused(path, &st, text, n) :
-                S_ISBLK(st.st_mode) ? block_check(path, text, n) :
-                                      fail(text, n, -EINVAL, "%s is neither a regular file nor a block device", path);
+        if (fstat(fd, &st) < 0)
+                return fail(text, n, -errno, "%s: %s", ret->path, strerror(errno));
+        int r = S_ISREG(st.st_mode) ?
+                        file_check_unused(ret->path, &st, text, n) :
+                S_ISBLK(st.st_mode) ?
+                        block_check(ret->path, text, n) :
+                        fail(text, n, -EINVAL, "%s is neither a regular file nor a block device", ret->path);
         if (r < 0)
                 return r;
         ret->is_block = S_ISBLK(st.st_mode);
+        if (ret->identity[0] && (!ret->is_block || !identity_is("/sys", st.st_rdev, ret->identity)))
+                return fail(
+                        text, n, -ENOENT,
+                        "%s is not the disk that the volume has (%s): bring that back; if its content was moved, attach "
+                        "with --force",
+                        ret->path, ret->identity);
         ret->bytes = (uint64_t) st.st_size;
         ret->block_size = ret->is_block ? 512 : direct_io_alignment(fd);
-        if (ret->is_block && (r = sizes_of_block(path, ret)) < 0)
-                return fail(text, n, r, "%s: its size cannot be read: %s", path, strerror(-r));
+        if (ret->is_block && !ret->identity[0])
+                identity_read("/sys", st.st_rdev, ret->identity);
+        if (ret->is_block && (r = sizes_of_block(ret->path, ret)) < 0)
+                return fail(text, n, r, "%s: its size cannot be read: %s", ret->path, strerror(-r));
         if (ret->bytes == 0 || ret->bytes % ret->block_size)
-                return fail(text, n, -EINVAL, "%s: its size of %lu bytes is not a multiple of %u", path, ret->bytes,
-                            ret->block_size);
-        return TAKE_FD(fd);
+                return fail(text, n, -EINVAL, "%s: its size of %lu bytes is not a multiple of %u", ret->path,
+                            ret->bytes, ret->block_size);
+        return 0;
+}
+
+int origin_open(const char *path, const char *identity, OriginInfo *ret, char *text, size_t n) {
+        *ret = (OriginInfo) {};
+        int r = identity_locate("/sys", path, identity, ret->path, sizeof(ret->path), text, n);
+        if (r < 0)
+                return r;
+        (void) snprintf(ret->identity, sizeof(ret->identity), "%s", identity);
+        _cleanup_close_ int fd = open(ret->path, O_PATH | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT ? absent(path, identity, text, n) :
+                                         fail(text, n, -errno, "%s: %s", path, strerror(errno));
+        r = origin_look(fd, ret, text, n);
+        return r < 0 ? r : TAKE_FD(fd);
 }
 
 /* What the file system of a store must do: keep what it acknowledged, in place, without asking another machine or us.
@@ -233,13 +258,19 @@ typedef struct Stamp {
         uint32_t version; /* 0: there is none */
         uint32_t kind;    /* FileSystemKind */
         uint32_t timed;   /* size, inode and times are those of a file at rest */
-        uint32_t zero;
-        uint64_t device, inode, bytes;
-        uint64_t modified_nsec, changed_nsec;
+        uint32_t named;   /* the disk has an identity, and it stands in the place of these */
+        union {
+                struct {
+                        uint64_t device, inode, bytes;
+                        uint64_t modified_nsec, changed_nsec;
+                };
+                char identity[IDENTITY_SIZE];
+        };
         uint64_t fields[4]; /* of the superblock */
 } Stamp;
 
 _Static_assert(sizeof(Stamp) == STAMP_BYTES, "the stamp of struct manifest_volume");
+_Static_assert(offsetof(Stamp, fields) == 16 + IDENTITY_SIZE, "an identity fits in its place");
 
 static uint64_t le(const uint8_t *p, unsigned bytes) {
         uint64_t v = 0;
@@ -294,6 +325,33 @@ int stamp_of_file(int fd, bool clean, uint8_t stamp[STAMP_BYTES]) {
         s.changed_nsec = (uint64_t) st.st_ctim.tv_sec * 1000000000ULL + (uint64_t) st.st_ctim.tv_nsec;
         memcpy(stamp, &s, sizeof(s));
         return 0;
+}
+
+void stamp_set_identity(uint8_t stamp[STAMP_BYTES], const char *identity) {
+        Stamp s;
+        memcpy(&s, stamp, sizeof(s));
+        if (!identity[0] || s.timed) /* a file has none, even where there was a disk once */
+                return;
+        s.named = 1;
+        memset(s.identity, 0, sizeof(s.identity));
+        (void) snprintf(s.identity, sizeof(s.identity), "%s", identity);
+        memcpy(stamp, &s, sizeof(s));
+}
+
+/* It comes from a disk that may be damaged: what is no identity is none. */
+void stamp_identity(const uint8_t stamp[STAMP_BYTES], char ret[static IDENTITY_SIZE]) {
+        Stamp s;
+        memcpy(&s, stamp, sizeof(s));
+        bool sound = s.named == 1 && !s.timed && memchr(s.identity, 0, sizeof(s.identity));
+        for (const char *p = s.identity; sound && *p; p++)
+                sound = *p > ' ' && *p <= '~';
+        (void) snprintf(ret, IDENTITY_SIZE, "%s", sound ? s.identity : "");
+}
+
+void stamp_keep_identity(const uint8_t before[STAMP_BYTES], uint8_t stamp[STAMP_BYTES]) {
+        char identity[IDENTITY_SIZE];
+        stamp_identity(before, identity);
+        stamp_set_identity(stamp, identity);
 }
 
 StampVerdict stamp_compare(const uint8_t before[STAMP_BYTES], const uint8_t now[STAMP_BYTES], bool clean) {

@@ -3,19 +3,23 @@
 /* Origins and stores as files: may they be what they are to be, and have they been changed behind our back? */
 #include "protocol/base.h"
 #include "providers/cow/engine.h"
+#include "providers/cow/identity.h"
 #include <sys/stat.h>
 
 typedef struct OriginInfo {
         uint64_t bytes;
         uint32_t block_size; /* of direct I/O */
         bool is_block;
+        char identity[IDENTITY_SIZE];   /* of a block device; "" there is none */
+        char path[ORIGIN_PATH_MAX + 1]; /* by which it was opened: a disk may have another name now */
 } OriginInfo;
 
 /*
  * Opens path as O_PATH if it can be an origin: a regular file or a block device that nobody has mounted, attached to a
- * loop device or uses for swap. Returns a descriptor or -errno with one line of text: what, why, what to do.
+ * loop device or uses for swap. identity: that of the disk which was recorded, and no other is taken; "": whatever has
+ * this path. Returns a descriptor or -errno with one line of text: what, why, what to do.
  */
-int origin_open(const char *path, OriginInfo *ret, char *text, size_t n);
+int origin_open(const char *path, const char *identity, OriginInfo *ret, char *text, size_t n);
 /* The same for a store: a regular file or block device on a file system that does what is asked of it (hazards D10). */
 int store_open(const char *path, char *text, size_t n);
 /* A regular file that nobody uses without a lock: -EBUSY and text when it is swap, or behind a loop device. */
@@ -51,6 +55,10 @@ enum {
 void stamp_of_head(const uint8_t *head, uint8_t stamp[STAMP_BYTES]);
 /* fd: as from file_claim(). clean: with the file's times, which count as long as nobody has it attached. */
 int stamp_of_file(int fd, bool clean, uint8_t stamp[STAMP_BYTES]);
+/* The identity of the disk lies in it as well: of a block device, which has neither inode nor times of its content. */
+void stamp_set_identity(uint8_t stamp[STAMP_BYTES], const char *identity);
+void stamp_identity(const uint8_t stamp[STAMP_BYTES], char ret[static IDENTITY_SIZE]); /* "": there is none */
+void stamp_keep_identity(const uint8_t before[STAMP_BYTES], uint8_t stamp[STAMP_BYTES]);
 typedef enum StampVerdict { STAMP_SAME, STAMP_CHANGED, STAMP_UNKNOWN } StampVerdict;
 /* clean: the old one was taken when the volume was let go in order. */
 StampVerdict stamp_compare(const uint8_t before[STAMP_BYTES], const uint8_t now[STAMP_BYTES], bool clean);

@@ -147,7 +147,12 @@ int cow_volume_attach(void *state, struct vss_call *c, const char *name, struct 
         FindCall k;
         int r = find_named(c, name, &k);
         if (r >= 0 && !(k.volume.flags & VSS_ENGINE_VOLUME_ATTACHED) && !(c->flags & VSS_CALL_READ_ONLY)) {
-                r = cow_ask(c, &k.store, request_for("volume-attach", name), &answer);
+                json_object *q = request_for("volume-attach", name);
+                json_add_bool(q, "force", c->flags & VSS_CALL_FORCE);
+                r = cow_ask(c, &k.store, q, &answer);
+                const char *moved = r >= 0 ? json_get_string(answer, "origin", "") : "";
+                if (!isempty(moved)) /* its disk has another name now */
+                        (void) snprintf(k.volume.origin, sizeof(k.volume.origin), "%s", moved);
                 if (r >= 0)
                         r = note_attached(c, &k);
                 if (r >= 0)

@@ -95,6 +95,8 @@ void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned 
         };
         if (path)
                 (void) snprintf(q.path, sizeof(q.path), "%s", path);
+        if (c && op == HOLDER_OPEN_ORIGIN)
+                memcpy(q.identity, c->identity, sizeof(q.identity));
         if (c) {
                 c->cookie = q.cookie;
                 c->next_holder = next;
@@ -337,6 +339,15 @@ static void stamps_kept(Reply *r, int result) {
         ((Server *) r->owner)->stamping = false;
 }
 
+int server_stamp(const Server *s, unsigned disk, const Volume *v, bool clean, uint8_t *stamp) {
+        VolumeInfo info;
+        memset(stamp, 0, STAMP_BYTES);
+        int r = stamp_of_file(s->fds[disk], clean, stamp);
+        engine_volume_info(v, &info);
+        stamp_keep_identity(info.stamp, stamp);
+        return r;
+}
+
 uint64_t server_take_stamps(Server *s) {
         uint64_t now = now_usec(), next = USEC_INFINITY;
         bool taken = false;
@@ -351,7 +362,7 @@ uint64_t server_take_stamps(Server *s) {
                 }
                 s->stamp_due_usec[disk] = 0;
                 Volume *v = engine_volume_by_number(s->engine, s->map.shared->origins[disk].volume);
-                if (v && stamp_of_file(s->fds[disk], false, stamp) == 0) {
+                if (v && server_stamp(s, disk, v, false, stamp) == 0) {
                         VolumeInfo info;
                         engine_volume_stamp(s->engine, v, stamp);
                         engine_volume_info(v, &info);

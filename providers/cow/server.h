@@ -45,7 +45,8 @@ struct Call {
         FreeExtent *extents;
         int claimed; /* an origin in its hand until it ends; -1: none */
         struct stat origin;
-        uint64_t bytes; /* of the file it asks the holder for */
+        uint64_t bytes;               /* of the file it asks the holder for */
+        char identity[IDENTITY_SIZE]; /* of the disk it asks for; and of the one that came */
         void (*hidden)(Call *c);
 };
 
@@ -91,6 +92,8 @@ void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned 
 /* A call has asked the holder for something with this node, and has no answer yet. */
 bool server_asks_for(const Server *s, const Node *n);
 unsigned server_disk_of(const Server *s, unsigned volume); /* of an attached volume, by number; 0: none */
+/* Of an attached volume; its disk stays the one it is. 0 or -errno: without what is on it. */
+int server_stamp(const Server *s, unsigned disk, const Volume *v, bool clean, uint8_t *stamp);
 /* Takes the stamps that are due; when the next one is, or USEC_INFINITY. */
 uint64_t server_take_stamps(Server *s);
 /* Copies that are shown and no longer exist are taken down. */

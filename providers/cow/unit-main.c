@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vss-cow attach and vss-cow stop: what the units call. See unit.h. */
+#include "protocol/jsonutil.h"
 #include "providers/cow/control.h"
+#include "providers/cow/hidden.h"
 #include "providers/cow/tools.h"
 #include "providers/cow/unit.h"
 #include <getopt.h>
@@ -46,28 +48,45 @@ static int options_parse(int argc, char **argv, UnitOptions *ret) {
         return optind < argc ? -EINVAL : 0;
 }
 
-static int ask(int fd, const char *command, const char *name, ControlError *reterr) {
+static int ask(int fd, const char *command, const char *name, json_object **ret, ControlError *reterr) {
         json_object *q = json_object_new_object();
         json_object_object_add(q, "command", json_object_new_string(command));
         if (name)
                 json_object_object_add(q, "name", json_object_new_string(name));
-        int r = control_call(fd, q, now_usec() + CALL_USEC, NULL, reterr);
+        int r = control_call(fd, q, now_usec() + CALL_USEC, ret, reterr);
         json_object_put(q);
         return r;
 }
 
+/* Its disk has another name than at the last boot: that one is to be hidden from now on. */
+static void note_moved(const UnitOptions *o, const Attached *a, json_object *answer) {
+        const char *origin = json_get_string(answer, "origin", "");
+        Attached moved = *a;
+        if (isempty(origin) || snprintf(moved.origin, sizeof(moved.origin), "%s", origin) >= (int) sizeof(moved.origin))
+                return;
+        int r = attached_note(o->state, &moved);
+        if (r < 0)
+                fprintf(stderr, "vss-cow: that the origin of volume %s is now %s cannot be noted: %s\n", a->name,
+                        origin, strerror(-r));
+}
+
 /* Until it is there, which may take as long as a disk takes. */
-static int attach_one(const UnitOptions *o, const char *name, uint64_t deadline_usec) {
+static int attach_one(const UnitOptions *o, const Attached *a, uint64_t deadline_usec) {
         ControlError e = {};
         int r;
         do {
+                _cleanup_(json_object_putp) json_object *answer = NULL;
                 _cleanup_close_ int fd = control_connect(o->directory);
-                r = fd < 0 ? fd : ask(fd, "volume-attach", name, &e);
+                r = fd < 0 ? fd : ask(fd, "volume-attach", a->name, &answer, &e);
                 if (r < 0)
                         (void) usleep(RETRY_USEC);
+                else
+                        note_moved(o, a, answer);
         } while (r < 0 && now_usec() < deadline_usec);
+        if (r == -ENOENT) /* if there is a device, it is hidden as the origin that it is not */
+                hidden_reconsider(a->origin);
         if (r < 0)
-                fprintf(stderr, "vss-cow: volume %s cannot be attached: %s\n", name,
+                fprintf(stderr, "vss-cow: volume %s cannot be attached: %s\n", a->name,
                         e.message[0] ? e.message : strerror(-r));
         return r;
 }
@@ -76,7 +95,7 @@ static int attach_store(const UnitOptions *o, const Attached *all, size_t n) {
         uint64_t deadline = now_usec() + ATTACH_PATIENCE_USEC;
         int status = EXIT_SUCCESS;
         for (size_t i = 0; i < n; i++)
-                if (streq(all[i].store, o->store) && attach_one(o, all[i].name, deadline) < 0)
+                if (streq(all[i].store, o->store) && attach_one(o, &all[i], deadline) < 0)
                         status = EXIT_FAILED;
         return status;
 }
@@ -124,7 +143,7 @@ int cow_stop_main(int argc, char **argv) {
                 _cleanup_close_ int fd = control_connect(o.directory);
                 if (fd == -ENOENT || fd == -ECONNREFUSED)
                         return EXIT_SUCCESS; /* nobody serves it */
-                r = fd < 0 ? fd : ask(fd, "stop", NULL, &e);
+                r = fd < 0 ? fd : ask(fd, "stop", NULL, NULL, &e);
                 if (r == -EBUSY && now_usec() < deadline)
                         (void) usleep(RETRY_USEC);
         } while (r == -EBUSY && now_usec() < deadline);

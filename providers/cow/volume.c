@@ -244,6 +244,11 @@ void engine_volume_stamp(Engine *e, Volume *v, const uint8_t stamp[88]) {
         memcpy(v->stamp, stamp, sizeof(v->stamp));
 }
 
+void engine_volume_moved(Engine *e, Volume *v, const char *origin) {
+        assert(strlen(origin) <= ORIGIN_PATH_MAX);
+        memcpy(v->origin, origin, strlen(origin) + 1);
+}
+
 void engine_volume_unverified(Engine *e, Volume *v, Reply *r) {
         Copy *c;
         TAILQ_FOREACH(c, &e->copies, link)
