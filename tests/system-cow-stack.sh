@@ -40,7 +40,7 @@ vssctl create --no-writers "$top" "$a" 2>"$VSS_TEST_DIR/refused" || true
 grep -q "$top lies on $a" "$VSS_TEST_DIR/refused" || die "the reason does not name both: $(cat "$VSS_TEST_DIR/refused")"
 timeout 5 sh -c "echo alive >'$top/alive' && sync '$top/alive'" || die "something stands still"
 expect_exit 0 vssctl create --no-writers "$top"
-umount "$top"
+wait_until 10 umount "$top" || die "$top stays in use"
 expect_exit 0 vssctl volume detach top
 
 note "both alone can be taken, and the plan says what stands still with it"
@@ -50,7 +50,7 @@ jq -e --arg a "$a" '[.. | strings | select(contains("stalls with it") and contai
 jq -e --arg a "$links/a" --arg host "$host" '.warnings | any(contains("stalls with it: " + $a) and contains($host) and contains("first writes"))' "$VSS_TEST_DIR/plan" >/dev/null ||
         die "the plan of $host does not say that first writes to the engine volume wait: $(cat "$VSS_TEST_DIR/plan")"
 # whether or not anything is mounted from it
-umount "$a"
+wait_until 10 umount "$a" || die "$a stays in use"
 vssctl --json plan "$host" --provider=null | jq -e --arg a "$links/a" '.warnings | any(contains("stalls with it: " + $a))' >/dev/null ||
         die "the plan of $host does not name an engine volume that is not mounted"
 mount "$links/a" "$a"
