@@ -6,10 +6,11 @@
 #include <locale.h>
 
 static const Verb *const verbs[] = {
-        &verb_status, &verb_volumes,  &verb_writers, &verb_providers, &verb_sets,        &verb_snapshots,
-        &verb_show,   &verb_timeline, &verb_plan,    &verb_create,    &verb_run,         &verb_mount,
-        &verb_umount, &verb_complete, &verb_cancel,  &verb_delete,    &verb_prune,       &verb_restore,
-        &verb_volume, &verb_storage,  &verb_monitor, &verb_report,    &verb_test_backup, NULL,
+        &verb_status,    &verb_volumes, &verb_writers,  &verb_providers,   &verb_sets,
+        &verb_snapshots, &verb_show,    &verb_timeline, &verb_plan,        &verb_create,
+        &verb_run,       &verb_mount,   &verb_umount,   &verb_complete,    &verb_cancel,
+        &verb_delete,    &verb_prune,   &verb_restore,  &verb_revert,      &verb_volume,
+        &verb_storage,   &verb_monitor, &verb_report,   &verb_test_backup, NULL,
 };
 
 static void print_options(const Option *table) {

@@ -201,6 +201,6 @@ char *text_visible(const char *text);                                    /* cont
 int snapshot_resolve(Context *c, json_object *objects, const char *id, json_object **ret);
 
 extern const Verb verb_cancel, verb_complete, verb_create, verb_delete, verb_monitor, verb_mount, verb_plan,
-        verb_providers, verb_prune, verb_report, verb_restore, verb_run, verb_sets, verb_show, verb_snapshots,
-        verb_status, verb_timeline, verb_test_backup, verb_storage, verb_umount, verb_volume, verb_volumes,
-        verb_writers;
+        verb_providers, verb_prune, verb_report, verb_restore, verb_revert, verb_run, verb_sets, verb_show,
+        verb_snapshots, verb_status, verb_timeline, verb_test_backup, verb_storage, verb_umount, verb_volume,
+        verb_volumes, verb_writers;

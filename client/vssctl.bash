@@ -61,6 +61,7 @@ __vssctl_operands() {
                 compopt -o default 2>/dev/null
                 ;;
         show) __vssctl_reply "$2" "$(__vssctl_sets; __vssctl_snapshots; __vssctl_writers; __vssctl_volumes)" ;;
+        revert) __vssctl_reply "$2" "$(__vssctl_snapshots)" ;;
         delete) __vssctl_reply "$2" "$(__vssctl_sets; __vssctl_snapshots)" ;;
         mount | umount)
                 __vssctl_reply "$2" "$(__vssctl_snapshots; __vssctl_sets)"

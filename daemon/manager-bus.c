@@ -11,10 +11,15 @@
 #include "protocol/busutil.h"
 
 /* One word for each thing a client may want to know before it asks for it. */
-static char *const features[] = { (char *) "auto-recovery",  (char *) "bound-mounts",
-                                  (char *) "components",     (char *) "declarative-writers",
-                                  (char *) "engine-volumes", (char *) "plan",
-                                  (char *) "restore",        NULL };
+static char *const features[] = { (char *) "auto-recovery",
+                                  (char *) "bound-mounts",
+                                  (char *) "components",
+                                  (char *) "declarative-writers",
+                                  (char *) "engine-volumes",
+                                  (char *) "plan",
+                                  (char *) "restore",
+                                  (char *) "revert",
+                                  NULL };
 
 typedef struct ReloadCall {
         bool dry_run;

@@ -8,6 +8,7 @@
 #include "daemon/log.h"
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
+#include "daemon/revert.h"
 #include "daemon/volumes.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
@@ -191,6 +192,7 @@ void manager_changes_flush(Manager *m) {
         }
         emit_sets(m);
         volumes_emit(m->volumes);
+        reverts_emit(m);
         emit_running(m);
         if (m->writers_changed)
                 writers_note(m);
@@ -211,6 +213,7 @@ static int on_post(sd_event_source *source, void *userdata) {
                 log_keep(false);
                 mounts_settle(m->mounts);
                 calls_resume(m);
+                reverts_go_on(m);
                 emit_authorization(m);
                 if (m->reload_wanted)
                         manager_reload_on_signal(m);

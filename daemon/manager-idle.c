@@ -8,6 +8,7 @@
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
 #include "daemon/restore.h"
+#include "daemon/revert.h"
 #include <syslog.h>
 #include <systemd/sd-daemon.h>
 
@@ -97,6 +98,8 @@ void manager_stop_check(Manager *m) {
         TAILQ_FOREACH(s, &m->sets, entries)
                 if (set_is_moving(s) || s->conductor)
                         return;
+        if (!reverts_may_stop(m))
+                return;
         if (!LIST_EMPTY(&m->restores)) /* their writers have files closed */
                 return;
         if (!m->catalogue || catalogue_is_idle(m->catalogue))

@@ -9,6 +9,7 @@
 #include "daemon/mounts.h"
 #include "daemon/peers.h"
 #include "daemon/restore.h"
+#include "daemon/revert.h"
 #include "daemon/volumes.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
@@ -28,6 +29,7 @@ int manager_new(Manager **ret) {
         TAILQ_INIT(&m->changed_writers);
         LIST_INIT(&m->providers);
         LIST_INIT(&m->calls);
+        LIST_INIT(&m->reverts);
         TAILQ_INIT(&m->sets);
         int r = settings_init(&m->settings);
         if (r >= 0)
@@ -57,6 +59,7 @@ Manager *manager_free(Manager *m) {
                 set_free(TAILQ_FIRST(&m->sets));
         restores_free(m);
         calls_free(m);
+        reverts_free(m);
         while (!LIST_EMPTY(&m->writers)) {
                 Writer *w = LIST_FIRST(&m->writers);
                 LIST_REMOVE(w, entries);

@@ -20,6 +20,7 @@ typedef struct Volumes Volumes;     /* volumes seen last: volumes.h */
 typedef struct Peers Peers;         /* whose death interests us: peers.h */
 typedef struct Inhibitor Inhibitor; /* inhibit.h */
 typedef struct Restore Restore;     /* restore.h */
+typedef struct Revert Revert;       /* revert.h */
 struct Call;                        /* method calls under way: call.h */
 
 typedef struct ProviderEntry { /* what is known about one loadable provider without running it */
@@ -55,6 +56,7 @@ struct Manager {
         unsigned n_sets;
         LIST_HEAD(, Restore) restores;
         unsigned n_restores;
+        LIST_HEAD(, Revert) reverts; /* newest first; results are kept for a while */
         Set *window;     /* the one set between its first Freeze and its last Thaw; others wait for it (turns.c) */
         unsigned n_busy; /* calls, jobs and children that forbid the idle exit */
         sd_event_source *idle_timer, *stop_timer, *change_source, *post_source, *turns_source;

@@ -205,6 +205,7 @@ static int list_found(const struct vss_snapshot *item, void *userdata) {
         reply->used_bytes = s.used_bytes;
         reply->snapshot_flags = s.flags & (VSS_REQUEST_PERSISTENT | VSS_REQUEST_WRITABLE);
         reply->pending = s.flags & VSS_SNAPSHOT_PENDING ? 1 : 0;
+        reply->reverting = (s.flags & VSS_SNAPSHOT_REVERTING) != 0, reply->gone = (s.flags & VSS_SNAPSHOT_GONE) != 0;
         reply->damaged = s.damaged;
         copy_text(reply->id, sizeof(reply->id), s.id, sizeof(s.id));
         copy_text(reply->set, sizeof(reply->set), s.set, sizeof(s.set));
@@ -248,6 +249,31 @@ static int handle_mount(Host *h) {
                                unsupported(h, "mount a copy");
         return p->unmount ? call_end(h, &c, p->unmount(h->provider.state, &c, h->request.path)) :
                             unsupported(h, "unmount a copy");
+}
+
+/* What a revert says on its way, straight onto the socket: a copy that goes with it, or how far it is. */
+static void revert_item(enum vss_wire_kind kind, const char *id, double fraction) {
+        reply_begin(&host), host.reply.more = 1, host.reply.kind = kind;
+        host.reply.progress = (uint32_t) (MAX_OF(0.0, MIN_OF(fraction, 1.0)) * VSS_WIRE_PROGRESS_MAX);
+        copy_text(host.reply.id, sizeof(host.reply.id), id, VSS_ID_LENGTH);
+        (void) child_send(CHILD_SOCKET_FD, &host.reply, sizeof(host.reply), -1);
+}
+static void revert_lost(struct vss_call *c, const char *snapshot) {
+        revert_item(VSS_WIRE_IS_LOST, snapshot, 0);
+}
+static void revert_progress(struct vss_call *c, double fraction) {
+        revert_item(VSS_WIRE_IS_PROGRESS, "", fraction);
+}
+static int handle_revert(Host *h) {
+        struct vss_call c;
+        if (!h->provider.table.revert)
+                return unsupported(h, "revert a volume to a copy");
+        call_begin(h, &c);
+        c.safety = isempty(c.set) ? NULL : text_or_null(h->request.safety);
+        c.lost = revert_lost, c.progress = revert_progress;
+        int r = h->provider.table.revert(h->provider.state, &c, h->request.snapshot);
+        h->reply.more = 0;
+        return call_end(h, &c, r);
 }
 
 static int handle_open(Host *h) {
@@ -406,6 +432,7 @@ static const struct {
         [VSS_WIRE_MOUNT] = { handle_mount, NEEDS_SNAPSHOT | NEEDS_PATH },
         [VSS_WIRE_UNMOUNT] = { handle_mount, NEEDS_PATH },
         [VSS_WIRE_OPEN] = { handle_open, NEEDS_SNAPSHOT },
+        [VSS_WIRE_REVERT] = { handle_revert, NEEDS_SNAPSHOT },
         [VSS_WIRE_DIFF] = { handle_diff, NEEDS_SNAPSHOT | NEEDS_FD },
         [VSS_WIRE_INVENTORY] = { handle_inventory, 0 },
         [VSS_WIRE_VOLUME_CREATE] = { handle_volume, NEEDS_NAME | NEEDS_PATH },
@@ -465,11 +492,17 @@ static bool request_is_terminated(const struct vss_wire_request *q) {
                 const char *s;
                 size_t size;
         } texts[] = {
-                { q->set, sizeof(q->set) },         { q->snapshot, sizeof(q->snapshot) },
-                { q->name, sizeof(q->name) },       { q->text, sizeof(q->text) },
-                { q->volume, sizeof(q->volume) },   { q->mount_point, sizeof(q->mount_point) },
-                { q->device, sizeof(q->device) },   { q->fs_type, sizeof(q->fs_type) },
-                { q->fs_uuid, sizeof(q->fs_uuid) }, { q->path, sizeof(q->path) },
+                { q->set, sizeof(q->set) },
+                { q->snapshot, sizeof(q->snapshot) },
+                { q->safety, sizeof(q->safety) },
+                { q->name, sizeof(q->name) },
+                { q->text, sizeof(q->text) },
+                { q->volume, sizeof(q->volume) },
+                { q->mount_point, sizeof(q->mount_point) },
+                { q->device, sizeof(q->device) },
+                { q->fs_type, sizeof(q->fs_type) },
+                { q->fs_uuid, sizeof(q->fs_uuid) },
+                { q->path, sizeof(q->path) },
         };
         for (size_t i = 0; i < ELEMENTSOF(texts); i++)
                 if (!memchr(texts[i].s, 0, texts[i].size))

@@ -112,6 +112,10 @@ static bool reply_fits(const ProviderHost *h, const struct vss_wire_reply *reply
                 return reply->result == 0 && reply->name[0] &&
                        (reply->kind == VSS_WIRE_IS_STORAGE ||
                         (reply->kind == VSS_WIRE_IS_VOLUME && id_is_valid(reply->id)));
+        if (reply->more && reply->op == VSS_WIRE_REVERT)
+                return reply->result == 0 && (reply->kind == VSS_WIRE_IS_PROGRESS ?
+                                                      reply->progress <= VSS_WIRE_PROGRESS_MAX :
+                                                      reply->kind == VSS_WIRE_IS_LOST && id_is_valid(reply->id));
         if (reply->more)
                 return reply->op == VSS_WIRE_LIST && reply->result == 0 && id_is_valid(reply->id) &&
                        id_is_valid(reply->set);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/adopt.h"
 #include "daemon/manager-private.h"
 #include "daemon/recover.h"
+#include "daemon/revert.h"
 #include "protocol/text.h"
 #include "providers/directory.h"
-#include <json-c/json.h>
 #include <stdio.h>
 #include <syslog.h>
 
@@ -39,6 +40,7 @@ void provider_recovery_free(ProviderRecovery *p) {
         LIST_REMOVE(p, entries);
         provider_job_free(p->job);
         free(p->found);
+        free(p->reverting);
         strings_free(p->pending);
         free(p);
 }
@@ -64,73 +66,6 @@ static void start_job(ProviderRecovery *p, struct vss_wire_request *request, uin
         finish(p);
 }
 
-static json_object *text(const char *s) {
-        return json_object_new_string(s);
-}
-
-/* A record as vssd itself would have written it, as far as the copy says anything about its set. */
-static json_object *describe(const ProviderRecovery *p, const struct vss_wire_reply *item) {
-        char started[40];
-        json_object *o = json_object_new_object(), *record = json_object_new_object(),
-                    *private = json_object_new_object(), *snapshots = json_object_new_array(),
-                    *writers = json_object_new_array();
-        (void) format_timestamp(item->created_at, started, sizeof(started));
-        json_object_object_add(record, "schema", json_object_new_int(1));
-        json_object_object_add(record, "kind", text("set-record"));
-        json_object_object_add(record, "set", text(item->set));
-        json_object_object_add(record, "state", text("completed"));
-        json_object_object_add(record, "consistency", text("crash"));
-        json_object_object_add(record, "started", text(started));
-        json_object_object_add(record, "writers", writers);
-        json_object_object_add(private, "session", text("ended"));
-        json_object_object_add(private, "created_at_usec", json_object_new_uint64(item->created_at));
-        json_object_object_add(private, "completed_at_usec", json_object_new_uint64(item->created_at));
-        for (size_t i = 0; i < p->n_found; i++) {
-                const struct vss_wire_reply *f = p->found + i;
-                if (!streq(f->set, item->set))
-                        continue;
-                json_object *s = json_object_new_object();
-                json_object_object_add(s, "id", text(f->id));
-                json_object_object_add(s, "volume", text(f->volume));
-                json_object_object_add(s, "name", text(f->volume));
-                json_object_object_add(s, "provider", text(p->entry->name));
-                json_object_object_add(s, "device", f->device[0] ? text(f->device) : NULL);
-                json_object_object_add(s, "path", f->path[0] ? text(f->path) : NULL);
-                json_object_object_add(s, "token", f->token[0] ? text(f->token) : NULL);
-                json_object_object_add(s, "size", json_object_new_uint64(f->size_bytes));
-                json_object_array_add(snapshots, s);
-        }
-        json_object_object_add(private, "snapshots", snapshots);
-        json_object_object_add(o, "record", record);
-        json_object_object_add(o, "private", private);
-        return o;
-}
-
-static void take_in(ProviderRecovery *p) {
-        for (size_t i = 0; i < p->n_found; i++) {
-                const struct vss_wire_reply *item = p->found + i;
-                if (manager_find_snapshot(p->manager, item->id))
-                        continue; /* with an earlier one of the same set */
-                /* known without this copy: vssd ended between the last mark and the record, or another provider has the
-                 * rest */
-                Set *s = manager_find_set(p->manager, item->set);
-                json_object *o = describe(p, item);
-                int r = s ? set_take_in(s, o) :
-                            set_load(p->manager, item->set, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN),
-                                     &s);
-                (void) json_object_put(o);
-                if (r < 0) {
-                        manager_log(p->manager, LOG_WARNING, NULL, "copy %s of provider %s cannot be taken in: %s",
-                                    item->id, p->entry->name, strerror(-r));
-                        continue;
-                }
-                manager_log(p->manager, LOG_NOTICE, s->id,
-                            "%s: the catalogue did not know this copy of provider %s, it is taken in again",
-                            item->volume, p->entry->name);
-                set_store(s);
-        }
-}
-
 static void on_aborted(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {
         ProviderRecovery *p = userdata;
         const Set *s = manager_find_set(p->manager, p->pending[p->at]);
@@ -147,15 +82,30 @@ static void on_aborted(const struct vss_wire_reply *reply, int fd, const Failure
         abort_next(p);
 }
 
+static void resume_reverts(ProviderRecovery *p) {
+        for (size_t i = 0; i < p->n_reverting; i++)
+                revert_resume(p->manager, p->entry->name, p->reverting[i].id, p->reverting[i].set,
+                              p->reverting[i].volume[0] ? p->reverting[i].volume : "an unknown volume");
+}
+
 static void abort_next(ProviderRecovery *p) {
         struct vss_wire_request request = { .op = VSS_WIRE_ABORT };
         if (!p->pending || !p->pending[p->at]) {
-                take_in(p);
+                adopt_copies(p->manager, p->entry->name, p->found, p->n_found, NULL);
+                resume_reverts(p);
                 finish(p);
                 return;
         }
         (void) snprintf(request.set, sizeof(request.set), "%s", p->pending[p->at]);
         start_job(p, &request, ABORT_BUDGET_USEC, NULL, on_aborted);
+}
+
+static void keep(struct vss_wire_reply **list, size_t *n, const struct vss_wire_reply *item) {
+        struct vss_wire_reply *grown = *n < FOUND_MAX ? reallocarray(*list, *n + 1, sizeof(*grown)) : NULL;
+        if (!grown)
+                return;
+        *list = grown;
+        grown[(*n)++] = *item;
 }
 
 static void on_item(const struct vss_wire_reply *item, void *userdata) {
@@ -167,13 +117,10 @@ static void on_item(const struct vss_wire_reply *item, void *userdata) {
                         (void) strings_append(&p->pending, item->set);
                 return;
         }
-        if (manager_find_snapshot(p->manager, item->id) || p->n_found >= FOUND_MAX)
-                return;
-        struct vss_wire_reply *list = reallocarray(p->found, p->n_found + 1, sizeof(*list));
-        if (!list)
-                return;
-        p->found = list;
-        list[p->n_found++] = *item;
+        if (item->reverting)
+                keep(&p->reverting, &p->n_reverting, item);
+        if (!item->gone && !manager_find_snapshot(p->manager, item->id))
+                keep(&p->found, &p->n_found, item);
 }
 
 static void on_listed(const struct vss_wire_reply *reply, int fd, const Failure *failure, void *userdata) {

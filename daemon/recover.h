@@ -12,6 +12,8 @@ struct ProviderRecovery {
         ProviderJob *job;
         struct vss_wire_reply *found; /* committed copies the catalogue does not know */
         size_t n_found;
+        struct vss_wire_reply *reverting; /* copies to which a volume was being reverted */
+        size_t n_reverting;
         char **pending; /* sets with copies that carry the mark */
         size_t at;
 };

@@ -4,12 +4,15 @@
 #include "daemon/manager-private.h"
 #include "daemon/mounts.h"
 #include "daemon/results-bus.h"
+#include "daemon/revert-bus.h"
+#include "daemon/revert.h"
 #include "daemon/snapshot-bus.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
 
 static void options_free(void *p) {
         SnapshotCall *o = p;
+        revert_free(o->revert);
         free(o->reason);
         free(o->text);
         free(o);
@@ -22,7 +25,7 @@ int snapshot_call_new(Snapshot *s, sd_bus_message *m, bool takes_text, const Bus
         SnapshotCall *o = calloc(1, sizeof(*o));
         if (!o)
                 return -ENOMEM;
-        o->exec = true;
+        o->exec = o->safety_snapshot = true;
         int r = takes_text ? bus_read_field(m, "s", &o->text, &f) : 0;
         if (r >= 0)
                 r = bus_read_options(m, options, n, o, NULL, &f);
@@ -94,10 +97,11 @@ static int append_volume_path(sd_bus_message *m, const Snapshot *s) {
 }
 
 static int append_state(sd_bus_message *m, const Snapshot *s) {
-        const char *state = s->damaged                    ? "damaged" :
-                            s->set->state == SET_DELETING ? "deleting" :
-                            s->set->state == SET_RUNNING  ? "recovering" :
-                                                            "available";
+        const char *state = s->damaged                             ? "damaged" :
+                            reverts_are_at(s->set->manager, s->id) ? "reverting" :
+                            s->set->state == SET_DELETING          ? "deleting" :
+                            s->set->state == SET_RUNNING           ? "recovering" :
+                                                                     "available";
         return sd_bus_message_append(m, "s", state);
 }
 
@@ -149,6 +153,8 @@ static const sd_bus_vtable vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Delete", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_delete,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Revert", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("o", volume, "a{sv}", details),
+                                method_revert, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Id", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Set", "o", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Volume", "o", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),

@@ -5,7 +5,8 @@
 #include "protocol/busutil.h"
 
 typedef struct SnapshotCall { /* state of a call */
-        bool dry_run, force, exec, bound;
+        bool dry_run, force, exec, bound, safety_snapshot;
+        Revert *revert; /* while it is looked at whether it may be */
         char *reason, *text;
 } SnapshotCall;
 

@@ -3,6 +3,8 @@
 #include "daemon/volumes-bus.h"
 #include "daemon/manager-private.h"
 #include "daemon/results-bus.h"
+#include "daemon/revert-bus.h"
+#include "daemon/revert.h"
 #include "daemon/volumes.h"
 #include "protocol/busutil.h"
 #include "protocol/text.h"
@@ -129,14 +131,22 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
                         sd_bus_message *reply, void *userdata, sd_bus_error *reterr) {
         Manager *m = userdata;
         const VolumeEntry *e = volumes_find(m->volumes, path);
-        if (!e)
+        const Revert *revert = reverts_find(m, path);
+        if (!e && !revert)
                 return -ENOENT;
-        const Volume *v = e->volume;
+        const Volume bare = { .kind = VOLUME_FILESYSTEM, .name = revert ? revert->volume : NULL };
+        const Volume *v = e ? e->volume : &bare;
+        bool running = revert && !revert->over;
         const struct {
                 const char *name, *value;
         } table[] = {
-                { "Name", v->name },          { "Kind", volume_kind_to_string(v->kind) }, { "Device", v->device },
-                { "FileSystem", v->fs_type }, { "FileSystemUuid", v->fs_uuid },           { "State", "ok" },
+                { "Name", v->name },
+                { "Kind", volume_kind_to_string(v->kind) },
+                { "Device", v->device },
+                { "FileSystem", v->fs_type },
+                { "FileSystemUuid", v->fs_uuid },
+                { "State", "ok" },
+                { "Operation", running ? "revert" : "" },
         };
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 if (streq(property, table[i].name))
@@ -145,6 +155,8 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
                 return strings_append_to_message(reply, v->mount_points);
         if (streq(property, "SizeBytes"))
                 return sd_bus_message_append(reply, "t", v->size_bytes);
+        if (streq(property, "Progress"))
+                return sd_bus_message_append(reply, "d", running ? revert->progress : -1.0);
         return append_snapshots(reply, m, v);
 }
 
@@ -152,6 +164,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("Probe", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("a{sv}", result),
                                 method_probe_volume, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Wait", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("a{sv}", result),
+                                method_wait_volume, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Name", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Kind", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("MountPoints", "as", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -160,6 +174,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("FileSystemUuid", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Snapshots", "ao", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("State", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Operation", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Progress", "d", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("SizeBytes", "t", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_INVALIDATION),
         SD_BUS_VTABLE_END,
 };
@@ -167,7 +183,7 @@ static const sd_bus_vtable vtable[] = {
 static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
                 sd_bus_error *reterr) {
         Manager *m = userdata;
-        if (!volumes_find(m->volumes, path))
+        if (!volumes_find(m->volumes, path) && !reverts_find(m, path))
                 return 0;
         *ret = m;
         return 1;
@@ -175,7 +191,8 @@ static int find(sd_bus *bus, const char *path, const char *interface, void *user
 
 static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***ret, sd_bus_error *reterr) {
         Manager *m = userdata;
-        return volumes_paths(m->volumes, ret);
+        int r = volumes_paths(m->volumes, ret);
+        return r < 0 ? r : reverts_paths(m, ret);
 }
 
 int volumes_bus_attach(Manager *m) {

@@ -4,9 +4,9 @@
  *
  *   VSS_FAULT=RULE[,RULE]…   RULE: CALL:ACTION[:N]
  *   CALL    load probe begin-prepare end-prepare pre-commit hold commit release post-commit pre-final post-final abort
- * list remove mount unmount open diff clear-mark ACTION  fail (a veto that may be retried), hang, delay=MSEC (then goes
- * on), die (SIGKILL of the host), garbage (an error the contract does not know, with nonsense as its text) N       only
- * the first N times; default always
+ * list remove mount unmount open diff clear-mark revert ACTION  fail (a veto that may be retried), hang, delay=MSEC
+ * (then goes on), die (SIGKILL of the host), garbage (an error the contract does not know, with nonsense as its text) N
+ * only the first N times; default always
  *
  * "The first N times" counts over all hosts of one vssd, because most calls get a process of their own; the counters
  * live in a small file on tmpfs named after vssd's process, mapped before the window. Without such a file each process
@@ -45,13 +45,14 @@ typedef enum FaultCall {
         FAULT_OPEN,
         FAULT_DIFF,
         FAULT_CLEAR_MARK,
+        FAULT_REVERT,
         _FAULT_CALL_MAX,
 } FaultCall;
 
 static const char *const call_names[_FAULT_CALL_MAX] = {
-        "load",    "probe",       "begin-prepare", "end-prepare", "pre-commit", "hold", "commit",
-        "release", "post-commit", "pre-final",     "post-final",  "abort",      "list", "remove",
-        "mount",   "unmount",     "open",          "diff",        "clear-mark",
+        "load",    "probe",       "begin-prepare", "end-prepare", "pre-commit", "hold",   "commit",
+        "release", "post-commit", "pre-final",     "post-final",  "abort",      "list",   "remove",
+        "mount",   "unmount",     "open",          "diff",        "clear-mark", "revert",
 };
 
 typedef enum FaultAction {
@@ -317,6 +318,11 @@ static int fault_diff(void *state, struct vss_call *c, const char *since, const 
         return r < 0 ? r : fault.inner.diff(state, c, since, snapshot, sink_fd);
 }
 
+static int fault_revert(void *state, struct vss_call *c, const char *snapshot) {
+        int r = inject(FAULT_REVERT, c);
+        return r < 0 ? r : fault.inner.revert(state, c, snapshot);
+}
+
 int fault_wrap(const struct vss_provider *inner, struct vss_provider *ret, Failure *reterr) {
         int r = parse_rules(reterr);
         if (r < 0)
@@ -342,6 +348,7 @@ int fault_wrap(const struct vss_provider *inner, struct vss_provider *ret, Failu
         p.open = inner->open ? fault_open : NULL;
         p.diff = inner->diff ? fault_diff : NULL;
         p.clear_mark = fault_clear_mark;
+        p.revert = inner->revert ? fault_revert : NULL;
         *ret = p;
         return 0;
 }

@@ -51,7 +51,8 @@ enum {
 enum {                         /* struct vss_call.flags */
        VSS_CALL_FORCE = 1,     /* remove, unmount, revert: also when it is in use; volume_remove: with its copies;
                                  volume_attach: on another disk than before */
-       VSS_CALL_READ_ONLY = 2, /* change nothing, not even to repair; volume_…, storage_set: only do the checks */
+       VSS_CALL_READ_ONLY = 2, /* change nothing, not even to repair; volume_…, storage_set, revert: only the checks */
+       VSS_CALL_RESUME = 4,    /* revert: end one that was cut off, do not begin one */
 };
 
 enum {                             /* struct vss_request.flags, and what was asked for in struct vss_snapshot.flags */
@@ -62,6 +63,9 @@ enum {                             /* struct vss_request.flags, and what was ask
 
 enum {                                 /* struct vss_snapshot.flags only */
        VSS_SNAPSHOT_PENDING = 1 << 16, /* its set was never finished by clear_mark: abort of the set removes it */
+       VSS_SNAPSHOT_REVERTING = 1
+                                << 17, /* a revert to it has begun and not ended: revert with VSS_CALL_RESUME ends it */
+       VSS_SNAPSHOT_GONE = 1 << 18,    /* with REVERTING: that has used it up, only id and set are said */
 };
 
 /* Made by the host, one per call. Owned by the host. */
@@ -73,6 +77,11 @@ struct vss_call {
         uint32_t flags;         /* VSS_CALL_* */
         void (*progress)(struct vss_call *c, double fraction); /* 0.0 to 1.0; may be NULL; not in the window */
         char message[512]; /* with an error: what failed, on what, why, what to do; with 0: a warning; "" none */
+        /* revert, which calls progress in the meantime; else NULL. safety: id of the copy, in set `set`, of the volume
+         * as it is before, NULL: none is wanted. lost: tells of a copy that will be gone afterwards, its own included,
+         * before anything is changed. */
+        const char *safety;
+        void (*lost)(struct vss_call *c, const char *snapshot);
 };
 
 /* One volume. Owned by the host; a string is NULL where there is nothing to say. */
@@ -225,7 +234,12 @@ struct vss_provider {
         int (*unmount)(void *state, struct vss_call *c, const char *directory);
         /* required with VSS_CAP_DEVICE or _DIRECTORY: read-only descriptor of the copy, the caller's to close. */
         int (*open)(void *state, struct vss_call *c, const char *snapshot);
-        /* The volume gets the copy's content back; called again it goes on where it stopped. */
+        /*
+         * The volume gets the copy's content back. -EBUSY: it is in use, or one of its copies; nothing has changed
+         * then, as with every error that it says so of. Copies other than its own are lost only with VSS_CALL_FORCE
+         * (-EPERM). With VSS_CALL_RESUME what was cut off is brought to its end (0), or, if it had not begun to change
+         * the volume, taken back (-ECANCELED); -ENOENT: there is nothing of it.
+         */
         int (*revert)(void *state, struct vss_call *c, const char *snapshot);
         /* The copy becomes an ordinary thing of the storage: no longer listed, no longer ours to remove. */
         int (*detach)(void *state, struct vss_call *c, const char *snapshot);

@@ -47,6 +47,8 @@ enum vss_wire_op {
         VSS_WIRE_VOLUME_REMOVE, /* name */
         VSS_WIRE_STORAGE_SET,   /* name = storage area, size_bytes, text = policy, "" as it is */
         VSS_WIRE_STORAGE_GC,    /* name = storage area → free_bytes = what was freed */
+        VSS_WIRE_REVERT, /* snapshot; set, safety: ids of the copy of what is there before, "" none → items: kind =
+                            copies that go with it, and how far it is */
         VSS_WIRE_EXIT,
         VSS_WIRE_LIFE,
         VSS_WIRE_ENVIRONMENT, /* size_bytes of the file: NAME=VALUE, each with its terminating zero */
@@ -55,12 +57,13 @@ enum vss_wire_op {
 };
 
 enum { VSS_WIRE_ENVIRONMENT_BYTES = 256 * 1024, VSS_WIRE_ENVIRONMENT_MAX = 4096 /* entries */ };
-enum vss_wire_kind { VSS_WIRE_IS_STORAGE = 1, VSS_WIRE_IS_VOLUME };
+enum vss_wire_kind { VSS_WIRE_IS_STORAGE = 1, VSS_WIRE_IS_VOLUME, VSS_WIRE_IS_LOST, VSS_WIRE_IS_PROGRESS };
+enum { VSS_WIRE_PROGRESS_MAX = 1000000 };
 
 struct vss_wire_request {
         uint32_t op, flags; /* flags: VSS_CALL_* */
         uint64_t serial, deadline_usec;
-        char set[VSS_WIRE_ID], snapshot[VSS_WIRE_ID];
+        char set[VSS_WIRE_ID], snapshot[VSS_WIRE_ID], safety[VSS_WIRE_ID];
         char name[VSS_WIRE_NAME], text[VSS_WIRE_NAME]; /* LOAD: provider, version; BEGIN_PREPARE: storage, mode */
         /* volume */
         uint64_t dev, subvolume, size_bytes;
@@ -81,7 +84,11 @@ struct vss_wire_reply {
         uint64_t created_at, size_bytes, used_bytes;
         uint32_t snapshot_flags, damaged;
         char id[VSS_WIRE_ID], set[VSS_WIRE_ID], volume[1024], device[256], path[1024], token[160];
-        uint32_t pending, kind; /* LIST: still carries the uncommitted mark; INVENTORY: which of the two it is */
+        uint32_t pending,
+                kind; /* LIST: still carries the uncommitted mark; INVENTORY, REVERT: which of the two it is */
+        /* LIST: its volume is being reverted to it, and it may itself be gone by that; REVERT: of VSS_WIRE_PROGRESS_MAX
+         */
+        uint32_t reverting, gone, progress, reserved;
         /*
          * INVENTORY, VOLUME_ATTACH. A storage area: name = id, path, max_bytes, used_bytes, allocated_bytes, policy,
          * fault. A volume: id, name, path = origin, device, size_bytes, storage, frontend, fault, attached, snapshots.

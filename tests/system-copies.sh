@@ -28,6 +28,20 @@ case_a_named_provider_or_none() {
         delete_all
 }
 
+case_a_provider_that_cannot_revert_says_so() {
+        local id
+        create "$tree"
+        id=$(set_field '.snapshots[0].id')
+        for dry in "" --dry-run; do
+                # shellcheck disable=SC2086
+                expect_exit 10 vssctl revert $dry "$id" 2>"$VSS_TEST_DIR/err"
+                grep -q "provider btrfs cannot revert" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        done
+        expect_exit 4 vssctl revert 01234567
+        vssctl --json show "$id" >/dev/null || die "the copy has gone"
+        delete_all
+}
+
 case_providers_are_listed_with_what_they_can() {
         vssctl --json providers >"$VSS_TEST_DIR/providers.json"
         for p in btrfs null; do
@@ -196,7 +210,7 @@ case_mounted_read_only_and_unmounted() {
 
 start_bus
 start_vssd
-cases the_most_native_provider_is_taken a_named_provider_or_none providers_are_listed_with_what_they_can \
+cases the_most_native_provider_is_taken a_named_provider_or_none a_provider_that_cannot_revert_says_so providers_are_listed_with_what_they_can \
         volumes_say_whether_they_can_be_taken one_set_mixes_providers commit_goes_in_fixed_steps attributes_stay_readable \
         lists_filter_exactly a_copy_says_what_it_is progress_is_shown_live delete_in_every_form mounted_read_only_and_unmounted
 

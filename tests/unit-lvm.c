@@ -248,6 +248,65 @@ START_TEST(only_what_is_certainly_ours_is_ours) {
 }
 END_TEST
 
+START_TEST(the_volume_a_copy_is_of_is_noted) {
+        char tags[] = TAGS ",vss.origin=ABCDEFabcdabcdabcdabcdabcdabcdef";
+        LvmVolume v = { .name = LVM_COPY_PREFIX ID, .tags = tags };
+        LvmMark m;
+        ck_assert(lvm_mark_read(&v, &m));
+        ck_assert_str_eq(m.origin, "ABCDEFabcdabcdabcdabcdabcdabcdef");
+        v.tags = (char[]) { TAGS };
+        ck_assert(lvm_mark_read(&v, &m)); /* made by an earlier version */
+        ck_assert_str_eq(m.origin, "");
+        ck_assert(!reads(LVM_COPY_PREFIX ID, TAGS ",vss.origin=ABCDEFabcdabcdabcdabcdabcdabcde"));
+        ck_assert(!reads(LVM_COPY_PREFIX ID, TAGS ",vss.origin=ABCDEF/bcdabcdabcdabcdabcdabcdef"));
+}
+END_TEST
+
+START_TEST(a_revert_is_known_by_its_tag) {
+        char id[VSS_ID_SIZE] = "", set[VSS_ID_SIZE] = "", good[] = "mine,vss.revert=" ID "/" SET ",other";
+        LvmVolume v = { .name = "data", .tags = good };
+        static const char *const none[] = { "",
+                                            "vss.revert=",
+                                            "vss.revert=" ID,
+                                            "vss.revert=" ID "/",
+                                            "vss.revert=" ID "," SET,
+                                            "vss.revert=" ID "/" ID "x",
+                                            "vss.revert=" ID "/no",
+                                            "xvss.revert=" ID "/" SET };
+        ck_assert(lvm_revert_mark(&v, id, set));
+        ck_assert_str_eq(id, ID);
+        ck_assert_str_eq(set, SET);
+        ck_assert(lvm_revert_mark(&v, NULL, NULL));
+        for (size_t i = 0; i < ELEMENTSOF(none); i++) {
+                _cleanup_free_ char *tags = strdup(none[i]);
+                v.tags = tags;
+                ck_assert_msg(!lvm_revert_mark(&v, id, set), "%s", none[i]);
+        }
+        v.tags = NULL;
+        ck_assert(!lvm_revert_mark(&v, id, set));
+}
+END_TEST
+
+START_TEST(a_merge_is_seen) {
+        static const struct {
+                const char *attributes;
+                bool merging, failed;
+        } rows[] = { { "\"-wi-ao----\"", false, false },
+                     { "\"Owi-a-s---\"", true, false },
+                     { "\"owi-a-s---\"", false, false },
+                     { "\"Owi-m-s---\"", true, true },
+                     { "\"Owi-M-s---\"", true, true } };
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                LvmReport r = {};
+                _cleanup_free_ char *row = row_with("lv_attr", rows[i].attributes);
+                ck_assert_int_eq(lvm_report_parse(row, strlen(row), &r, NULL), 0);
+                ck_assert_int_eq(r.volumes[0].merging, rows[i].merging);
+                ck_assert_int_eq(r.volumes[0].merge_failed, rows[i].failed);
+                lvm_report_done(&r);
+        }
+}
+END_TEST
+
 START_TEST(names_of_volumes_survive_their_tag) {
         static const char *const names[] = { "/srv/db", "/srv/a b", "/", "/a,b:c\"\\\x7f\xc3\xa4\xff\n", "/-=!" };
         for (size_t i = 0; i < ELEMENTSOF(names); i++) {
@@ -277,6 +336,9 @@ int main(void) {
         tcase_add_test(t, names_at_the_limit);
         tcase_add_test(t, a_report_that_is_too_large_is_refused);
         tcase_add_test(t, only_what_is_certainly_ours_is_ours);
+        tcase_add_test(t, the_volume_a_copy_is_of_is_noted);
+        tcase_add_test(t, a_revert_is_known_by_its_tag);
+        tcase_add_test(t, a_merge_is_seen);
         tcase_add_test(t, names_of_volumes_survive_their_tag);
         suite_add_tcase(suite, t);
         SRunner *runner = srunner_create(suite);

@@ -151,7 +151,7 @@ bool lvm_layer_exists(const LvmIdentity *l, const char *suffix) {
 
 _Static_assert(offsetof(struct dm_target_msg, message) == sizeof(uint64_t), "what follows the head of a message");
 
-int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id) {
+static int tell_pool(const char *vg_uuid, const char *pool_uuid, const char *message) {
         struct {
                 struct dm_ioctl header;
                 uint64_t sector; /* a struct dm_target_msg */
@@ -163,8 +163,34 @@ int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id
         if (fd < 0)
                 return -errno;
         (void) snprintf(q.header.uuid, sizeof(q.header.uuid), "LVM-%s%s-tpool", vg_uuid, pool_uuid);
-        (void) snprintf(q.message, sizeof(q.message), "delete %llu", (unsigned long long) thin_id);
+        (void) snprintf(q.message, sizeof(q.message), "%s", message);
         return ioctl(fd, DM_TARGET_MSG, &q) < 0 ? -errno : 0;
+}
+
+int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id) {
+        char message[64];
+        (void) snprintf(message, sizeof(message), "delete %llu", (unsigned long long) thin_id);
+        return tell_pool(vg_uuid, pool_uuid, message);
+}
+
+int lvm_thin_snapshot(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id, uint64_t of) {
+        char message[64];
+        (void) snprintf(message, sizeof(message), "create_snap %llu %llu", (unsigned long long) thin_id,
+                        (unsigned long long) of);
+        return tell_pool(vg_uuid, pool_uuid, message);
+}
+
+void lvm_where_mounted(dev_t dev, char *ret, size_t size) {
+        char line[8192], place[4096];
+        unsigned a, b;
+        FILE *f = fopen("/proc/self/mountinfo", "re");
+        ret[0] = '\0';
+        while (f && fgets(line, sizeof(line), f))
+                if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &a, &b, place) == 3 && makedev(a, b) == dev &&
+                    (!ret[0] || streq(place, "/")))
+                        (void) snprintf(ret, size, "%.*s", (int) size - 1, place);
+        if (f)
+                (void) fclose(f);
 }
 
 typedef struct Devices {

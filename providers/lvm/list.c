@@ -10,13 +10,13 @@ static void reference(const LvmVolume *v, char ret[static REFERENCE_BYTES]) {
         (void) snprintf(ret, REFERENCE_BYTES, "%s/%s", v->vg_name, v->name);
 }
 
-static int describe(const LvmVolume *v, const LvmMark *m, vss_snapshot_fn found, void *userdata) {
+static int describe(const LvmVolume *v, const LvmMark *m, bool reverting, vss_snapshot_fn found, void *userdata) {
         struct vss_snapshot s = {
                 .struct_size = sizeof(s),
                 .created_at = m->created_usec,
                 .size_bytes = v->thick_copy ? v->origin_size : v->size,
                 .used_bytes = v->thick_copy ? lvm_part_of(v->size, v->data_centi) : 0,
-                .flags = m->flags | (m->pending ? VSS_SNAPSHOT_PENDING : 0),
+                .flags = m->flags | (m->pending ? VSS_SNAPSHOT_PENDING : 0) | (reverting ? VSS_SNAPSHOT_REVERTING : 0),
                 .damaged = v->invalid || v->broken,
         };
         (void) snprintf(s.id, sizeof(s.id), "%s", m->id);
@@ -27,13 +27,40 @@ static int describe(const LvmVolume *v, const LvmMark *m, vss_snapshot_fn found,
         return found(&s, userdata);
 }
 
+static bool is_reverted_to(const LvmReport *r, const char *snapshot) {
+        char id[VSS_ID_SIZE];
+        for (size_t i = 0; i < r->n; i++)
+                if (lvm_revert_mark(&r->volumes[i], id, NULL) && streq(id, snapshot))
+                        return true;
+        return false;
+}
+
+static bool has_copy(const LvmReport *r, const char *snapshot) {
+        LvmMark m;
+        for (size_t i = 0; i < r->n; i++)
+                if (lvm_mark_read(&r->volumes[i], &m) && streq(m.id, snapshot))
+                        return true;
+        return false;
+}
+
+/* A thick copy that was merged is gone, but who asked for that may not know it yet. */
+static int describe_gone(const LvmReport *r, const LvmVolume *v, const char *set, vss_snapshot_fn found,
+                         void *userdata) {
+        struct vss_snapshot s = { .struct_size = sizeof(s), .flags = VSS_SNAPSHOT_REVERTING | VSS_SNAPSHOT_GONE };
+        if (!lvm_revert_mark(v, s.id, s.set) || has_copy(r, s.id) || (set[0] && !streq(set, s.set)))
+                return 0;
+        return found(&s, userdata);
+}
+
 int lvm_list(void *state, struct vss_call *c, vss_snapshot_fn found, void *userdata) {
         LvmSession s = LVM_SESSION_NULL;
         LvmMark m;
         int r = lvm_session_open(c, NULL, &s);
         for (size_t i = 0; r >= 0 && i < s.report.n; i++)
-                if (lvm_mark_read(&s.report.volumes[i], &m) && (!c->set[0] || streq(m.set, c->set)))
-                        r = describe(&s.report.volumes[i], &m, found, userdata);
+                if (!lvm_mark_read(&s.report.volumes[i], &m))
+                        r = describe_gone(&s.report, &s.report.volumes[i], c->set, found, userdata);
+                else if (!c->set[0] || streq(m.set, c->set))
+                        r = describe(&s.report.volumes[i], &m, is_reverted_to(&s.report, m.id), found, userdata);
         lvm_session_done(&s);
         return r == -ENOENT ? 0 : r;
 }
@@ -53,6 +80,8 @@ int lvm_remove(void *state, struct vss_call *c, const char *snapshot) {
         int r = lvm_session_open(c, NULL, &s);
         if (r >= 0)
                 r = lvm_session_find(c, &s, snapshot, &v, &m);
+        if (r >= 0 && v->merging)
+                r = lvm_fail(c, -EBUSY, "the volume is being reverted to copy %s", snapshot);
         if (r >= 0 && v->open && !(c->flags & VSS_CALL_FORCE))
                 r = lvm_fail(c, -EBUSY, "copy %s is in use: unmount it first", snapshot);
         if (r >= 0)

@@ -13,21 +13,25 @@
 #define LVM_TAG_VOLUME "vss.volume="
 #define LVM_TAG_CREATED "vss.created="
 #define LVM_TAG_FLAGS "vss.flags="
+#define LVM_TAG_ORIGIN "vss.origin="    /* uuid of the volume; LVM itself forgets it when one is merged into that */
+#define LVM_TAG_REVERT "vss.revert="    /* COPY/SET, on a volume that is being reverted, and on the helper of that */
+#define LVM_REVERT_PREFIX "vss-revert-" /* the helper: revert.c */
 
 enum {
-        LVM_NAME_BYTES = 128,           /* of a volume group or logical volume, with NUL: LVM's own limit */
-        LVM_UUID_BYTES = 33,            /* 32 letters and digits; LVM prints them with dashes between */
-        LVM_VOLUMES_MAX = 4096,         /* logical volumes of one report */
-        LVM_REPORT_BYTES_MAX = 8 << 20, /* that many, each with tags */
-        LVM_TAG_BYTES = 1024,           /* LVM's own limit is one more */
-        LVM_TAGS_BYTES_MAX = 64 * 1024, /* of all tags of one volume */
-        LVM_DEVICES_BYTES = 16 * 1024,  /* the list of devices of one call */
-        LVM_REQUEST_BYTES = 32 * 1024,  /* all arguments of one call */
-        LVM_ARGUMENTS_MAX = 40,         /* of one call */
-        LVM_SAID_BYTES = 400,           /* of what lvm says when it fails */
-        LVM_GROUPS_MAX = 64,            /* volume groups looked at in one call */
-        LVM_COPY_BYTES_MIN = 16 << 20,  /* of a thick copy: less would be full before it is of use */
-        LVM_SNAPSHOT_PERCENT = 20,      /* of its origin that a thick copy gets, unless vssd.conf says otherwise */
+        LVM_NAME_BYTES = 128,            /* of a volume group or logical volume, with NUL: LVM's own limit */
+        LVM_UUID_BYTES = 33,             /* 32 letters and digits; LVM prints them with dashes between */
+        LVM_VOLUMES_MAX = 16384,         /* logical volumes of one report, hidden ones too */
+        LVM_REPORT_BYTES_MAX = 24 << 20, /* that many, each with tags */
+        LVM_TAG_BYTES = 1024,            /* LVM's own limit is one more */
+        LVM_TAGS_BYTES_MAX = 64 * 1024,  /* of all tags of one volume */
+        LVM_DEVICES_BYTES = 16 * 1024,   /* the list of devices of one call */
+        LVM_REQUEST_BYTES = 32 * 1024,   /* all arguments of one call */
+        LVM_ARGUMENTS_MAX = 40,          /* of one call */
+        LVM_SAID_BYTES = 400,            /* of what lvm says when it fails */
+        LVM_REVERT_TAG_BYTES = 2 * VSS_ID_SIZE + 16,
+        LVM_GROUPS_MAX = 64,           /* volume groups looked at in one call */
+        LVM_COPY_BYTES_MIN = 16 << 20, /* of a thick copy: less would be full before it is of use */
+        LVM_SNAPSHOT_PERCENT = 20,     /* of its origin that a thick copy gets, unless vssd.conf says otherwise */
 };
 
 #define LVM_COPY_BYTES_STEP (UINT64_C(1) << 20) /* of a thick copy: lvm takes whole sectors only */
@@ -45,7 +49,9 @@ typedef struct LvmVolume {
         int data_centi, metadata_centi; /* hundredths of a percent that are full, -1 not known */
         int major, minor;               /* -1: not active */
         bool thin, thin_pool, thick_copy, has_thick_copies, open, invalid, broken, virtual;
-        bool half_made; /* its device has no table that is live: whoever made it did not come to the end */
+        bool merging;      /* a thick copy that is being merged, or what it is merged into */
+        bool merge_failed; /* … and the kernel cannot go on with it */
+        bool half_made;    /* its device has no table that is live: whoever made it did not come to the end */
 } LvmVolume;
 typedef struct LvmReport {
         LvmVolume *volumes;
@@ -68,13 +74,16 @@ static inline uint64_t lvm_part_of(uint64_t size, int centi) {
 
 /* tags.c: whose a volume is. */
 typedef struct LvmMark {
-        char id[VSS_ID_SIZE], set[VSS_ID_SIZE], volume[LVM_TAG_BYTES];
+        char id[VSS_ID_SIZE], set[VSS_ID_SIZE], volume[LVM_TAG_BYTES],
+                origin[LVM_UUID_BYTES]; /* origin: "" not noted */
         uint64_t created_usec;
         uint32_t flags;
         bool pending;
 } LvmMark;
 /* True only if name and tags both say that it is a copy of ours. */
 bool lvm_mark_read(const LvmVolume *v, LvmMark *ret);
+/* What is being reverted to, by LVM_TAG_REVERT; false: nothing. Both may be NULL. */
+bool lvm_revert_mark(const LvmVolume *v, char *ret_snapshot, char *ret_set);
 /* LVM_TAG_VOLUME and the name of a volume in the alphabet of tags; -ENAMETOOLONG if it does not fit. */
 int lvm_tag_of_volume(const char *name, char *ret, size_t size);
 
@@ -94,6 +103,10 @@ bool lvm_is_suspended(dev_t dev);
 bool lvm_layer_exists(const LvmIdentity *l, const char *suffix);
 /* Takes a thin device out of its pool, as lvm would. */
 int lvm_thin_delete(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id);
+/* … and puts one in as a snapshot of another, which must not be active. */
+int lvm_thin_snapshot(const char *vg_uuid, const char *pool_uuid, uint64_t thin_id, uint64_t of);
+/* Where a device is mounted, "" nowhere that we see. */
+void lvm_where_mounted(dev_t dev, char *ret, size_t size);
 /*
  * The devices that lvm may look at, comma-separated: what active volumes of the group lie on (vg_uuid NULL: of all
  * groups; wide: every disk that could be part of one). Never one that is suspended or served by our own engine.
@@ -151,6 +164,9 @@ typedef struct LvmMember { /* one volume of the set this process works for */
         uint32_t flags;
         bool thin;
 } LvmMember;
+/* -ENOSPC: the pool of this volume is full or out of order. */
+int lvm_check_pool(struct vss_call *c, const LvmSession *s, const LvmVolume *l);
+unsigned lvm_snapshot_percent(void); /* of its origin that a thick copy gets */
 
 /* place.c: what a fresh process has to know about a set that was cut off: which volumes it was at work on. */
 int lvm_place_write(struct vss_call *c, const LvmMember *members, unsigned n);
@@ -158,6 +174,12 @@ int lvm_place_write(struct vss_call *c, const LvmMember *members, unsigned n);
 unsigned lvm_place_read(const char *set, LvmIdentity *ret, unsigned max);
 void lvm_place_remove(const char *set);
 int lvm_place_open_lock(void);
+/* A revert deactivates its volume, perhaps the last one of a group: until it has ended all disks are looked at. */
+int lvm_place_reverting(struct vss_call *c, bool on);
+bool lvm_place_is_reverting(void);
+
+/* revert.c */
+int lvm_revert(void *state, struct vss_call *c, const char *snapshot);
 
 /* list.c, mount.c: everything outside a set. */
 int lvm_list(void *state, struct vss_call *c, vss_snapshot_fn found, void *userdata);

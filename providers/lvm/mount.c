@@ -40,6 +40,8 @@ static int open_copy(struct vss_call *c, const char *snapshot, char *ret_path, s
                         c, -EUCLEAN,
                         "copy %s is lost: %s; delete it and give copies more room (lvm_snapshot_size= in vssd.conf)",
                         snapshot, v->invalid ? "more was changed than it has room for" : "its pool is out of order");
+        if (r >= 0 && v->merging)
+                r = lvm_fail(c, -EBUSY, "the volume is being reverted to copy %s", snapshot);
         if (r >= 0 && v->minor < 0) {
                 r = activate(c, &s, v);
                 if (r >= 0)

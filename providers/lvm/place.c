@@ -68,3 +68,23 @@ void lvm_place_remove(const char *set) {
         if (dir >= 0)
                 (void) unlinkat(dir, set, 0);
 }
+
+static const char reverting[] = "reverting";
+
+int lvm_place_reverting(struct vss_call *c, bool on) {
+        _cleanup_close_ int dir = open_directory();
+        if (!on) {
+                if (dir >= 0)
+                        (void) unlinkat(dir, reverting, 0);
+                return 0;
+        }
+        int fd = dir < 0 ? dir : openat(dir, reverting, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        int r = dir < 0 ? dir : fd < 0 ? -errno : 0;
+        (void) close_fd(fd);
+        return r < 0 ? lvm_fail(c, r, "the note of this revert cannot be written: %s", strerror(-r)) : 0;
+}
+
+bool lvm_place_is_reverting(void) {
+        _cleanup_close_ int dir = open_directory();
+        return dir >= 0 && faccessat(dir, reverting, F_OK, AT_SYMLINK_NOFOLLOW) >= 0;
+}

@@ -42,7 +42,7 @@ static struct { /* of the one set this process works for */
 
 static uint64_t lvm_capabilities(void *state) {
         uint64_t always = VSS_CAP_REDIRECT | VSS_CAP_DEVICE | VSS_CAP_DIRECTORY | VSS_CAP_PERSISTENT | VSS_CAP_STORAGE |
-                          VSS_CAP_WRITES_BELOW;
+                          VSS_CAP_WRITES_BELOW | VSS_CAP_REVERT;
         return always | (!lvm_kernel_has_dm() || lvm_kernel_freezes_nested() ? 0 : VSS_CAP_FREEZES_ITSELF);
 }
 
@@ -107,6 +107,9 @@ static int check_origin(struct vss_call *c, const LvmVolume *l) {
         if (l->thick_copy)
                 return lvm_fail(c, -EOPNOTSUPP, "%s/%s is itself a thick copy; LVM makes none of those", l->vg_name,
                                 l->name);
+        if (l->merging || lvm_revert_mark(l, NULL, NULL))
+                return lvm_fail(c, -EBUSY, "%s/%s is being reverted: LVM makes no copies of it until that is over",
+                                l->vg_name, l->name);
         if (l->virtual || l->thin_pool || l->invalid)
                 return lvm_fail(c, -EOPNOTSUPP, "%s/%s is of a kind that LVM makes no copies of", l->vg_name, l->name);
         /* lvcreate wants to see dm-snapshot for thin ones too, and may not load it itself: asking for it does */
@@ -168,7 +171,7 @@ static int take_group(struct vss_call *c, const LvmSession *s, const char *vg_uu
         return 0;
 }
 
-static int check_pool(struct vss_call *c, const LvmSession *s, const LvmVolume *l) {
+int lvm_check_pool(struct vss_call *c, const LvmSession *s, const LvmVolume *l) {
         const LvmVolume *pool = pool_of(s, l);
         if (!pool)
                 return lvm_fail(c, -EIO, "lvm does not show the pool %s/%s", l->vg_name, l->pool);
@@ -180,7 +183,7 @@ static int check_pool(struct vss_call *c, const LvmSession *s, const LvmVolume *
         return 0;
 }
 
-static unsigned snapshot_percent(void) {
+unsigned lvm_snapshot_percent(void) {
         const char *s = secure_getenv("VSS_LVM_SNAPSHOT_SIZE"); /* vssd.conf: lvm_snapshot_size */
         unsigned long percent = isempty(s) ? 0 : strtoul(s, NULL, 10);
         return percent >= 1 && percent <= 100 ? (unsigned) percent : LVM_SNAPSHOT_PERCENT;
@@ -188,7 +191,7 @@ static unsigned snapshot_percent(void) {
 
 /* A share of the origin; less where the group has less, as long as it is worth having. */
 static int size_copy(struct vss_call *c, const LvmVolume *l, Group *g, LvmMember *m) {
-        uint64_t part = lvm_part_of(l->size, (int) snapshot_percent() * 100) & ~(LVM_COPY_BYTES_STEP - 1);
+        uint64_t part = lvm_part_of(l->size, (int) lvm_snapshot_percent() * 100) & ~(LVM_COPY_BYTES_STEP - 1);
         uint64_t wanted = MAX_OF(part, (uint64_t) LVM_COPY_BYTES_MIN);
         uint64_t left = l->vg_free - MIN_OF(l->vg_free, g->reserved);
         m->copy_bytes = MIN_OF(wanted, left);
@@ -214,7 +217,7 @@ static int prepare_member(struct vss_call *c, const LvmSession *s, const LvmVolu
         m->thin = l->thin;
         (void) snprintf(m->vg_name, sizeof(m->vg_name), "%s", l->vg_name);
         (void) snprintf(m->name, sizeof(m->name), "%s", l->name);
-        return l->thin ? check_pool(c, s, l) : size_copy(c, l, g, m);
+        return l->thin ? lvm_check_pool(c, s, l) : size_copy(c, l, g, m);
 }
 
 static int lvm_begin_prepare(void *state, struct vss_call *c, const struct vss_volume *v, const struct vss_request *q) {
@@ -265,7 +268,8 @@ static const char *devices_of(const LvmMember *m) {
 }
 
 static int create_copy(struct vss_call *c, LvmMember *m, uint64_t deadline_usec, char said[static LVM_SAID_BYTES]) {
-        static char name[LVM_NAME_BYTES], id[64], of_set[64], flags[64], origin[2 * LVM_NAME_BYTES], size[32];
+        static char name[LVM_NAME_BYTES], id[64], of_set[64], flags[64], origin[2 * LVM_NAME_BYTES], size[32],
+                tag_origin[64];
         const char *arguments[LVM_ARGUMENTS_MAX + 1] = {
                 "lvcreate",
                 "--snapshot",
@@ -292,6 +296,8 @@ static int create_copy(struct vss_call *c, LvmMember *m, uint64_t deadline_usec,
                 m->tag_created,
                 "--addtag",
                 m->tag_volume,
+                "--addtag",
+                tag_origin,
                 origin,
         };
         unsigned n = 0;
@@ -313,6 +319,7 @@ static int create_copy(struct vss_call *c, LvmMember *m, uint64_t deadline_usec,
         (void) snprintf(id, sizeof(id), LVM_TAG_ID "%s", m->snapshot);
         (void) snprintf(of_set, sizeof(of_set), LVM_TAG_SET "%s", c->set);
         (void) snprintf(flags, sizeof(flags), LVM_TAG_FLAGS "%u", m->flags);
+        (void) snprintf(tag_origin, sizeof(tag_origin), LVM_TAG_ORIGIN "%s", m->identity.lv_uuid);
         (void) snprintf(origin, sizeof(origin), "%s/%s", m->vg_name, m->name);
         (void) snprintf(size, sizeof(size), "%llub", (unsigned long long) m->copy_bytes);
         return lvm_keeper_run(&set.keeper, arguments, deadline_usec, -1, said);
@@ -389,6 +396,7 @@ const struct vss_provider lvm_provider = {
         .mount = lvm_mount,
         .unmount = lvm_unmount,
         .open = lvm_open,
+        .revert = lvm_revert,
         .storage_list = lvm_storage_list,
         .clear_mark = lvm_clear_mark,
 };

@@ -198,6 +198,8 @@ static const char *row_kind(const Row *row, LvmVolume *v) {
         v->virtual = !strchr("-oOrRmMCsSVg", a[0]) && !v->thin_pool;
         v->open = streq(row->open, "open") || a[5] == 'o';
         v->invalid = streq(row->invalid, "snapshot invalid") || strchr("IS", a[4]);
+        v->merging = strchr("SO", a[0]);
+        v->merge_failed = strchr("mM", a[4]);
         v->half_made = strchr("diX", a[4]);
         v->broken = row->health[0] || a[8] == 'p';
         if (v->thin && !v->pool[0])

@@ -90,9 +90,10 @@ int lvm_session_number(struct vss_call *c, LvmSession *s, const char *name, cons
 int lvm_session_reload(struct vss_call *c, LvmSession *s) {
         static const char config[] = "report{time_format=\"%s\" compact_output=0 headings=1 list_item_separator=\",\"} "
                                      "log{report_command_log=0}";
-        const char *const arguments[] = { "lvs",  "--config", config, "--devices",  s->devices, "--reportformat",
-                                          "json", "--units",  "b",    "--nosuffix", "-o",       lvm_report_fields,
-                                          NULL };
+        const char *const arguments[] = {
+                "lvs",  "--all",   "--config", config,       "--devices", s->devices,        "--reportformat",
+                "json", "--units", "b",        "--nosuffix", "-o",        lvm_report_fields, NULL
+        };
         char said[LVM_SAID_BYTES];
         struct stat st;
         Failure f = {};
@@ -124,7 +125,8 @@ int lvm_session_open(struct vss_call *c, const char *vg_uuid, LvmSession *ret) {
         *ret = LVM_SESSION_NULL;
         if (!lvm_program() || !lvm_kernel_has_dm())
                 return -ENOENT;
-        int r = lvm_devices(vg_uuid, false, ret->devices, sizeof(ret->devices));
+        bool wide = lvm_place_is_reverting();
+        int r = lvm_devices(vg_uuid, wide, ret->devices, sizeof(ret->devices));
         if (r == -ENOENT)
                 return r;
         r = lvm_keeper_start(c, &ret->keeper);
@@ -132,7 +134,7 @@ int lvm_session_open(struct vss_call *c, const char *vg_uuid, LvmSession *ret) {
                 r = lvm_keeper_lock(c, &ret->keeper, MIN_OF(lvm_deadline(c), usec_add(now_usec(), LVM_PATIENCE_USEC)));
         if (r < 0)
                 return r;
-        r = lvm_devices(vg_uuid, false, ret->devices, sizeof(ret->devices));
+        r = lvm_devices(vg_uuid, wide, ret->devices, sizeof(ret->devices));
         if (r == -ENOENT)
                 return r;
         if (r >= 0)

@@ -71,6 +71,15 @@ static bool read_decimal(const char *s, size_t n, uint64_t *ret) {
         return true;
 }
 
+static bool read_uuid(const char *s, size_t n, char ret[static LVM_UUID_BYTES]) {
+        char text[LVM_UUID_BYTES];
+        if (n != sizeof(text) - 1)
+                return false;
+        memcpy(text, s, n);
+        text[n] = '\0';
+        return lvm_uuid_read(text, ret) >= 0;
+}
+
 static bool begins(const char *s, size_t n, const char *prefix) {
         return n >= strlen(prefix) && memcmp(s, prefix, strlen(prefix)) == 0;
 }
@@ -89,6 +98,8 @@ static bool take_tag(const char *s, size_t n, LvmMark *m, uint64_t *flags) {
                 return read_decimal(VALUE(LVM_TAG_CREATED), &m->created_usec);
         if (begins(s, n, LVM_TAG_FLAGS))
                 return read_decimal(VALUE(LVM_TAG_FLAGS), flags);
+        if (begins(s, n, LVM_TAG_ORIGIN))
+                return !m->origin[0] && read_uuid(VALUE(LVM_TAG_ORIGIN), m->origin);
         if (n == strlen(LVM_TAG_PENDING) && begins(s, n, LVM_TAG_PENDING))
                 m->pending = true;
         return true;
@@ -112,4 +123,22 @@ bool lvm_mark_read(const LvmVolume *v, LvmMark *ret) {
                 return false;
         *ret = m;
         return true;
+}
+
+bool lvm_revert_mark(const LvmVolume *v, char *ret_snapshot, char *ret_set) {
+        const size_t half = VSS_ID_SIZE - 1;
+        for (const char *s = v->tags; s && *s;) {
+                size_t n = strcspn(s, ","), prefix = sizeof(LVM_TAG_REVERT) - 1;
+                char snapshot[VSS_ID_SIZE] = "", set[VSS_ID_SIZE] = "";
+                if (begins(s, n, LVM_TAG_REVERT) && n == prefix + 2 * half + 1 && s[prefix + half] == '/' &&
+                    read_id(s + prefix, half, snapshot) && read_id(s + prefix + half + 1, half, set)) {
+                        if (ret_snapshot)
+                                memcpy(ret_snapshot, snapshot, sizeof(snapshot));
+                        if (ret_set)
+                                memcpy(ret_set, set, sizeof(set));
+                        return true;
+                }
+                s += n + (s[n] == ',');
+        }
+        return false;
 }
