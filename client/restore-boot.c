@@ -18,7 +18,8 @@
 #include <stdarg.h>
 #include <time.h>
 
-typedef enum Where { BESIDE, IN_PLACE, LOST } Where;
+/* REPLACED: what was there is beside it, so it went into place, and somebody has put something else there since. */
+typedef enum Where { BESIDE, IN_PLACE, REPLACED, LOST } Where;
 
 typedef struct Roots {
         int *fds; /* as plan.roots; -1: not there */
@@ -58,6 +59,7 @@ static int file_fail(Plan *p, const PlanFile *f, int error) {
                     error == -ELOOP  ? "a symbolic link is on the way" :
                     error == -EISDIR ? "a directory stands there" :
                     error == -EBUSY  ? "something is mounted there" :
+                    error == -EAGAIN ? "it is neither there nor beside its place; is it mounted?" :
                                        strerror(-error));
 }
 
@@ -76,16 +78,18 @@ static bool is_there(int dfd, const char *name) {
 }
 
 static Where where_is(int dfd, const PlanFile *f) {
-        return is_it(dfd, base_name(f->path), f) ? IN_PLACE : is_it(dfd, f->staged, f) ? BESIDE : LOST;
+        return is_it(dfd, base_name(f->path), f)                   ? IN_PLACE :
+               is_it(dfd, f->staged, f)                            ? BESIDE :
+               is_there(dfd, f->staged) || is_there(dfd, f->aside) ? REPLACED :
+                                                                     LOST;
 }
 
 /* ---- one file ---- */
 
 static int swap_file(int dfd, const PlanFile *f) {
         const char *name = base_name(f->path);
-        Where w = where_is(dfd, f);
-        if (w != BESIDE)
-                return w == IN_PLACE ? 0 : -ESTALE;
+        if (where_is(dfd, f) != BESIDE)
+                return 0; /* check() */
         int r = file_move_to_free(dfd, f->staged, name);
         if (r != -EEXIST)
                 return r;
@@ -95,12 +99,15 @@ static int swap_file(int dfd, const PlanFile *f) {
 
 static int swap_file_back(int dfd, const PlanFile *f) {
         const char *name = base_name(f->path);
-        if (where_is(dfd, f) == IN_PLACE) {
-                if (is_there(dfd, f->staged))
-                        return file_exchange(dfd, f->staged, name, f->aside);
-                if (renameat(dfd, name, dfd, f->staged) < 0)
-                        return -errno;
-        }
+        Where w = where_is(dfd, f);
+        if (w == LOST)
+                return is_there(dfd, name) ? 0 : -ESTALE;
+        if (w != BESIDE && is_there(dfd, f->staged) && is_there(dfd, name))
+                return file_exchange(dfd, f->staged, name, f->aside);
+        if (w == REPLACED && is_there(dfd, f->staged))
+                return file_move_to_free(dfd, f->staged, name);
+        if (w != BESIDE && is_there(dfd, name) && renameat(dfd, name, dfd, f->staged) < 0)
+                return -errno;
         return is_there(dfd, f->aside) ? file_move_to_free(dfd, f->aside, name) : 0;
 }
 
@@ -130,25 +137,42 @@ static int each_file(Plan *p, const Roots *roots, int (*act)(int dfd, const Plan
 
 /* ---- all of them ---- */
 
-/* -EAGAIN: nothing of it is there, so its volume is not mounted. */
+/*
+ * Before the first change every file has to be beside its place: what has its inode number elsewhere is another one.
+ * Later it may have gone into place, and been used there if the plan could not be written any more.
+ */
+static int check_file(const Plan *p, int parent, const PlanFile *f, bool *ret_seen) {
+        const char *name = base_name(f->path);
+        Where w = where_is(parent, f);
+        int r = w == BESIDE ? file_check_place(parent, name) : 0;
+        *ret_seen = w == BESIDE || (p->state == PLAN_SWAPPING && w != LOST);
+        if (w == BESIDE)
+                return r == -ENOENT ? 0 : r;
+        if (p->state == PLAN_STAGED)
+                return -ENOENT;
+        return w == LOST && !is_there(parent, name) ? -EAGAIN : 0;
+}
+
+static int not_there(Plan *p, size_t set) {
+        return fail(p, -EAGAIN, "%.400s: nothing of what was staged is there; is it mounted?", p->roots[set]);
+}
+
+/* -EAGAIN: nothing of one of its directories is there, so a volume is not mounted. */
 static int check(Plan *p, const Roots *roots) {
-        size_t n_lost = 0;
-        int r = 0;
-        for (size_t i = 0; i < p->n_files; i++) {
+        _cleanup_free_ bool *seen = calloc(roots->n + 1, sizeof(*seen));
+        int r = seen ? 0 : fail(p, -ENOMEM, "out of memory");
+        for (size_t i = 0; seen && i < p->n_files; i++) {
                 const PlanFile *f = p->files + i;
                 _cleanup_close_ int parent = parent_open(roots, f);
-                Where w = parent < 0 ? LOST : where_is(parent, f);
-                int k = w == LOST     ? parent < 0 ? parent : -ESTALE :
-                        w == IN_PLACE ? 0 :
-                                        file_check_place(parent, base_name(f->path));
-                n_lost += w == LOST;
-                if (k < 0 && k != -ENOENT && r >= 0)
+                bool here = false;
+                int k = parent >= 0 ? check_file(p, parent, f, &here) : p->state == PLAN_SWAPPING ? -EAGAIN : parent;
+                seen[f->set] = seen[f->set] || here;
+                if (k < 0 && r >= 0)
                         r = file_fail(p, f, k);
-                else if (w == LOST && r >= 0)
-                        r = file_fail(p, f, -ENOENT);
         }
-        if (p->n_files > 0 && n_lost == p->n_files)
-                return fail(p, -EAGAIN, "%.400s: nothing of what was staged is there; is it mounted?", p->roots[0]);
+        for (size_t i = 0; seen && i < p->n_files; i++)
+                if (!seen[p->files[i].set])
+                        return not_there(p, p->files[i].set);
         return r;
 }
 
@@ -186,10 +210,13 @@ static void dress_directories(const Plan *p, const Roots *roots) {
         rights_drop();
 }
 
+static int account_fail(Plan *p, int error) {
+        return fail(p, error, "the account %llu cannot be used: %s", (unsigned long long) p->uid, strerror(-error));
+}
+
 static int with_rights(Plan *p, const Roots *roots, int (*act)(int dfd, const PlanFile *f)) {
         int r = take_rights(p);
-        r = r < 0 ? fail(p, r, "the account %llu cannot be used: %s", (unsigned long long) p->uid, strerror(-r)) :
-                    each_file(p, roots, act);
+        r = r < 0 ? account_fail(p, r) : each_file(p, roots, act);
         rights_drop();
         return r;
 }
@@ -233,16 +260,22 @@ static int give_up(int dfd, Plan *p, const Roots *roots, int error) {
         return r < 0 ? r : error;
 }
 
+static int check_account(Plan *p) {
+        int r = take_rights(p);
+        rights_drop();
+        return r < 0 ? account_fail(p, r) : 0;
+}
+
 static int swap(int dfd, Plan *p, const Roots *roots) {
         int r = check(p, roots);
-        if (r == -EAGAIN && p->state == PLAN_STAGED)
+        if (r == -EAGAIN || r == -ENOMEM) /* what had gone stays, its other half is elsewhere */
                 return r;
-        if (r < 0 && p->state == PLAN_STAGED) { /* nothing was touched */
-                int k = set_state(dfd, p, PLAN_FAILED);
-                return k < 0 ? k : r;
+        if (p->state == PLAN_STAGED) {
+                r = r < 0 ? r : check_account(p);
+                int k = set_state(dfd, p, r < 0 ? PLAN_FAILED : PLAN_SWAPPING);
+                if (r < 0 || k < 0)
+                        return k < 0 ? k : r; /* nothing was touched */
         }
-        if (r >= 0 && p->state != PLAN_SWAPPING && (r = set_state(dfd, p, PLAN_SWAPPING)) < 0)
-                return r;
         r = r < 0 ? r : with_rights(p, roots, swap_file);
         r = r < 0 ? r : sync_roots(p, roots);
         if (r < 0)
@@ -252,15 +285,25 @@ static int swap(int dfd, Plan *p, const Roots *roots) {
         return r < 0 ? r : finish(dfd, p, roots);
 }
 
+/* Whatever starts this: while what was there is in use nothing is replaced. */
+static int check_start(Plan *p) {
+        _cleanup_free_ char *now = boot_name();
+        if (!now)
+                return fail(p, -EIO, "which start of the machine this is cannot be read");
+        return streq(p->boot, now) ? fail(p, -EAGAIN, "it was made in this one") : 0;
+}
+
 int plan_run(int dfd, Plan *p) {
         _cleanup_(roots_done) Roots roots = {};
         if (p->state == PLAN_FAILED || (p->state == PLAN_DONE && p->n_files == 0))
                 return 0;
         if (p->state == PLAN_STAGING)
                 return plan_cancel(dfd, p);
-        int r = roots_open(p, &roots);
+        int r = check_start(p);
         if (r < 0)
-                return fail(p, r, "out of memory");
+                return r;
+        if (roots_open(p, &roots) < 0)
+                return fail(p, -ENOMEM, "out of memory");
         return p->state == PLAN_DONE ? finish(dfd, p, &roots) : swap(dfd, p, &roots);
 }
 

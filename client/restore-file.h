@@ -50,6 +50,7 @@ int file_check_place(int dfd, const char *name);
 int file_check_replace(int dfd, const char *name);
 
 /* restore-temporary.c: the caller frees the name. kind: new, old, boot */
+char *boot_name(void); /* of this start of the machine or container; NULL: not known. The caller frees it */
 char *temporary_name(const char *kind, const char *name);
 void temporaries_clear(int dfd); /* the new ones of runs that are dead */
 /*

@@ -24,6 +24,7 @@ void plan_done(Plan *p) {
         free(p->files);
         free(p->directories);
         strings_free(p->roots);
+        free(p->boot);
         free(p->created);
         free(p->ended);
         free(p->set);
@@ -130,6 +131,7 @@ int plan_parse(const char *text, size_t size, Failure *reterr, Plan *ret) {
         static const JsonField fields[] = {
                 { "schema", JSON_FREE },
                 { "kind", JSON_FREE },
+                { "boot", JSON_STRING, offsetof(Plan, boot), .required = true },
                 { "created", JSON_STRING, offsetof(Plan, created), .required = true },
                 { "ended", JSON_STRING, offsetof(Plan, ended) },
                 { "set", JSON_STRING, offsetof(Plan, set), .required = true },
@@ -217,7 +219,8 @@ int plan_format(const Plan *p, char **ret, size_t *ret_size) {
         if (!f)
                 return -ENOMEM;
         (void) fputs("{\"schema\":1,\"kind\":\"restore-plan\",", f);
-        int r = put_text(f, "created", p->created, false);
+        int r = put_text(f, "boot", p->boot, false);
+        r = r < 0 ? r : put_text(f, "created", p->created, false);
         r = r < 0 ? r : put_text(f, "ended", p->ended, false);
         r = r < 0 ? r : put_text(f, "set", p->set, false);
         r = r < 0 ? r : put_text(f, "writer", p->writer, false);

@@ -39,6 +39,7 @@ typedef struct PlanDirectory {
 
 typedef struct Plan {
         char id[VSS_ID_LENGTH + 1];
+        char *boot; /* the start of the machine that it was made in, boot_name() */
         char *created, *ended, *set, *writer, *component, *message;
         PlanState state;
         uint64_t uid; /* whose rights are enough */

@@ -8,6 +8,8 @@
 #include "client/restore.h"
 #include "protocol/text.h"
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <systemd/sd-id128.h>
 #include <time.h>
 
@@ -96,14 +98,28 @@ int schedule_check_none(RestorePart *p) {
 
 /* ---- the plan ---- */
 
+/* The plan names files by numbers that these make up anew at every mount, or forget with the rest. */
+static int check_kind(int dfd) {
+        static const unsigned long fleeting[] = { MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC, FUSE_SUPER_MAGIC, TMPFS_MAGIC,
+                                                  RAMFS_MAGIC };
+        struct statfs fs;
+        if (fstatfs(dfd, &fs) < 0)
+                return -errno;
+        for (size_t i = 0; i < ELEMENTSOF(fleeting); i++)
+                if ((unsigned long) fs.f_type == fleeting[i])
+                        return -EOPNOTSUPP;
+        return 0;
+}
+
 static int add_file(Plan *plan, const RestorePart *p, const RestoreItem *i) {
         const char *rest = i->staged.name + strlen(RESTORE_TEMPORARY "new-");
         PlanFile *f = plan->files + plan->n_files++;
         struct stat s;
         *f = (PlanFile) { .set = i->set, .path = strdup(i->path) };
         _cleanup_close_ int parent = open_parent(p->sets[i->set].target, i->path);
-        if (parent < 0)
-                return parent;
+        int r = parent < 0 ? parent : check_kind(parent);
+        if (r < 0)
+                return r;
         if (fstatat(parent, i->staged.name, &s, AT_SYMLINK_NOFOLLOW) < 0)
                 return -errno;
         f->inode = s.st_ino;
@@ -140,6 +156,7 @@ static int fill(Plan *plan, const RestorePart *p) {
         if (r < 0)
                 return r;
         (void) snprintf(plan->id, sizeof(plan->id), SD_ID128_UUID_FORMAT_STR, SD_ID128_FORMAT_VAL(id));
+        plan->boot = boot_name();
         plan->created = strdup(now);
         plan->set = strdup(p->work->manifest.set);
         plan->writer = strdup(p->reference);
@@ -147,7 +164,8 @@ static int fill(Plan *plan, const RestorePart *p) {
         plan->uid = p->with_writer ? p->uid : 0; /* as rights_take() */
         plan->files = calloc(p->n_items + 1, sizeof(*plan->files));
         plan->directories = calloc(p->n_items + 1, sizeof(*plan->directories));
-        if (!plan->created || !plan->set || !plan->writer || !plan->component || !plan->files || !plan->directories)
+        if (!plan->boot || !plan->created || !plan->set || !plan->writer || !plan->component || !plan->files ||
+            !plan->directories)
                 return -ENOMEM;
         for (size_t k = 0; r >= 0 && k < p->n_sets; k++)
                 r = strings_append(&plan->roots, p->sets[k].to);
@@ -214,8 +232,13 @@ int part_schedule(RestorePart *p) {
         }
         if (r < 0) {
                 (void) plan_remove(dfd, plan.id);
-                return part_fail(p, r == -ENOSPC || r == -EDQUOT ? CONDITION_NO_SPACE : CONDITION_FAILED,
-                                 "it cannot be left for the next start: %s", strerror(-r));
+                return part_fail(p,
+                                 r == -ENOSPC || r == -EDQUOT ? CONDITION_NO_SPACE :
+                                 r == -EOPNOTSUPP             ? CONDITION_NOT_SUPPORTED :
+                                                                CONDITION_FAILED,
+                                 "it cannot be left for the next start: %s",
+                                 r == -EOPNOTSUPP ? "its file system (FAT, FUSE, tmpfs) keeps no numbers of files" :
+                                                    strerror(-r));
         }
         let_go(p);
         (void) snprintf(p->plan, sizeof(p->plan), "%s", plan.id);

@@ -45,6 +45,15 @@ static uint32_t start_of(uint32_t pid) {
         return field ? (uint32_t) strtoull(field, NULL, 10) : 0;
 }
 
+/* A container has the boot id of its host, and a process 1 of its own. */
+char *boot_name(void) {
+        char id[64] = "", *text = NULL;
+        _cleanup_close_ int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+        ssize_t n = fd < 0 ? -1 : read(fd, id, sizeof(id) - 1);
+        int length = n > 0 ? (int) strspn(id, "0123456789abcdef-") : 0;
+        return length > 0 && asprintf(&text, "%.*s-%u", length, id, (unsigned) start_of(1)) > 0 ? text : NULL;
+}
+
 static uint32_t where_are_we(void) {
         char text[128];
         uint32_t hash = 2166136261U; /* FNV-1a */

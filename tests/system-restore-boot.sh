@@ -13,7 +13,13 @@ contents() { expect_equal "$1" "$(cat "$data"/a/{one,two,three,deep/four,fresh/s
 # All or nothing, and nothing beside.
 all_old() { contents "${old%,was added}" && expect_equal "" "$(find "$data" -name '.vss-restore-*')" "files beside their places"; }
 all_new() { contents "one,two,three,deep,six" && expect_equal "" "$(find "$data" -name '.vss-restore-*')" "files beside their places"; }
-boot() { "$VSS_BUILD/client/vss-restore-at-boot"; }
+BOOT_ID=$VSS_TEST_DIR/boot-id
+# in_next_boot COMMAND…: in another start of the machine, as far as that is told by its id
+in_next_boot() {
+        tr -d '\n' </proc/sys/kernel/random/uuid >"$BOOT_ID"
+        unshare -m sh -c 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' "$BOOT_ID" "$@"
+}
+boot() { in_next_boot "$VSS_BUILD/client/vss-restore-at-boot"; }
 plans() { vssctl --json restore --pending | jq -r "[.plans[] | $1] | join(\" \")"; }
 plan_files() { find "$STATE_DIRECTORY/restore" -name '*.plan'; }
 forget() { vssctl --json restore --pending | jq -r '.plans[].id' | while read -r id; do vssctl restore --cancel="$id" || exit 1; done; }
@@ -111,7 +117,7 @@ case_the_boot_swaps_all_of_it() {
 # killed_at CALL N STRACE-OPTION…: the program of the boot is killed in its Nth call of that; false: it has fewer
 killed_at() {
         local got=0
-        { strace -f -qq -o /dev/null -e trace=renameat2,"$1" -e inject="$1:signal=KILL:when=$2" "${@:3}" "$VSS_BUILD/client/vss-restore-at-boot" >/dev/null || got=$?; } 2>/dev/null
+        { in_next_boot strace -f -qq -o /dev/null -e trace=renameat2,"$1" -e inject="$1:signal=KILL:when=$2" "${@:3}" "$VSS_BUILD/client/vss-restore-at-boot" >/dev/null || got=$?; } 2>/dev/null
         [ $got -eq 137 ]
 }
 
@@ -137,6 +143,88 @@ at_each_step() {
         [ $all -gt 15 ] || die "only $all steps"
 }
 
+case_it_is_not_this_start_of_the_machine() {
+        begin '{"method":"at-reboot"}'
+        stage
+        "$VSS_BUILD/client/vss-restore-at-boot" | grep -q "plan $PLAN waits for another start: it was made in this one" || die "it did not wait"
+        contents "${old%,was added}"
+        expect_equal staged "$(plans .state)" "plans"
+        boot
+        all_new
+        forget
+        delete_all
+}
+
+# cut_off CALL N: the program of the boot is killed there, and the machine goes on
+cut_off() { killed_at "$1" "$2" || die "it was not killed in $1 $2"; }
+
+case_a_swap_that_was_cut_off_waits_for_its_volume() {
+        begin '{"method":"at-reboot"}'
+        stage
+        cut_off renameat2 4
+        umount "$data"
+        mkdir -p "$data/a/deep"
+        expect_exit 0 boot >"$VSS_TEST_DIR/said"
+        grep -q "plan $PLAN waits for another start" "$VSS_TEST_DIR/said" || die "it says: $(cat "$VSS_TEST_DIR/said")"
+        expect_equal swapping "$(plans .state)" "state of a plan whose volume is not mounted"
+        rm -r "${data:?}/a"
+        mount -o loop "$data_img" "$data"
+        boot >/dev/null
+        all_new
+        forget
+        delete_all
+}
+
+# All is in place and the plan cannot be written: the application starts, and what it writes is not put aside in the next start.
+case_what_was_used_since_stays() {
+        begin '{"method":"at-reboot"}'
+        stage
+        cut_off syncfs 1
+        contents "one,two,three,deep,six"
+        echo "used one" >"$data/a/new" && mv "$data/a/new" "$data/a/one"
+        echo "used six" >"$data/a/new" && mv "$data/a/new" "$data/a/fresh/six"
+        echo "used two" >"$data/a/two"
+        boot >/dev/null
+        contents "used one,used two,three,deep,used six"
+        expect_equal "done" "$(plans .state)" "plans"
+        expect_equal "" "$(find "$data" -name '.vss-restore-*')" "files beside their places"
+        forget
+        delete_all
+}
+
+# What has the number of a file that was staged, but under the name of the place, came there after it was removed.
+case_a_number_is_used_again() {
+        local beside
+        begin '{"method":"at-reboot"}'
+        stage
+        beside=$(find "$data/a" -name '.vss-restore-boot-*-one')
+        echo "written since" >"$beside"
+        mv "$beside" "$data/a/one"
+        expect_exit 1 boot >/dev/null
+        expect_equal failed "$(plans .state)" "plans"
+        expect_equal "written since,changed two" "$(cat "$data"/a/{one,two} | paste -sd,)" "files"
+        forget
+        delete_all
+}
+
+case_no_numbers_no_plan() {
+        begin '{"method":"at-reboot"}'
+        mount -t tmpfs tmpfs "$data/a/deep"
+        echo "changed deep" >"$data/a/deep/four"
+        expect_exit 10 vssctl restore "$M" --from="$VSS_TEST_DIR/saved"
+        expect_equal "" "$(find "$data" -name '.vss-restore-*')$(plans .id)" "what is left"
+        umount "$data/a/deep"
+        change
+        note "an account that is not there: nothing is touched"
+        stage
+        jq -c '.uid = 54321' "$(plan_files)" >"$VSS_TEST_DIR/plan" && cat "$VSS_TEST_DIR/plan" >"$(plan_files)"
+        expect_exit 1 boot >/dev/null
+        expect_equal failed "$(plans .state)" "plans"
+        contents "${old%,was added}"
+        forget
+        delete_all
+}
+
 case_it_is_killed_at_every_step() {
         begin '{"method":"at-reboot"}'
         at_each_step
@@ -159,7 +247,7 @@ case_what_fails_leaves_all_as_it_was() {
         all_old
         stage
         # in the middle: that of the second file fails
-        strace -f -qq -o /dev/null -e trace=renameat2 -e inject=renameat2:error=EIO:when=3 "$VSS_BUILD/client/vss-restore-at-boot" >"$VSS_TEST_DIR/said" && die "it did not fail"
+        in_next_boot strace -f -qq -o /dev/null -e trace=renameat2 -e inject=renameat2:error=EIO:when=3 "$VSS_BUILD/client/vss-restore-at-boot" >"$VSS_TEST_DIR/said" && die "it did not fail"
         boot >/dev/null || :
         contents "${old%,was added}"
         expect_equal failed "$(plans .state)" "state of a plan that failed in the middle"
@@ -243,4 +331,5 @@ case_a_plan_is_roots_own() {
 
 start_bus
 start_vssd
-cases it_is_staged_listed_and_cancelled the_boot_swaps_all_of_it it_is_killed_at_every_step what_fails_leaves_all_as_it_was a_plan_is_roots_own
+cases it_is_staged_listed_and_cancelled the_boot_swaps_all_of_it it_is_not_this_start_of_the_machine a_swap_that_was_cut_off_waits_for_its_volume \
+        what_was_used_since_stays a_number_is_used_again no_numbers_no_plan it_is_killed_at_every_step what_fails_leaves_all_as_it_was a_plan_is_roots_own

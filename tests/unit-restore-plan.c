@@ -20,7 +20,8 @@ static PlanDirectory directories[] = {
         { .set = 1, .inode = 9, .mode = 0750, .uid = 7, .gid = 8, .path = (char *) "", .made = true }
 };
 static char *roots[] = { (char *) "/srv/a b", (char *) "/srv/\xfe", NULL };
-static const Plan plan = { .created = (char *) "2026-11-22T10:00:00.000000Z",
+static const Plan plan = { .boot = (char *) "0c9a-1",
+                           .created = (char *) "2026-11-22T10:00:00.000000Z",
                            .set = (char *) "3f0c9a52-0000-4000-8000-000000000000",
                            .writer = (char *) "shop",
                            .component = (char *) "all",

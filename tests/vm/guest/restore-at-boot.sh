@@ -52,6 +52,10 @@ EOU
         run_writer
         expect_exit 0 vssctl create --manifest=/var/lib/manifest --component=shop:all /srv/app >/dev/null
         stage
+        systemctl start app
+        systemctl start vss-restore-at-boot
+        expect_equal "changed one,changed two,changed three" "$(contents)" "files after a start that is too late"
+        expect_equal exec-condition "$(systemctl show -P Result vss-restore-at-boot)" "the unit that was started too late"
         expect_equal "staged 3" "$(plans '.state, .n_files')" "plans"
         vm-next-boot --reboot
         ;;
