@@ -201,6 +201,9 @@ wait $RESTORE_PID || got=$?
 expect_equal 5 $got "status of a restore that fails: $(cat "$VSS_TEST_DIR/err")"
 grep -q "applying the log ended with 1: ERROR 1146 .*vss.hidden" "$VSS_TEST_DIR/err" || die "not told what failed: $(cat "$VSS_TEST_DIR/err")"
 expect_equal "$places" "$(places)" "what was there meanwhile"
+server "$home/copy/data" "$home/copy/s" --log-bin="$home/copy/logs/bin"
+expect_equal 0 "$(must "SELECT COUNT(*) FROM mysql.user WHERE user LIKE 'vss%'" "$home/copy/s")" "accounts of ours after a failure"
+stop_process "$PID"
 must 'DROP TABLE vss.hidden'
 
 note "everything is lost"

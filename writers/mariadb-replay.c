@@ -22,7 +22,8 @@
 
 #define ACCOUNT "vss-roll-forward"
 #define LOOK_USEC (100 * USEC_PER_MSEC)
-#define STOP_USEC (20 * USEC_PER_SEC) /* kept for the server's end */
+#define DROP_USEC (5 * USEC_PER_SEC)
+#define STOP_USEC (20 * USEC_PER_SEC) /* kept for that and the server's end */
 enum { SECRET_BYTES = 16, SAID_BYTES = 4096, ARGUMENTS_MAX = 128 };
 
 static const char *const place_names[] = { "init", "client.cnf", "server.log", "reader.log", "client.log", "s", "pid" };
@@ -316,9 +317,19 @@ static int pipeline_run(Replay *r, Failure *reterr) {
         return result < 0 ? result : pipeline_wait(r, reterr);
 }
 
-static int account_drop(const Replay *r, MariadbServer *session, Failure *reterr) {
-        int result = server_do(session, r->until_usec, "SET SESSION sql_log_bin = 0", reterr);
-        return result < 0 ? result : server_do(session, r->until_usec, "DROP USER '" ACCOUNT "'@'localhost'", reterr);
+/* Whatever became of the log: it may do all, and somebody may start a server on these files. */
+static int account_drop(MariadbServer *session, Failure *reterr) {
+        uint64_t until = usec_add(now_usec(), DROP_USEC);
+        int result = server_do(session, until, "SET SESSION sql_log_bin = 0", reterr);
+        return result < 0 ? result : server_do(session, until, "DROP USER '" ACCOUNT "'@'localhost'", reterr);
+}
+
+static int apply(Replay *r, MariadbServer *session, Failure *reterr) {
+        int result = pipeline_run(r, reterr);
+        (void) program_child_end(&r->reader, 0);
+        (void) program_child_end(&r->client, 0);
+        int dropped = account_drop(session, result < 0 ? NULL : reterr);
+        return result < 0 ? result : dropped;
 }
 
 static int run(Replay *r, Failure *reterr) {
@@ -329,11 +340,8 @@ static int run(Replay *r, Failure *reterr) {
         (void) snprintf(socket, sizeof(socket), "%s/s", r->place);
         options.socket = socket;
         result = result < 0 ? result : server_start(r, &session, reterr);
-        result = result < 0 ? result : pipeline_run(r, reterr);
-        result = result < 0 ? result : account_drop(r, &session, reterr);
+        result = result < 0 ? result : apply(r, &session, reterr);
         server_disconnect(&session);
-        (void) program_child_end(&r->reader, 0);
-        (void) program_child_end(&r->client, 0);
         int end = program_child_end(&r->server, MIN_OF(program_until(r->e), usec_add(now_usec(), STOP_USEC)));
         if (result >= 0 && end != 0)
                 result = end < 0 ? failure_set(reterr, CONDITION_DEADLINE_PASSED,
