@@ -268,13 +268,13 @@ static int check_account(Plan *p) {
 
 static int swap(int dfd, Plan *p, const Roots *roots) {
         int r = check(p, roots);
-        if (r == -EAGAIN || r == -ENOMEM) /* what had gone stays, its other half is elsewhere */
+        if (r == -ENOMEM || (r == -EAGAIN && p->state == PLAN_SWAPPING)) /* its other half is elsewhere */
                 return r;
         if (p->state == PLAN_STAGED) {
                 r = r < 0 ? r : check_account(p);
                 int k = set_state(dfd, p, r < 0 ? PLAN_FAILED : PLAN_SWAPPING);
                 if (r < 0 || k < 0)
-                        return k < 0 ? k : r; /* nothing was touched */
+                        return k < 0 ? k : -ECANCELED; /* nothing was touched */
         }
         r = r < 0 ? r : with_rights(p, roots, swap_file);
         r = r < 0 ? r : sync_roots(p, roots);

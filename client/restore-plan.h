@@ -64,5 +64,5 @@ int plan_save(int dfd, const Plan *p); /* durable when it returns */
 int plan_remove(int dfd, const char *id);
 
 /* restore-boot.c: what is wrong with it is told in p->message. */
-int plan_run(int dfd, Plan *p);    /* swaps, or goes on with it; -EAGAIN: what it is about is not there, it waits */
+int plan_run(int dfd, Plan *p);    /* swaps, or goes on with it; -EAGAIN: not now, it waits */
 int plan_cancel(int dfd, Plan *p); /* removes it with its staged files; -EBUSY: a swap was cut off */
