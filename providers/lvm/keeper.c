@@ -20,11 +20,13 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#define HELD_LIBRARY VSS_LIBEXECDIR "/vss-lvm-held.so"
+
 enum { KEEPER_LOCK = 1, KEEPER_RUN };
 enum { LOCK_TICK_MSEC = 20, KEEPER_SOCKET_FD = 3, KEEPER_LOCK_FD = 4 };
 
 typedef struct KeeperRequest {
-        uint32_t op, n_arguments;
+        uint32_t op, n_arguments, held;
         uint64_t deadline_usec;
         char text[LVM_REQUEST_BYTES]; /* arguments, each with its NUL */
 } KeeperRequest;
@@ -71,7 +73,9 @@ static int keeper_take_lock(uint64_t deadline_usec) {
 static _Noreturn void keeper_exec(const KeeperRequest *q, int output, int said) {
         char *arguments[LVM_ARGUMENTS_MAX + 2] = { (char *) "lvm" };
         char *environment[] = { (char *) "PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *) "LC_ALL=C",
-                                (char *) "LVM_SUPPRESS_FD_WARNINGS=1", NULL };
+                                (char *) "LVM_SUPPRESS_FD_WARNINGS=1",
+                                q->held && access(HELD_LIBRARY, R_OK) >= 0 ? (char *) "LD_PRELOAD=" HELD_LIBRARY : NULL,
+                                NULL };
         const char *program = lvm_program();
         size_t at = 0;
         sigset_t none;
@@ -290,6 +294,7 @@ int lvm_keeper_run(LvmKeeper *k, const char *const *arguments, uint64_t deadline
         size_t at = 0;
         said[0] = '\0';
         request.op = KEEPER_RUN;
+        request.held = k->held;
         request.n_arguments = 0;
         for (; *arguments; arguments++) {
                 size_t n = strlen(*arguments) + 1;

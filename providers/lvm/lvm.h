@@ -122,6 +122,7 @@ int lvm_devices(const char *vg_uuid, bool wide, char *ret, size_t size);
 typedef struct LvmKeeper {
         pid_t pid;
         int socket; /* -EBADF: none */
+        bool held;  /* lvm is not to freeze what it copies: it is frozen (held.c) */
 } LvmKeeper;
 #define LVM_KEEPER_NULL ((LvmKeeper) { .socket = -EBADF })
 const char *lvm_program(void); /* NULL: none installed */

@@ -5,8 +5,9 @@
  * is lost and the origin goes on.
  *
  * lvm freezes what it snapshots by itself, one volume after the other. So one instant over several needs them frozen
- * from outside all the while, which kernels can do that freeze twice (devices.c); on others the provider declares that
- * it freezes by itself, and a set has at most one such volume.
+ * from outside all the while, and lvm not to do it again (held.c). Should it do so all the same, kernels must be able
+ * to freeze twice (devices.c); on others the provider declares that it freezes by itself, and a set has at most one
+ * such volume.
  *
  * The commit is one `lvm lvcreate` per volume with everything about the copy in its tags, the pending mark among them,
  * by a keeper that is there since end_prepare (keeper.c). It waits for no lock of LVM's, writes nothing below /etc/lvm
@@ -252,7 +253,10 @@ static int lvm_begin_prepare(void *state, struct vss_call *c, const struct vss_v
 
 static int lvm_end_prepare(void *state, struct vss_call *c) {
         int r = lvm_place_write(c, set.members, set.n_members);
-        return r < 0 ? r : lvm_keeper_start(c, &set.keeper);
+        r = r < 0 ? r : lvm_keeper_start(c, &set.keeper);
+        if (r >= 0)
+                set.keeper.held = !(lvm_capabilities(state) & VSS_CAP_FREEZES_ITSELF);
+        return r;
 }
 
 /* Nobody else of ours gets in between from here on. */

@@ -64,8 +64,7 @@ exit $status
 END
         chmod 755 /usr/local/sbin/lvm-wrapped
         service_environment vssd.service VSS_LVM=/usr/local/sbin/lvm-wrapped
-        # Linux 6.12 counts a device as frozen for ever once a file system on it was frozen twice, and mounts it no more: so once
-        configure Copies lvm_hold=no '[Timeouts]' hold=50 freeze=60 provider=60
+        configure Timeouts hold=50 freeze=60 provider=60
         systemctl restart vssd
 }
 

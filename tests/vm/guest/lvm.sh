@@ -78,6 +78,20 @@ case_thin_copy_is_inactive_until_used() {
         expect_equal "" "$(tags)" "copies left"
 }
 
+# Linux 6.8 and later count a block device as frozen for good whose file system was frozen twice
+case_what_was_copied_is_mounted_again() {
+        local v device all=("$thick" "$thin" "$xfs")
+        [[ $(uname -r) != 6.1.* ]] || all=("$thin")
+        vssctl create "${all[@]}" >"$VSS_TEST_DIR/set" 2>&1 || die "no set: $(cat "$VSS_TEST_DIR/set")"
+        for v in "$thick" "$thin" "$xfs"; do
+                device=$(findmnt -no SOURCE "$v")
+                umount "$v"
+                mount "$device" "$v" || die "$v is not mounted again: $(dmesg | tail -n 3)"
+        done
+        vssctl --json snapshots | jq -r '.snapshots[].id' | xargs vssctl delete >/dev/null
+        expect_equal "" "$(tags)" "copies left"
+}
+
 case_xfs_copy_mounts_beside_its_original() {
         before_and_after "$xfs"
         check_mounted "$ID"
@@ -142,6 +156,7 @@ case_what_cannot_be_copied_is_refused() {
 }
 
 cases provider_is_chosen_and_says_what_it_can thick_copy thin_copy_is_inactive_until_used xfs_copy_mounts_beside_its_original \
+        what_was_copied_is_mounted_again \
         copies_outlive_the_service_and_its_catalogue nothing_is_written_below_etc_lvm_before_the_window_is_over \
         storage_is_listed what_cannot_be_copied_is_refused
 expect_equal 0 "$(suspended)" "suspended devices at the end"
