@@ -20,6 +20,8 @@ enum { VOLUMES = 3 };
 static const char *const built_in[] = { "null", "btrfs", "fault:null", "fault:btrfs", "cow", "fault:cow" };
 static const char *const loaded[] = { "example",
                                       "fault:example" }; /* with VSS_CONTRACT=loaded; see contract-example.sh */
+static const char *const served[] = { "cow",
+                                      "fault:cow" }; /* with VSS_CONTRACT=engine; see vm/guest/engine-contract.sh */
 /* with VSS_CONTRACT=lvm, in a virtual machine: mount points of three logical volumes are the arguments; see
  * vm/guest/lvm-contract.sh */
 static const char *const logical[] = { "lvm" };
@@ -474,8 +476,8 @@ int main(int argc, char *argv[]) {
                 one_volume_too_many_is_over_the_limit,
         };
         const char *which = getenv("VSS_CONTRACT");
-        bool lvm = streq_null(which, "lvm");
-        sandbox_enter(lvm ? 1500 : 170);
+        bool lvm = streq_null(which, "lvm"), emulated = lvm || streq_null(which, "engine");
+        sandbox_enter(emulated ? 1500 : 170);
         if (lvm && argc == VOLUMES + 1)
                 find_logical(argv + 1);
         else
@@ -484,13 +486,17 @@ int main(int argc, char *argv[]) {
         set_directory("RUNTIME_DIRECTORY");
         Suite *suite = suite_create("contract-provider");
         TCase *t = tcase_create("all");
-        tcase_set_timeout(t, lvm ? 900 : 120);
+        tcase_set_timeout(t, emulated ? 900 : 120);
         int n = ELEMENTSOF(built_in);
         bool engine = true;
         if (lvm) {
                 providers = logical;
                 n = ELEMENTSOF(logical);
                 engine = false;
+        }
+        if (streq_null(which, "engine")) {
+                providers = served;
+                n = ELEMENTSOF(served);
         }
         if (streq_null(which, "loaded")) {
                 providers = loaded;
