@@ -70,7 +70,7 @@ start_bus
 start_fake
 mkdir "$tree/data" "$tree/logs"
 chown mysql "$tree/data" "$tree/logs"
-(mysqld "$tree/data" --initialize-insecure) >"$VSS_TEST_DIR/log/install.log" 2>&1 || die "no new server: $(tail -3 "$VSS_TEST_DIR/log/install.log")"
+(mysqld "$tree/data" --initialize-insecure --tmpdir="$home") >"$VSS_TEST_DIR/log/install.log" 2>&1 || die "no new server: $(tail -3 "$VSS_TEST_DIR/log/install.log")"
 server "$tree/data" "$tree/logs" "$sock" "$VSS_TEST_DIR/log/mysql.log"
 fake volume "$tree" "$tree"
 start_load mariadb-load.py "$sock" "$counts"

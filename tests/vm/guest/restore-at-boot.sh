@@ -33,9 +33,9 @@ came_back() {
 
 case $VM_BOOT in
 1)
-        mkfs.btrfs -q "$d0" >/dev/null
+        mkfs.btrfs -q -L app "$d0" >/dev/null
         mkdir -p /srv/app
-        echo "$(readlink -f "$d0") /srv/app btrfs defaults 0 0" >>/etc/fstab
+        echo "LABEL=app /srv/app btrfs defaults 0 0" >>/etc/fstab
         systemctl daemon-reload
         mount /srv/app
         cat >/etc/systemd/system/app.service <<'EOU'
