@@ -6,6 +6,7 @@
 # disks: 100M 100M 100M
 # root: ext4
 # boots: 3
+# start: boot
 # seconds: 200
 # programs: cow-client
 . "$(dirname "$0")/functions.sh"
