@@ -59,7 +59,7 @@ case $VM_BOOT in
         expect_exit 0 vssctl volume create part --origin=/dev/loop40p1 --store=/var/lib/vss/cow/one.store
         expect_exit 0 vssctl volume detach part
         losetup -d /dev/loop40
-        losetup -P /dev/loop40 /var/lib/p2.img
+        wait_until 20 losetup -P /dev/loop40 /var/lib/p2.img 2>/dev/null || die "the loop device is not free" # udev still looks
         wait_until 10 test -b /dev/loop40p1
         expect_exit 4 vssctl volume attach part 2>"$VSS_TEST_DIR/refused"
         note "$(cat "$VSS_TEST_DIR/refused")"
