@@ -7,6 +7,7 @@
 # root: ext4
 # boots: 3
 # start: boot
+# long: 6.12
 # seconds: 200
 # programs: cow-client
 . "$(dirname "$0")/functions.sh"
