@@ -164,6 +164,7 @@ typedef struct LvmMember { /* one volume of the set this process works for */
         uint64_t copy_bytes; /* thick: what it gets */
         uint32_t flags;
         bool thin;
+        bool held; /* by the guard, while it is copied */
 } LvmMember;
 /* -ENOSPC: the pool of this volume is full or out of order. */
 int lvm_check_pool(struct vss_call *c, const LvmSession *s, const LvmVolume *l);

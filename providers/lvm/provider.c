@@ -244,6 +244,8 @@ static int lvm_begin_prepare(void *state, struct vss_call *c, const struct vss_v
                 return r;
         (void) snprintf(m->snapshot, sizeof(m->snapshot), "%s", q->snapshot);
         (void) snprintf(m->label, sizeof(m->label), "%s", v->name);
+        /* What is mounted where only a container sees it is not: that is left to lvm. */
+        m->held = !isempty(v->mount_point) && !(lvm_capabilities(state) & VSS_CAP_FREEZES_ITSELF);
         if (lvm_tag_of_volume(v->name, m->tag_volume, sizeof(m->tag_volume)) < 0 &&
             lvm_tag_of_volume(v->device, m->tag_volume, sizeof(m->tag_volume)) < 0)
                 return lvm_fail(c, -EINVAL, "%s has too long a name", v->name);
@@ -253,10 +255,7 @@ static int lvm_begin_prepare(void *state, struct vss_call *c, const struct vss_v
 
 static int lvm_end_prepare(void *state, struct vss_call *c) {
         int r = lvm_place_write(c, set.members, set.n_members);
-        r = r < 0 ? r : lvm_keeper_start(c, &set.keeper);
-        if (r >= 0)
-                set.keeper.held = !(lvm_capabilities(state) & VSS_CAP_FREEZES_ITSELF);
-        return r;
+        return r < 0 ? r : lvm_keeper_start(c, &set.keeper);
 }
 
 /* Nobody else of ours gets in between from here on. */
@@ -326,6 +325,7 @@ static int create_copy(struct vss_call *c, LvmMember *m, uint64_t deadline_usec,
         (void) snprintf(tag_origin, sizeof(tag_origin), LVM_TAG_ORIGIN "%s", m->identity.lv_uuid);
         (void) snprintf(origin, sizeof(origin), "%s/%s", m->vg_name, m->name);
         (void) snprintf(size, sizeof(size), "%llub", (unsigned long long) m->copy_bytes);
+        set.keeper.held = m->held;
         return lvm_keeper_run(&set.keeper, arguments, deadline_usec, -1, said);
 }
 
