@@ -115,7 +115,10 @@ server "$home/copy/data" "$home/copy/s" --log-bin="$home/copy/logs/bin"
 expect_equal a1000 "$(rows "$home/copy/s")" "rows of the full backup"
 apply "$home/copy/s" "$(said "$full" binlog_position)" --stop-datetime="$TIME"
 expect_equal "a1000 b2000" "$(rows "$home/copy/s")" "rows until $TIME"
-must 'RESET MASTER' "$home/copy/s" # of the second server's own log
+# Of the second server's own log, with the same names and server_id: files that are no continuation of the first's.
+must 'RESET MASTER; INSERT INTO vss.t VALUES ("x", 1); FLUSH BINARY LOGS; INSERT INTO vss.t VALUES ("x", 2); FLUSH BINARY LOGS; INSERT INTO vss.t VALUES ("x", 3)' "$home/copy/s"
+mkdir "$home/another"
+cp -a "$home/copy/logs"/bin.00000[23] "$home/another/"
 expect_equal "$before" "$(cd "$tree/logs" && sha256sum bin.0*)" "the log of the server that runs"
 stop_process "$PID"
 expect_equal "a1000 b2000 c3000 d4000 e5000" "$(rows)" "rows of the server that runs"
@@ -150,6 +153,11 @@ broken() {
 broken 'the log has a gap: bin.000002' 'rm bin.000002'
 broken 'bin.000002 at .*cut off' 'truncate -s -5 bin.000002'
 broken 'of another binary log' 'printf "\1\2\3\4" | dd of=bin.000001 bs=1 seek=4 conv=notrunc status=none'
+broken 'bin.000003 does not go on where the file before it ended' 'cp "$home/another/bin.000003" .'
+broken 'bin.000002 does not go on where the file before it ended' 'cp "$home/another"/bin.00000[23] .'
+# the last GTID before the position of the backup is another
+gtid=$(mariadb-binlog --no-defaults --stop-position="$(said "$full" binlog_position)" "$saved/bin.000001" | awk '/^# at / { at = $3 } /GTID 0-1-/ { found = at } END { print found }')
+broken 'not the one of the backup: other GTIDs lead to' 'printf "\77" | dd of=bin.000001 bs=1 seek=$((gtid + 19)) conv=notrunc status=none'
 broken 'mariadb-binlog ended with 1: ERROR' 'printf "\1\2\3\4" | dd of=bin.000002 bs=1 seek=$(($(stat -c %s bin.000002) / 2)) conv=notrunc status=none'
 broken 'bin.000003: Too many levels of symbolic links' 'mv bin.000003 x; ln -s x bin.000003'
 

@@ -37,6 +37,10 @@ bool binlog_begins_group(const BinlogEvent *e) {
         return e->type == EVENT_GTID;
 }
 
+bool binlog_is_list(const BinlogEvent *e) {
+        return e->type == EVENT_GTID_LIST;
+}
+
 bool binlog_is_of_log(const BinlogEvent *e) {
         switch (e->type) {
         case EVENT_STOP:
@@ -69,7 +73,9 @@ static int header_read(BinlogFile *f, BinlogEvent *ret, unsigned *ret_flags, Fai
                 return bad(f, strerror(errno), reterr);
         if (length < HEADER_BYTES || length > f->bytes - f->at)
                 return f->unfinished ? 0 : bad(f, "the event is cut off", reterr);
-        *ret = (BinlogEvent) { .at = f->at, .next = f->at + length, .time = number_at(h), .type = h[4] };
+        *ret = (BinlogEvent) {
+                .at = f->at, .next = f->at + length, .time = number_at(h), .server = number_at(h + 5), .type = h[4]
+        };
         *ret_flags = (unsigned) h[17] | (unsigned) h[18] << 8;
         return 1;
 }
@@ -84,6 +90,16 @@ int binlog_next(BinlogFile *f, BinlogEvent *ret, Failure *reterr) {
         f->ended = ret->type == EVENT_ROTATE || ret->type == EVENT_STOP;
         f->at = ret->next;
         return 1;
+}
+
+int binlog_read(BinlogFile *f, const BinlogEvent *e, uint64_t offset, void *ret, size_t n, Failure *reterr) {
+        uint64_t begin = e->at + HEADER_BYTES;
+        if (e->next - begin < offset || e->next - begin - offset < n)
+                return failure_set(reterr, CONDITION_FAILED, "%s at %" PRIu64 ": the event is too short", f->name,
+                                   e->at);
+        if (fseeko(f->file, (off_t) (begin + offset), SEEK_SET) < 0 || fread(ret, 1, n, f->file) != n)
+                return failure_set(reterr, CONDITION_FAILED, "%s at %" PRIu64 ": it cannot be read", f->name, e->at);
+        return 0;
 }
 
 static int first_event(BinlogFile *f, Failure *reterr) {

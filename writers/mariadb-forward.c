@@ -10,7 +10,7 @@
  */
 #include "protocol/manifest.h"
 #include "protocol/text.h"
-#include "writers/mariadb-events.h"
+#include "writers/mariadb-chain.h"
 #include "writers/mariadb.h"
 #include "writers/program-time.h"
 #include <dirent.h>
@@ -70,13 +70,15 @@ static void seconds_show(uint64_t seconds, char ret[static 40]) {
 
 typedef struct Begin {
         uint64_t number, position, made;
+        const char *gtid; /* NULL: not said */
 } Begin;
 
 static int begin_read(const Mariadb *d, json_object *saved, const Point *point, Begin *ret, Failure *reterr) {
         char shown[40];
         uint64_t time = json_get_uint(saved, "binlog_time", 0);
         *ret = (Begin) { .position = json_get_uint(saved, "binlog_position", 0),
-                         .made = json_get_uint(saved, "binlog_made", 0) };
+                         .made = json_get_uint(saved, "binlog_made", 0),
+                         .gtid = json_get_string(saved, "gtid", NULL) };
         if (!mariadb_log_number(d, json_get_string(saved, "binlog_file", ""), &ret->number) ||
             ret->position < BINLOG_FIRST_POSITION || ret->made == 0 || time == 0)
                 return failure_set(reterr, CONDITION_FAILED,
@@ -121,6 +123,7 @@ typedef struct Walk {
         Point point;
         Begin begin;
         ForwardPlan *plan;
+        BinlogChain chain;
         uint64_t number, newest; /* file; the latest time so far, in seconds */
         uint64_t made;           /* of the file before */
         uint64_t group;          /* where the one that is read begins; 0: none */
@@ -169,6 +172,10 @@ static int check_begin(Walk *w, uint64_t at, bool between, Failure *reterr) {
                 return failure_set(reterr, CONDITION_FAILED,
                                    "the saved binary log is not the one of the backup: there is no event at %" PRIu64,
                                    w->begin.position);
+        if (w->begin.gtid && !binlog_chain_is_at(&w->chain, w->begin.gtid))
+                return failure_set(reterr, CONDITION_FAILED,
+                                   "the saved binary log is not the one of the backup: other GTIDs lead to %" PRIu64,
+                                   w->begin.position);
         w->begun = true;
         return 0;
 }
@@ -186,7 +193,7 @@ static int check_point(Walk *w, uint64_t at, bool between, uint32_t time, Failur
         return 0;
 }
 
-static int take_event(Walk *w, const BinlogEvent *e, Failure *reterr) {
+static int take_event(Walk *w, BinlogFile *f, const BinlogEvent *e, Failure *reterr) {
         bool begins = binlog_begins_group(e), between = begins || binlog_is_of_log(e);
         int r = check_begin(w, e->at, between, reterr);
         if (r < 0)
@@ -201,7 +208,7 @@ static int take_event(Walk *w, const BinlogEvent *e, Failure *reterr) {
         w->plan->groups += begins && w->begun;
         w->newest = MAX_OF(w->newest, (uint64_t) e->time);
         w->may_end = binlog_may_end_group(e);
-        return 0;
+        return binlog_chain_take(&w->chain, f, e, reterr);
 }
 
 static int check_time(const Walk *w, Failure *reterr) {
@@ -236,6 +243,7 @@ static int end_of_file(Walk *w, const BinlogFile *f, bool last, Failure *reterr)
                 stop_at(w, f->at);
                 return 0;
         }
+        binlog_chain_end(&w->chain, f);
         if (last)
                 return end_of_log(w, f, reterr);
         if (w->point.kind == POINT_POSITION && w->number >= w->point.number)
@@ -256,6 +264,7 @@ static int check_made(const Walk *w, const BinlogFile *f, Failure *reterr) {
 static int read_file(Walk *w, BinlogFile *f, bool last, Failure *reterr) {
         BinlogEvent e;
         int r = check_made(w, f, reterr);
+        r = r < 0 ? r : check_time(w, reterr);
         w->made = f->made;
         w->newest = MAX_OF(w->newest, f->made);
         w->group = 0;
@@ -266,7 +275,7 @@ static int read_file(Walk *w, BinlogFile *f, bool last, Failure *reterr) {
                 r = binlog_next(f, &e, reterr);
                 if (r <= 0)
                         break;
-                r = take_event(w, &e, reterr);
+                r = take_event(w, f, &e, reterr);
                 if (r >= 0 && ++w->events % LOOK_EVERY == 0)
                         r = check_time(w, reterr);
         }
@@ -294,7 +303,7 @@ static int read_files(Walk *w, int dfd, uint64_t newest, Failure *reterr) {
 
 int mariadb_forward_plan(const Mariadb *d, const struct vss_event *e, const char *until, json_object *saved,
                          ForwardPlan *ret, Failure *reterr) {
-        Walk w = { .d = d, .e = e, .plan = ret };
+        Walk w = { .d = d, .e = e, .plan = ret, .chain = BINLOG_CHAIN_NONE };
         uint64_t newest = 0;
         *ret = (ForwardPlan) {};
         int r = point_parse(d, until, &w.point, reterr);
@@ -310,5 +319,7 @@ int mariadb_forward_plan(const Mariadb *d, const struct vss_event *e, const char
         r = newest_number(&w, dfd, &newest, reterr);
         if (r >= 0 && newest > w.begin.number + FILES_MAX)
                 r = failure_set(reterr, CONDITION_LIMIT_REACHED, "more than %d files of the binary log", FILES_MAX);
-        return r < 0 ? r : read_files(&w, dfd, newest, reterr);
+        r = r < 0 ? r : read_files(&w, dfd, newest, reterr);
+        binlog_chain_done(&w.chain);
+        return r;
 }
