@@ -94,6 +94,7 @@ typedef struct RestorePart { /* one component that was asked for */
         bool touched;                 /* not all as before the swap */
         bool only_new;                /* what is there stays */
         bool stopped;                 /* its unit, by us */
+        bool service_waits;           /* its unit is not started: more follows */
         bool at_boot;                 /* it is swapped by the next start of the machine */
         char plan[VSS_ID_LENGTH + 1]; /* for that */
         RestoreTarget target;

@@ -268,6 +268,17 @@ static void leave_service(RestoreWork *w, const char *unit, const char *verb) {
         }
 }
 
+/* Started in between it would run on a part of what is to come, and perhaps change it for good. */
+static void keep_waiting(RestoreWork *w, const char *unit, const char *verb) {
+        for (size_t k = 0; k < w->n_parts; k++)
+                if (streq_null(w->parts[k].service, unit))
+                        w->parts[k].service_waits = true;
+        if (output_people(w->context))
+                output_line(w->context,
+                            "%s was not %sed, since more follows: the restore without --more-follows does it", unit,
+                            verb);
+}
+
 static void call_services(RestoreWork *w, const char *verb, bool (*which)(const RestorePart *)) {
         for (size_t i = 0; i < w->n_parts; i++) {
                 const char *unit = w->parts[i].service;
@@ -275,6 +286,8 @@ static void call_services(RestoreWork *w, const char *verb, bool (*which)(const 
                         continue;
                 if (is_half_way(w, unit))
                         leave_service(w, unit, verb);
+                else if (given_flag(w->context, "more-follows"))
+                        keep_waiting(w, unit, verb);
                 else if (service_call(w->context, verb, unit) < 0)
                         unit_fail(w, unit, false);
         }
@@ -382,6 +395,7 @@ static json_object *describe_part(const RestorePart *p) {
         json_add_string(row, "status", restore_status_to_string(p->status));
         json_add_bool(row, "alternate_used", p->alternate_used);
         json_add_bool(row, "by_writer", p->by_writer);
+        json_add_bool(row, "service_waits", p->service_waits);
         json_add_string(row, "plan", p->plan[0] ? p->plan : NULL);
         json_add_uint(row, "n_files", p->n_items);
         json_add_string(row, "message", p->writer_message);

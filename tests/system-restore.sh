@@ -181,6 +181,22 @@ case_a_service_stands_still_for_the_swap() {
         expect_equal "stop -- other.service changed" "$(cat "$CALLS")" "calls"
         restored 0 --from="$VSS_TEST_DIR/saved" --service=other.service --until=then
         expect_equal "start -- other.service one" "$(tail -n 1 "$CALLS")" "last call"
+        stop_process "$WRITER_PID"
+        # with more to come it stays stopped, by the first and by one of the middle that fails, until the last
+        begin_case '[]' '{"method":"stop-restore-start"}'
+        : >"$CALLS"
+        restored 0 --from="$VSS_TEST_DIR/saved" --service=other.service --more-follows
+        expect_equal "true one" "$(part .service_waits) $(cat "$data/a/one")" "whether the service waits, and the file"
+        FAILS=stop restored 1 --from="$VSS_TEST_DIR/saved" --service=other.service --more-follows
+        expect_equal "stop stop" "$(cut -d' ' -f1 "$CALLS" | paste -sd' ')" "calls with more to come"
+        restored 0 --from="$VSS_TEST_DIR/saved" --service=other.service
+        expect_equal "start -- other.service one" "$(tail -n 1 "$CALLS")" "last call of the last restore"
+        expect_equal false "$(part .service_waits)" "whether the service waits"
+        stop_process "$WRITER_PID"
+        begin_case '[]' '{"method":"restore-stop-start"}'
+        : >"$CALLS"
+        restored 0 --from="$VSS_TEST_DIR/saved" --service=other.service --more-follows
+        expect_equal "" "$(cat "$CALLS")" "calls of a restart with more to come"
         delete_all
 }
 
