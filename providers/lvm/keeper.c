@@ -6,6 +6,7 @@
  * asked may die or give up: the keeper waits on, in a session of its own, and the lock stays taken, which tells later
  * calls why they must not try. When it has nothing running and nobody to serve, it goes.
  */
+#include "providers/lvm/held.h"
 #include "providers/lvm/lvm.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -74,8 +75,7 @@ static _Noreturn void keeper_exec(const KeeperRequest *q, int output, int said) 
         char *arguments[LVM_ARGUMENTS_MAX + 2] = { (char *) "lvm" };
         char *environment[] = { (char *) "PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *) "LC_ALL=C",
                                 (char *) "LVM_SUPPRESS_FD_WARNINGS=1",
-                                q->held && access(HELD_LIBRARY, R_OK) >= 0 ? (char *) "LD_PRELOAD=" HELD_LIBRARY : NULL,
-                                NULL };
+                                q->held ? (char *) "LD_PRELOAD=" HELD_LIBRARY : NULL, NULL };
         const char *program = lvm_program();
         size_t at = 0;
         sigset_t none;
@@ -84,6 +84,8 @@ static _Noreturn void keeper_exec(const KeeperRequest *q, int output, int said) 
                 at += strlen(q->text + at) + 1;
         }
         int null = open("/dev/null", O_RDWR);
+        if (q->held && access(HELD_LIBRARY, R_OK) < 0) /* it was there a moment ago: ld.so would go on without */
+                _exit(127);
         if (!program || null < 0 || dup2(null, 0) < 0 || dup2(output >= 0 ? output : null, 1) < 0 || dup2(said, 2) < 0)
                 _exit(127);
         (void) syscall(SYS_close_range, 3, ~0U, 0);
@@ -317,6 +319,25 @@ int lvm_keeper_run(LvmKeeper *k, const char *const *arguments, uint64_t deadline
         if (WIFSIGNALED(a.status))
                 return -EOWNERDEAD;
         return WEXITSTATUS(a.status) == 0 ? 0 : WEXITSTATUS(a.status) == 127 ? -ENOENT : -EIO;
+}
+
+int lvm_keeper_check_held(struct vss_call *c, LvmKeeper *k) {
+        static const char *const arguments[] = { "version", NULL };
+        char said[LVM_SAID_BYTES], text[4096];
+        _cleanup_close_ int output = memfd_create("lvm-version", MFD_CLOEXEC);
+        if (output < 0)
+                return lvm_fail(c, -errno, "no memory for what lvm says: %s", strerror(errno));
+        k->held = true;
+        int r = lvm_keeper_run(k, arguments, lvm_deadline(c), output, said);
+        k->held = false;
+        ssize_t n = r < 0 ? 0 : pread(output, text, sizeof(text), 0);
+        if (n > 0 && memmem(text, (size_t) n, LVM_HELD_WORD, sizeof(LVM_HELD_WORD) - 1))
+                return 0;
+        return lvm_fail(c, -EOPNOTSUPP,
+                        HELD_LIBRARY
+                        " does not work in %s%s%.200s, so the file system would be frozen twice: install vss again; "
+                        "or set lvm_hold=no in vssd.conf, then a set has one logical volume, which lvm freezes itself",
+                        lvm_program() ? lvm_program() : "lvm", said[0] ? ": " : "", said);
 }
 
 void lvm_keeper_done(LvmKeeper *k) {

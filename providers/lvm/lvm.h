@@ -135,6 +135,8 @@ int lvm_keeper_lock(struct vss_call *c, LvmKeeper *k, uint64_t deadline_usec);
  */
 int lvm_keeper_run(LvmKeeper *k, const char *const *arguments, uint64_t deadline_usec, int output,
                    char said[static LVM_SAID_BYTES]);
+/* Before a call with k->held: -EOPNOTSUPP, lvm would freeze all the same. */
+int lvm_keeper_check_held(struct vss_call *c, LvmKeeper *k);
 void lvm_keeper_done(LvmKeeper *k);
 
 /* session.c: a keeper with the lock, and the usual calls. */

@@ -255,7 +255,12 @@ static int lvm_begin_prepare(void *state, struct vss_call *c, const struct vss_v
 
 static int lvm_end_prepare(void *state, struct vss_call *c) {
         int r = lvm_place_write(c, set.members, set.n_members);
-        return r < 0 ? r : lvm_keeper_start(c, &set.keeper);
+        if (r >= 0)
+                r = lvm_keeper_start(c, &set.keeper);
+        for (unsigned i = 0; r >= 0 && i < set.n_members; i++)
+                if (set.members[i].held)
+                        return lvm_keeper_check_held(c, &set.keeper);
+        return r;
 }
 
 /* Nobody else of ours gets in between from here on. */
