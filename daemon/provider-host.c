@@ -571,9 +571,22 @@ static int begin(bool attach) {
         return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
 }
 
+/* --listen, or --listen=MSEC as tests need it: how long to stay without work; 0 is neither. */
+static int listen_option(const char *word) {
+        char *end;
+        if (streq(word, "--listen"))
+                return PROVIDER_LISTEN_IDLE_MSEC;
+        if (strncmp(word, "--listen=", 9) != 0)
+                return 0;
+        long msec = strtol(word + 9, &end, 10);
+        return *end || end == word + 9 || msec < 1 || msec > PROVIDER_LISTEN_IDLE_MSEC ? 0 : (int) msec;
+}
+
 int main(int argc, char *argv[]) {
         struct stat st;
-        bool attach = argc == 2 && streq(argv[1], "--attach"), listens = argc == 2 && streq(argv[1], "--listen");
+        bool attach = argc == 2 && streq(argv[1], "--attach");
+        int idle_msec = argc == 2 ? listen_option(argv[1]) : 0;
+        bool listens = idle_msec > 0;
         if (argc != 1 + (attach || listens) || fstat(CHILD_SOCKET_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
                 (void) fprintf(stderr, "vss-provider-host: started for vssd only, with a socket at descriptor %d\n",
                                CHILD_SOCKET_FD);
@@ -582,7 +595,7 @@ int main(int argc, char *argv[]) {
         (void) umask(077);
         (void) signal(SIGPIPE, SIG_IGN);
         if (listens)
-                return provider_listen(CHILD_SOCKET_FD, argv[0]) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+                return provider_listen(CHILD_SOCKET_FD, argv[0], idle_msec) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         int r = begin(attach);
         if (r == -EPIPE) /* it is not wanted any more */
                 return EXIT_SUCCESS;

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-enum { IDLE_MSEC = 300 * 1000 /* longer than vssd's own */, TRY_AGAIN_USEC = 20000 };
+enum { TRY_AGAIN_USEC = 20000 };
 
 /* In the child: the connection takes the listener's place. */
 static _Noreturn void become_host(int connection, const char *program) {
@@ -22,15 +22,15 @@ static bool hosts_are_left(void) {
         return waitpid(-1, NULL, WNOHANG) >= 0;
 }
 
-int provider_listen(int socket, const char *program) {
-        assert(socket == CHILD_SOCKET_FD);
+int provider_listen(int socket, const char *program, int idle_msec) {
+        assert(socket == CHILD_SOCKET_FD && idle_msec > 0);
         struct pollfd p = { .fd = socket, .events = POLLIN };
         (void) signal(SIGCHLD, SIG_IGN); /* none becomes a zombie */
         for (;;) {
-                int n = poll(&p, 1, IDLE_MSEC);
+                int n = poll(&p, 1, idle_msec);
                 if (n < 0 && errno != EINTR)
                         return -errno;
-                if (n == 0 && !hosts_are_left())
+                if (n == 0 && !hosts_are_left()) /* who connects now waits in the socket, for the next of us */
                         return 0;
                 if (n <= 0)
                         continue;

@@ -7,5 +7,7 @@
  */
 #include "protocol/base.h"
 
-/* Until nobody has connected for a while and no host is left: 0. program is executed with --attach. */
-int provider_listen(int socket, const char *program);
+enum { PROVIDER_LISTEN_IDLE_MSEC = 300 * 1000 /* longer than vssd's own */ };
+
+/* Until nobody has connected for that long and no host is left: 0. program is executed with --attach. */
+int provider_listen(int socket, const char *program, int idle_msec);

@@ -284,6 +284,73 @@ START_TEST(a_socket_that_does_not_listen_is_an_error) {
 }
 END_TEST
 
+static uint64_t msec_until_end(pid_t pid, uint64_t since_usec) {
+        ck_assert_int_eq(wait_host(pid), 0);
+        return (now_usec() - since_usec) / USEC_PER_MSEC;
+}
+
+static void load_null(ProviderHost *h) {
+        struct vss_wire_reply reply;
+        int fd, r = 0;
+        provider_fill_load(&request, "null");
+        ck_assert_int_eq(provider_host_send(h, &request, USEC_INFINITY, -1), 0);
+        while (r == 0) {
+                await_socket(h);
+                r = provider_host_receive(h, &reply, &fd);
+        }
+        ck_assert_int_eq(r, 1);
+}
+
+static void make_host(ProviderHost **ret) {
+        ck_assert_int_eq(provider_host_new("null", ret), 0);
+        load_null(*ret);
+}
+
+START_TEST(a_listener_without_work_goes) {
+        uint64_t begin = now_usec();
+        ck_assert_uint_ge(msec_until_end(start_program("--listen=200", dup(listener)), begin), 200);
+}
+END_TEST
+
+/* A host at work, for longer than that: its listener is there until it has gone, and for others. */
+START_TEST(a_listener_with_a_host_stays) {
+        ProviderHost *first, *second;
+        pid_t pid = start_program("--listen=200", dup(listener));
+        make_host(&first);
+        (void) usleep(700 * USEC_PER_MSEC);
+        ck_assert_int_eq(waitpid(pid, NULL, WNOHANG), 0);
+        make_host(&second); /* by it: nobody else is there */
+        (void) provider_host_free(second);
+        (void) provider_host_free(first);
+        ck_assert_uint_le(msec_until_end(pid, now_usec()), WAIT_MSEC / 2);
+}
+END_TEST
+
+/* Who connects after the last look is taken by the next listener, which the socket's owner starts for it. */
+START_TEST(who_comes_when_it_goes_is_served_by_the_next) {
+        ProviderHost *h;
+        (void) msec_until_end(start_program("--listen=50", dup(listener)), now_usec());
+        ck_assert_int_eq(provider_host_new("null", &h), 0);
+        struct pollfd waiting = { .fd = listener, .events = POLLIN };
+        ck_assert_int_eq(poll(&waiting, 1, 0), 1);
+        pid_t pid = start_program("--listen=50", dup(listener));
+        load_null(h);
+        (void) provider_host_free(h);
+        (void) msec_until_end(pid, now_usec());
+}
+END_TEST
+
+START_TEST(how_long_it_stays_is_a_number) {
+        static const char *const words[] = { "--listen=",   "--listen=0",      "--listen=-1",
+                                             "--listen=1x", "--listen=300001", "--listens" };
+        for (size_t i = 0; i < ELEMENTSOF(words); i++) {
+                int status = wait_host(start_program(words[i], dup(listener)));
+                ck_assert_msg(status >= 0 && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FAILURE, "%s: status %d",
+                              words[i], status);
+        }
+}
+END_TEST
+
 START_TEST(a_socket_has_a_path) {
         char longest[200];
         memset(longest, 'x', sizeof(longest));
@@ -309,6 +376,10 @@ int main(void) {
         tcase_add_test(t, only_vssd_is_served);
         tcase_add_test(t, nonsense_instead_of_vssd_ends_it);
         tcase_add_test(t, a_socket_that_does_not_listen_is_an_error);
+        tcase_add_test(t, a_listener_without_work_goes);
+        tcase_add_test(t, a_listener_with_a_host_stays);
+        tcase_add_test(t, who_comes_when_it_goes_is_served_by_the_next);
+        tcase_add_test(t, how_long_it_stays_is_a_number);
         tcase_add_test(t, a_socket_has_a_path);
         suite_add_tcase(suite, t);
         SRunner *runner = srunner_create(suite);
