@@ -557,11 +557,10 @@ static int serve(Host *h) {
         }
 }
 
+/* SYS_PTRACE is for vss-cow: who has a device open that is to be taken away. */
 static const unsigned capabilities[] = {
         CAP_SYS_ADMIN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,     CAP_CHOWN,      CAP_MKNOD,
-        CAP_IPC_LOCK,  CAP_SYS_NICE,     CAP_SYS_RESOURCE,    CAP_SYS_CHROOT, CAP_SYS_PTRACE, /* of vss-cow: who has a
-                                                                                                 device open that is to
-                                                                                                 be taken away */
+        CAP_IPC_LOCK,  CAP_SYS_NICE,     CAP_SYS_RESOURCE,    CAP_SYS_CHROOT, CAP_SYS_PTRACE,
 };
 
 /* 0, or what keeps it from being vssd's. */
@@ -571,30 +570,18 @@ static int begin(bool attach) {
         return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
 }
 
-/* --listen, or --listen=MSEC as tests need it: how long to stay without work; 0 is neither. */
-static int listen_option(const char *word) {
-        char *end;
-        if (streq(word, "--listen"))
-                return PROVIDER_LISTEN_IDLE_MSEC;
-        if (strncmp(word, "--listen=", 9) != 0)
-                return 0;
-        long msec = strtol(word + 9, &end, 10);
-        return *end || end == word + 9 || msec < 1 || msec > PROVIDER_LISTEN_IDLE_MSEC ? 0 : (int) msec;
-}
-
 int main(int argc, char *argv[]) {
         struct stat st;
         bool attach = argc == 2 && streq(argv[1], "--attach");
-        int idle_msec = argc == 2 ? listen_option(argv[1]) : 0;
-        bool listens = idle_msec > 0;
-        if (argc != 1 + (attach || listens) || fstat(CHILD_SOCKET_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
+        int idle_msec = argc == 2 ? provider_listen_option(argv[1]) : 0;
+        if (argc != 1 + (attach || idle_msec > 0) || fstat(CHILD_SOCKET_FD, &st) < 0 || !S_ISSOCK(st.st_mode)) {
                 (void) fprintf(stderr, "vss-provider-host: started for vssd only, with a socket at descriptor %d\n",
                                CHILD_SOCKET_FD);
                 return EXIT_FAILURE;
         }
         (void) umask(077);
         (void) signal(SIGPIPE, SIG_IGN);
-        if (listens)
+        if (idle_msec > 0)
                 return provider_listen(CHILD_SOCKET_FD, argv[0], idle_msec) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
         int r = begin(attach);
         if (r == -EPIPE) /* it is not wanted any more */

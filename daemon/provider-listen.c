@@ -22,6 +22,16 @@ static bool hosts_are_left(void) {
         return waitpid(-1, NULL, WNOHANG) >= 0;
 }
 
+int provider_listen_option(const char *word) {
+        char *end;
+        if (streq(word, "--listen"))
+                return PROVIDER_LISTEN_IDLE_MSEC;
+        if (strncmp(word, "--listen=", 9) != 0)
+                return 0;
+        long msec = strtol(word + 9, &end, 10);
+        return *end || end == word + 9 || msec < 1 || msec > PROVIDER_LISTEN_IDLE_MSEC ? 0 : (int) msec;
+}
+
 int provider_listen(int socket, const char *program, int idle_msec) {
         assert(socket == CHILD_SOCKET_FD && idle_msec > 0);
         struct pollfd p = { .fd = socket, .events = POLLIN };

@@ -9,5 +9,7 @@
 
 enum { PROVIDER_LISTEN_IDLE_MSEC = 300 * 1000 /* longer than vssd's own */ };
 
+/* --listen, or --listen=MSEC as tests need it: how long to stay without work; 0, it is neither. */
+int provider_listen_option(const char *word);
 /* Until nobody has connected for that long and no host is left: 0. program is executed with --attach. */
 int provider_listen(int socket, const char *program, int idle_msec);
