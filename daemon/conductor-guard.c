@@ -177,6 +177,8 @@ static int add_held_volumes(Conductor *c) {
 
 int conductor_start_guard(Conductor *c, Failure *reterr) {
         sd_event *event = c->manager->event;
+        const Settings *s = &c->manager->settings;
+        uint32_t flags = (s->stuck_freeze == STUCK_KILL ? GUARD_KILL_STUCK : 0) | (s->expedite ? GUARD_EXPEDITE : 0);
         int r;
 
         (void) mlockall(MCL_CURRENT); /* not what comes later: a limit must not make vssd fail (hazards D1) */
@@ -184,7 +186,7 @@ int conductor_start_guard(Conductor *c, Failure *reterr) {
         if (r >= 0)
                 r = add_held_volumes(c);
         if (r >= 0)
-                r = guard_arm(c->guard, c->manager->settings.stuck_freeze == STUCK_KILL);
+                r = guard_arm(c->guard, flags);
         if (r >= 0)
                 r = sd_event_add_io(event, &c->guard_io, c->guard->child.socket, EPOLLIN, on_guard_io, c);
         if (r >= 0 && c->guard->child.pidfd >= 0)

@@ -126,8 +126,8 @@ int guard_add_mapped(Guard *g, int fd, uint64_t dev, unsigned level, const char 
         return add(g, fd, dev, level, mount_point, GUARD_MAPPED | (watched ? GUARD_WATCHED : 0));
 }
 
-int guard_arm(Guard *g, bool kill_stuck) {
-        struct GuardRequest q = { .op = GUARD_ARM, .flags = kill_stuck ? GUARD_KILL_STUCK : 0 };
+int guard_arm(Guard *g, uint32_t flags) {
+        struct GuardRequest q = { .op = GUARD_ARM, .flags = flags };
         return guard_send(g, &q, g->shared_fd);
 }
 

@@ -150,6 +150,7 @@ void hold_begin(GuardProgram *p, uint64_t deadline_usec) {
         p->phase = GUARD_HOLDING;
         if (left == 0)
                 guard_cancel(p, ETIME, true);
+        guard_expedite_begin(p);
         hold_freeze_level(p);
 }
 
@@ -172,6 +173,7 @@ static void hold_let_go(GuardProgram *p) {
                 for (uint32_t i = 0; i < p->n_volumes; i++)
                         if (p->volumes[i].level == level)
                                 (void) sem_post(&p->volumes[i].go);
+        guard_expedite_end(p);
 }
 
 static void hold_ask_scout(GuardProgram *p) {
@@ -198,6 +200,7 @@ static void hold_undo(GuardProgram *p) {
         if (p->failure >= 0)
                 guard_fail(p, -ETIME, index);
         guard_cancel(p, -p->failure, false);
+        guard_expedite_end(p);
         uint64_t soon = usec_add(now_usec(), GUARD_ANSWER_MSEC * USEC_PER_MSEC);
         p->answer_by_usec = MAX_OF(soon, usec_add(p->shared->deadline_usec, GUARD_ANSWER_MSEC * USEC_PER_MSEC));
         p->phase = GUARD_UNDOING;

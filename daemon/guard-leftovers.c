@@ -263,6 +263,7 @@ int guard_leftovers_main(const char *runtime_directory) {
         }
         (void) closedir(d);
         int r = leftovers_wait(all, n, directory);
+        guard_expedite_release_leftovers(runtime_directory);
         /* Threads that hang hold the process; what is thawed is thawed. */
         _exit(r < 0 || worst < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }

@@ -72,6 +72,7 @@ typedef struct GuardProgram {
         char set[VSS_ID_LENGTH + 1];
         const char *runtime_directory;
         int socket, signals, wake, wake_second, timer, proc, held_dir, held_file, first_pidfd, second_pidfd, dm_control;
+        int knob, knob_record; /* guard-expedite.c; -EBADF: not to be used */
         pid_t first_pid, second_pid, vssd_pid;
         bool kill_stuck; /* owners of an io_uring that may keep a freeze waiting */
         struct GuardShared *shared;
@@ -122,6 +123,12 @@ void guard_note(GuardProgram *p, const char *what, int error);
 int guard_open_surroundings(GuardProgram *p);
 void guard_prepare(GuardProgram *p);
 void guard_lock_memory(GuardProgram *p);
+
+/* guard-expedite.c: grace periods are short while we hold. Begin and end take no time and may be called at any time. */
+void guard_expedite_open(GuardProgram *p);
+void guard_expedite_begin(GuardProgram *p);
+void guard_expedite_end(GuardProgram *p);
+void guard_expedite_release_leftovers(const char *runtime_directory);
 
 /* guard-threads.c */
 int guard_threads_start(GuardProgram *p);

@@ -87,6 +87,7 @@ static _Noreturn void second_run(GuardProgram *p) {
                 if (!taken && (dead || told || (busy && deadline_passed(p, GUARD_SECOND_MSEC)))) {
                         taken = true;
                         guard_cancel(p, dead ? EOWNERDEAD : told ? EINTR : ETIME, true);
+                        guard_expedite_end(p);
                 }
                 if (taken && !dead && !busy && !p->shared->released && deadline_passed(p, GUARD_KILL_MSEC))
                         (void) syscall(SYS_pidfd_send_signal, p->first_pidfd, SIGKILL, NULL, 0);

@@ -139,6 +139,8 @@ static int guard_arm_set(GuardProgram *p, struct GuardRequest *q, int fd) {
                 r = guard_held_open(p);
         if (r < 0)
                 return r;
+        if (q->flags & GUARD_EXPEDITE)
+                guard_expedite_open(p);
         guard_prepare(p);
         r = guard_second_fork(p);
         if (r >= 0)
@@ -228,6 +230,7 @@ static _Noreturn void guard_finish(GuardProgram *p) {
         if (p->shared)
                 p->shared->released = 1;
         guard_held_remove(p);
+        guard_expedite_end(p);
         if (p->second_pidfd >= 0)
                 (void) syscall(SYS_pidfd_send_signal, p->second_pidfd, SIGKILL, NULL, 0);
         _exit(EXIT_SUCCESS);
@@ -251,6 +254,7 @@ static int guard_init(GuardProgram *p, int socket, const char *runtime_directory
         p->first_pid = getpid();
         p->vssd_pid = peer.pid;
         p->proc = p->held_dir = p->held_file = p->first_pidfd = p->second_pidfd = p->dm_control = -EBADF;
+        p->knob = p->knob_record = -EBADF;
         p->signals = signalfd(-1, &told, SFD_CLOEXEC | SFD_NONBLOCK);
         p->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         p->wake_second = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -75,8 +75,11 @@ int guard_add(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_
  * frozen here, and if it lies on none there is nothing to add.
  */
 int guard_add_mapped(Guard *g, int fd, uint64_t dev, unsigned level, const char *mount_point, bool watched);
-/* kill_stuck: owners of an io_uring that may keep a freeze waiting are killed, not only named (hazards A1). */
-int guard_arm(Guard *g, bool kill_stuck);
+/*
+ * flags: GUARD_KILL_STUCK, owners of an io_uring that may keep a freeze waiting are killed, not only named (hazards
+ * A1); GUARD_EXPEDITE, the kernel's grace periods are short during the hold.
+ */
+int guard_arm(Guard *g, uint32_t flags);
 int guard_flush(Guard *g, uint64_t deadline_usec);
 int guard_hold(Guard *g, uint64_t deadline_usec);
 int guard_release(Guard *g);

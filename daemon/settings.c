@@ -67,6 +67,7 @@ static const Key keys[] = {
         { "Limits", "sets_max", VALUE_COUNT, offsetof(Settings, sets_max), 1, LIMIT_SETS, LIMIT_SETS },
         { "Limits", "on_stuck_freeze", VALUE_STUCK, offsetof(Settings, stuck_freeze), STUCK_NAME, STUCK_KILL,
           STUCK_NAME },
+        { "Copies", "expedite_rcu", VALUE_SWITCH, offsetof(Settings, expedite), 0, 1, 1 },
         { "Copies", "skip_free", VALUE_SWITCH, offsetof(Settings, skip_free), 0, 1, 1 },
         { "Copies", "lvm_snapshot_size", VALUE_COUNT, offsetof(Settings, lvm_snapshot_percent), 1, 100, 20 },
         { "Copies", "lvm_hold", VALUE_SWITCH_OR_AUTO, offsetof(Settings, lvm_hold), 0, SETTING_AUTO, SETTING_AUTO },

@@ -23,6 +23,7 @@ typedef struct Settings {
         unsigned lvm_snapshot_percent; /* of its origin: room for changes of a thick copy */
         unsigned lvm_hold; /* 0, 1 or SETTING_AUTO: file systems on logical volumes may be held while they are copied */
         unsigned stuck_freeze; /* STUCK_KILL: whoever keeps a freeze waiting with an io_uring is killed */
+        unsigned expedite;     /* 0 or 1: grace periods of RCU are short while file systems are held */
         char *state_directory, *runtime_directory, *configuration_directory, *logs_directory;
 } Settings;
 

@@ -39,13 +39,14 @@ enum GuardFlag {
         GUARD_WATCHED = 1 << 1,
         GUARD_KILL_STUCK = 1 << 2,
         GUARD_UNSETTLED = 1 << 3, /* HOLD of control groups: somebody else has been asked to freeze them */
+        GUARD_EXPEDITE = 1 << 4,  /* ARM: the kernel's grace periods are made short during the hold */
 };
 
 struct GuardRequest {
         uint32_t op;
         uint32_t index;              /* ADD: 0 … LIMIT_VOLUMES-1, ascending */
         uint32_t level;              /* ADD: longest path in the device graph; frozen from the highest to the lowest */
-        uint32_t flags;              /* ADD: GUARD_MAPPED, GUARD_WATCHED; ARM: GUARD_KILL_STUCK */
+        uint32_t flags;              /* ADD: GUARD_MAPPED, GUARD_WATCHED; ARM: GUARD_KILL_STUCK, GUARD_EXPEDITE */
         uint64_t deadline_usec;      /* FLUSH, HOLD: absolute CLOCK_MONOTONIC */
         uint64_t dev;                /* ADD: st_dev the descriptor must have (hazards B12) */
         char set[VSS_ID_LENGTH + 1]; /* ADD, ARM */

@@ -93,7 +93,7 @@ static Times guard_measure(World *w) {
                 _cleanup_close_ int fd = fs_directory(w->fs[i]);
                 must(fstat(fd, &st) == 0 && guard_add(w->guard, fd, st.st_dev, 0, w->fs[i]->path) == 0, "guard_add");
         }
-        must(guard_arm(w->guard, false) == 0, "guard_arm");
+        must(guard_arm(w->guard, GUARD_EXPEDITE) == 0, "guard_arm");
         await_reply(w, GUARD_ARM);
         must(guard_hold(w->guard, now_usec() + SECONDS(30)) == 0, "guard_hold");
         await_reply(w, GUARD_HOLD);

@@ -287,7 +287,7 @@ START_TEST(overmounted_path_is_refused) {
         int fd = fs_open(fs, &other);
         ck_assert_int_eq(guard_add(w.guard, fd, dev, 0, fs->path), 0);
         (void) close(fd);
-        ck_assert_int_eq(guard_arm(w.guard, false), 0);
+        ck_assert_int_eq(guard_arm(w.guard, GUARD_EXPEDITE), 0);
         world_expect(&w, GUARD_ARM, -ESTALE);
         ck_assert_uint_eq(w.reply.index, 0);
         ck_assert_ptr_nonnull(strstr(w.reply.message, fs->path));
@@ -310,7 +310,7 @@ START_TEST(what_cannot_be_frozen_is_named) {
         ck_assert_int_eq(fstat(fd, &st), 0);
         ck_assert_int_eq(guard_add(w.guard, fd, st.st_dev, 0, "/the/other"), 0);
         (void) close(fd);
-        ck_assert_int_eq(guard_arm(w.guard, false), 0);
+        ck_assert_int_eq(guard_arm(w.guard, GUARD_EXPEDITE), 0);
         world_expect(&w, GUARD_ARM, 0);
         ck_assert_int_eq(guard_hold(w.guard, now_usec() + SECONDS(10)), 0);
         world_expect(&w, GUARD_HOLD, -EOPNOTSUPP);
@@ -335,7 +335,7 @@ START_TEST(what_is_on_no_logical_volume_needs_no_device_mapper) {
                 ck_assert_int_eq(guard_add_mapped(w.guard, fd, dev, 0, fs->path, i == 1), 0);
         }
         ck_assert_uint_eq(w.guard->n_fds, 1);
-        ck_assert_int_eq(guard_arm(w.guard, false), 0);
+        ck_assert_int_eq(guard_arm(w.guard, GUARD_EXPEDITE), 0);
         world_expect(&w, GUARD_ARM, 0);
         ck_assert_int_eq(guard_hold(w.guard, now_usec() + SECONDS(10)), 0);
         world_expect(&w, GUARD_HOLD, 0);

@@ -56,7 +56,7 @@ void world_init(World *w) {
 void world_armed_on(World *w, const char *type, const char *levels) {
         world_init(w);
         world_add(w, type, levels);
-        ck_assert_int_eq(guard_arm(w->guard, false), 0);
+        ck_assert_int_eq(guard_arm(w->guard, GUARD_EXPEDITE), 0);
         world_expect(w, GUARD_ARM, 0);
 }
 

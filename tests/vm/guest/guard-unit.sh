@@ -18,7 +18,9 @@ guards() { pgrep -f "^[^ ]*vss-guard" || :; }
 hold() {
         wait_until 60 registered || die "the writer does not come back"
         hold_set "$data"
+        expect_equal 1 "$(cat /sys/kernel/rcu_expedited)" "rcu_expedited in the hold"
 }
+usual() { [ "$(cat /sys/kernel/rcu_expedited)" = 0 ]; }
 # runs WHAT SECONDS
 runs() {
         local begin=$EPOCHREALTIME
@@ -28,6 +30,8 @@ runs() {
         kill "$PROBE_PID" 2>/dev/null || :
         wait_set && die "$1: the set is called good"
         wait_until 20 eval '[ -z "$(guards)" ]' || die "$1: a guard stays"
+        # nobody is left who could: the next hold does, or the next start
+        [ "$1" = "the guard's control group killed" ] || wait_until 10 usual || die "$1: grace periods stay short"
 }
 
 hold
