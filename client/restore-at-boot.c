@@ -18,6 +18,13 @@ static void tell(const Plan *p, PlanState before, int r) {
                               or_empty(why));
         else if (before == PLAN_STAGING)
                 (void) printf("%s:%s: plan %s was not complete and is removed\n", p->writer, p->component, p->id);
+        else if (p->state == PLAN_REPLACED)
+                (void) printf("%s:%s: plan %s, a restore that was cut off when its files were in place: %s\n",
+                              p->writer, p->component, p->id,
+                              r < 0 ? or_empty(why) : "what was there before is removed");
+        else if (before == PLAN_REPLACING)
+                (void) printf("%s:%s: plan %s, a restore that was cut off: %s%s\n", p->writer, p->component, p->id,
+                              or_empty(why), p->state == PLAN_FAILED ? "" : "; nothing was done");
         else if (p->state == PLAN_DONE)
                 (void) printf("%s:%s: %llu files are restored (plan %s)%s%s\n", p->writer, p->component,
                               (unsigned long long) p->n_all, p->id, r < 0 ? "; " : "", r < 0 ? or_empty(why) : "");
@@ -27,10 +34,6 @@ static void tell(const Plan *p, PlanState before, int r) {
                               or_empty(why));
 }
 
-static bool wants(const Plan *p) {
-        return p->state != PLAN_FAILED && (p->state != PLAN_DONE || p->n_files > 0);
-}
-
 static int run(int dfd, const char *id) {
         _cleanup_(plan_done) Plan p = {};
         Failure f = {};
@@ -38,7 +41,7 @@ static int run(int dfd, const char *id) {
                 (void) printf("%s\n", f.message);
                 return -1;
         }
-        if (!wants(&p))
+        if (plan_is_over(&p))
                 return 0;
         PlanState before = p.state;
         int r = plan_run(dfd, &p);

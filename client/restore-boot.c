@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What happens to a plan in the boot, before anything runs that could have its files open:
+ * What happens to a plan in the boot, before anything runs that could have its files open, and to one that is
+ * cancelled:
  *
- *   staged -> swapping -> done -> what was there is removed
+ *   staged -> swapping -> done -> what was there is removed          a restore that waited for the next start
  *                      -> failed: what had gone goes back
+ *   replacing -> replaced -> what was there is removed, the plan too a restore of this moment (restore-record.c)
+ *             -> failed: what had gone goes back
  *
- * A file that was staged is either beside its place or in it; its inode number says which. Each step is one rename that
- * may have happened or not, so whatever cuts it off, the next start looks and goes on. Only when all of the component
- * is in place and on the disk is the plan done, and only then is what was there removed.
+ * A file that was staged is either beside its place or in it; its inode number says which (restore-steps.c). So
+ * whatever cuts it off, the next start looks and goes on: forward with what was staged for it, because that is what its
+ * writer was told; back with what vssctl was at, because its writer has not heard of the end and a mixture is nothing
+ * to start on. Only when all of the component is in place and on the disk is the plan done or replaced, and only then
+ * is what was there removed.
  */
 #include "client/restore-plan.h"
 #include "client/restore.h"
@@ -18,9 +23,6 @@
 #include <stdarg.h>
 #include <time.h>
 
-/* REPLACED: what was there is beside it, so it went into place, and somebody has put something else there since. */
-typedef enum Where { BESIDE, IN_PLACE, REPLACED, LOST } Where;
-
 typedef struct Roots {
         int *fds; /* as plan.roots; -1: not there */
         size_t n;
@@ -30,16 +32,6 @@ static void roots_done(Roots *r) {
         for (size_t i = 0; i < r->n; i++)
                 (void) close_fd(r->fds[i]);
         free(r->fds);
-}
-
-static int roots_open(const Plan *p, Roots *ret) {
-        size_t n = strings_count(p->roots);
-        ret->fds = calloc(n + 1, sizeof(*ret->fds));
-        if (!ret->fds)
-                return -ENOMEM;
-        for (size_t i = 0; i < n; i++)
-                ret->fds[ret->n++] = open_absolute(p->roots[i], O_RDONLY | O_DIRECTORY);
-        return 0;
 }
 
 _printf_(3, 4) static int fail(Plan *p, int error, const char *format, ...) {
@@ -54,82 +46,67 @@ _printf_(3, 4) static int fail(Plan *p, int error, const char *format, ...) {
         return error;
 }
 
+static int take_rights(const Plan *p) {
+        if (p->uid == 0 || geteuid() != 0)
+                return 0;
+        const struct passwd *pw = getpwuid((uid_t) p->uid);
+        if (!pw || initgroups(pw->pw_name, pw->pw_gid) < 0 || setegid(pw->pw_gid) < 0 || seteuid((uid_t) p->uid) < 0)
+                return pw ? -errno : -ENOENT;
+        return 0;
+}
+
+/* With the rights that the files have been staged with: a server of files may let root in nowhere. */
+static int roots_open(Plan *p, Roots *ret) {
+        size_t n = strings_count(p->roots);
+        ret->fds = calloc(n + 1, sizeof(*ret->fds));
+        if (!ret->fds)
+                return fail(p, -ENOMEM, "out of memory");
+        if (take_rights(p) < 0)
+                rights_drop();
+        for (size_t i = 0; i < n; i++)
+                ret->fds[ret->n++] = open_absolute(p->roots[i], O_RDONLY | O_DIRECTORY);
+        rights_drop();
+        return 0;
+}
+
 static int file_fail(Plan *p, const PlanFile *f, int error) {
         return fail(p, error, "%.300s/%.300s: %s", p->roots[f->set], f->path,
-                    error == -ELOOP  ? "a symbolic link is on the way" :
-                    error == -EISDIR ? "a directory stands there" :
-                    error == -EBUSY  ? "something is mounted there" :
-                    error == -EAGAIN ? "it is neither there nor beside its place; is it mounted?" :
-                                       strerror(-error));
+                    error == -ELOOP                      ? "a symbolic link is on the way" :
+                    error == -EISDIR                     ? "a directory stands there" :
+                    error == -EBUSY                      ? "something is mounted there" :
+                    error == -ETXTBSY                    ? "it is in use" :
+                    error == -ENODATA                    ? "what was there before is gone" :
+                    error == -EAGAIN || error == -ESTALE ? "it is neither there nor beside its place; is it mounted?" :
+                                                           strerror(-error));
 }
 
 static int parent_open(const Roots *roots, const PlanFile *f) {
         return roots->fds[f->set] < 0 ? roots->fds[f->set] : open_parent(roots->fds[f->set], f->path);
 }
 
-static bool is_it(int dfd, const char *name, const PlanFile *f) {
-        struct stat s;
-        return fstatat(dfd, name, &s, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(s.st_mode) && s.st_ino == f->inode;
+typedef int (*Step)(int dfd, const PlanFile *f);
+
+static bool goes_forward(Step step) {
+        return step == plan_file_swap || step == plan_file_replace || step == plan_file_add;
 }
 
-static bool is_there(int dfd, const char *name) {
-        struct stat s;
-        return fstatat(dfd, name, &s, AT_SYMLINK_NOFOLLOW) == 0;
+/* What is not there needs no step back, and is not left over. */
+static bool may_be_gone(Step step) {
+        return step == plan_file_back_if_there || step == plan_file_remove_old || step == plan_file_remove_staged;
 }
 
-static Where where_is(int dfd, const PlanFile *f) {
-        return is_it(dfd, base_name(f->path), f)                   ? IN_PLACE :
-               is_it(dfd, f->staged, f)                            ? BESIDE :
-               is_there(dfd, f->staged) || is_there(dfd, f->aside) ? REPLACED :
-                                                                     LOST;
-}
-
-/* ---- one file ---- */
-
-static int swap_file(int dfd, const PlanFile *f) {
-        const char *name = base_name(f->path);
-        if (where_is(dfd, f) != BESIDE)
-                return 0; /* check() */
-        int r = file_move_to_free(dfd, f->staged, name);
-        if (r != -EEXIST)
-                return r;
-        r = file_check_place(dfd, name);
-        return r < 0 ? r : file_exchange(dfd, f->staged, name, f->aside);
-}
-
-static int swap_file_back(int dfd, const PlanFile *f) {
-        const char *name = base_name(f->path);
-        Where w = where_is(dfd, f);
-        if (w == LOST)
-                return is_there(dfd, name) ? 0 : -ESTALE;
-        if (w != BESIDE && is_there(dfd, f->staged) && is_there(dfd, name))
-                return file_exchange(dfd, f->staged, name, f->aside);
-        if (w == REPLACED && is_there(dfd, f->staged))
-                return file_move_to_free(dfd, f->staged, name);
-        if (w != BESIDE && is_there(dfd, name) && renameat(dfd, name, dfd, f->staged) < 0)
-                return -errno;
-        return is_there(dfd, f->aside) ? file_move_to_free(dfd, f->aside, name) : 0;
-}
-
-/* Nothing but what is old has these names any more. */
-static int remove_old(int dfd, const PlanFile *f) {
-        if (!is_it(dfd, f->staged, f) && unlinkat(dfd, f->staged, 0) < 0 && errno != ENOENT)
-                return -errno;
-        return unlinkat(dfd, f->aside, 0) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-static int remove_staged(int dfd, const PlanFile *f) {
-        return is_it(dfd, f->staged, f) && unlinkat(dfd, f->staged, 0) < 0 ? -errno : 0;
-}
-
-static int each_file(Plan *p, const Roots *roots, int (*act)(int dfd, const PlanFile *f)) {
+static int each_file(Plan *p, const Roots *roots, Step step) {
         int first = 0;
         for (size_t i = 0; i < p->n_files; i++) {
-                _cleanup_close_ int parent = parent_open(roots, p->files + i);
-                int r = parent < 0 ? parent : act(parent, p->files + i);
-                if (r < 0 && first >= 0)
-                        first = file_fail(p, p->files + i, r);
-                if (r < 0 && act == swap_file)
+                const PlanFile *f = p->files + i;
+                _cleanup_close_ int parent = parent_open(roots, f);
+                bool gone = parent == -ENOENT && roots->fds[f->set] >= 0 && may_be_gone(step);
+                int r = parent >= 0 ? step(parent, f) : gone ? 0 : parent;
+                if (r < 0 && first >= 0) {
+                        first = file_fail(p, f, r);
+                        p->failed = i;
+                }
+                if (r < 0 && goes_forward(step))
                         break;
         }
         return first;
@@ -143,14 +120,15 @@ static int each_file(Plan *p, const Roots *roots, int (*act)(int dfd, const Plan
  */
 static int check_file(const Plan *p, int parent, const PlanFile *f, bool *ret_seen) {
         const char *name = base_name(f->path);
-        Where w = where_is(parent, f);
-        int r = w == BESIDE ? file_check_place(parent, name) : 0;
-        *ret_seen = w == BESIDE || (p->state == PLAN_SWAPPING && w != LOST);
-        if (w == BESIDE)
+        struct stat s;
+        PlanWhere w = plan_file_where(parent, f);
+        int r = w == PLAN_BESIDE ? file_check_place(parent, name) : 0;
+        *ret_seen = w == PLAN_BESIDE || (p->state == PLAN_SWAPPING && w != PLAN_LOST);
+        if (w == PLAN_BESIDE)
                 return r == -ENOENT ? 0 : r;
         if (p->state == PLAN_STAGED)
                 return -ENOENT;
-        return w == LOST && !is_there(parent, name) ? -EAGAIN : 0;
+        return w == PLAN_LOST && fstatat(parent, name, &s, AT_SYMLINK_NOFOLLOW) < 0 ? -EAGAIN : 0;
 }
 
 static int not_there(Plan *p, size_t set) {
@@ -183,15 +161,6 @@ static int sync_roots(Plan *p, const Roots *roots) {
         return 0;
 }
 
-static int take_rights(const Plan *p) {
-        if (p->uid == 0 || geteuid() != 0)
-                return 0;
-        const struct passwd *pw = getpwuid((uid_t) p->uid);
-        if (!pw || initgroups(pw->pw_name, pw->pw_gid) < 0 || setegid(pw->pw_gid) < 0 || seteuid((uid_t) p->uid) < 0)
-                return pw ? -errno : -ENOENT;
-        return 0;
-}
-
 static void dress_directory(const Roots *roots, const PlanDirectory *d) {
         int root = roots->fds[d->set];
         struct stat s;
@@ -206,7 +175,8 @@ static void dress_directory(const Roots *roots, const PlanDirectory *d) {
 static void dress_directories(const Plan *p, const Roots *roots) {
         int r = take_rights(p);
         for (size_t i = r < 0 ? 0 : p->n_directories; i > 0; i--)
-                dress_directory(roots, p->directories + i - 1);
+                if (!p->directories[i - 1].extra)
+                        dress_directory(roots, p->directories + i - 1);
         rights_drop();
 }
 
@@ -214,9 +184,9 @@ static int account_fail(Plan *p, int error) {
         return fail(p, error, "the account %llu cannot be used: %s", (unsigned long long) p->uid, strerror(-error));
 }
 
-static int with_rights(Plan *p, const Roots *roots, int (*act)(int dfd, const PlanFile *f)) {
+static int with_rights(Plan *p, const Roots *roots, Step step) {
         int r = take_rights(p);
-        r = r < 0 ? account_fail(p, r) : each_file(p, roots, act);
+        r = r < 0 ? account_fail(p, r) : each_file(p, roots, step);
         rights_drop();
         return r;
 }
@@ -232,24 +202,30 @@ static int set_state(int dfd, Plan *p, PlanState state) {
         return r < 0 ? fail(p, r, "the plan cannot be written: %s", strerror(-r)) : 0;
 }
 
-/* How it stands is enough from now on. */
-static int finish(int dfd, Plan *p, const Roots *roots) {
-        int r = with_rights(p, roots, remove_old);
-        r = r < 0 ? r : sync_roots(p, roots);
-        if (r < 0)
-                return r; /* what is left is removed in the next start */
+static void forget_all(Plan *p) {
         for (size_t i = 0; i < p->n_files; i++) {
                 free(p->files[i].path);
                 free(p->files[i].staged);
                 free(p->files[i].aside);
         }
-        p->n_files = 0;
+        for (size_t i = 0; i < p->n_directories; i++)
+                free(p->directories[i].path);
+        p->n_files = p->n_directories = 0;
+}
+
+/* How it stands is enough from now on. */
+static int finish(int dfd, Plan *p, const Roots *roots) {
+        int r = with_rights(p, roots, plan_file_remove_old);
+        r = r < 0 ? r : sync_roots(p, roots);
+        if (r < 0)
+                return r; /* what is left is removed in the next start */
+        forget_all(p);
         return set_state(dfd, p, PLAN_DONE);
 }
 
 static int give_up(int dfd, Plan *p, const Roots *roots, int error) {
         _cleanup_free_ char *why = TAKE_PTR(p->message);
-        int r = with_rights(p, roots, swap_file_back);
+        int r = with_rights(p, roots, plan_file_back);
         r = r < 0 ? r : sync_roots(p, roots);
         if (r < 0) { /* neither one nor the other: the next start tries again */
                 _cleanup_free_ char *back = TAKE_PTR(p->message);
@@ -276,7 +252,7 @@ static int swap(int dfd, Plan *p, const Roots *roots) {
                 if (r < 0 || k < 0)
                         return k < 0 ? k : -ECANCELED; /* nothing was touched */
         }
-        r = r < 0 ? r : with_rights(p, roots, swap_file);
+        r = r < 0 ? r : with_rights(p, roots, plan_file_swap);
         r = r < 0 ? r : sync_roots(p, roots);
         if (r < 0)
                 return give_up(dfd, p, roots, r);
@@ -284,6 +260,150 @@ static int swap(int dfd, Plan *p, const Roots *roots) {
         r = set_state(dfd, p, PLAN_DONE);
         return r < 0 ? r : finish(dfd, p, roots);
 }
+
+/* ---- what vssctl was at ---- */
+
+/* From the inside out; what is not empty stays. */
+static void remove_directories(const Plan *p, const Roots *roots, bool extra) {
+        int r = take_rights(p);
+        for (size_t i = r < 0 ? 0 : p->n_directories; i > 0; i--) {
+                const PlanDirectory *d = p->directories + i - 1;
+                struct stat s;
+                if (!(extra ? d->extra : d->made) || !d->path[0] || roots->fds[d->set] < 0)
+                        continue;
+                _cleanup_close_ int parent = open_parent(roots->fds[d->set], d->path);
+                if (parent >= 0 && fstatat(parent, base_name(d->path), &s, AT_SYMLINK_NOFOLLOW) == 0 &&
+                    s.st_ino == d->inode)
+                        (void) unlinkat(parent, base_name(d->path), AT_REMOVEDIR);
+        }
+        rights_drop();
+}
+
+/* Of what changed places nothing has been used since; in a boot nothing can be in use, later it could. */
+static int check_back_file(int root, int parent, const PlanFile *f, bool boot, bool *ret_seen) {
+        const char *name = base_name(f->path);
+        struct stat r, s;
+        PlanWhere w = plan_file_where(parent, f);
+        *ret_seen = w != PLAN_LOST;
+        if (f->nested && (fstat(root, &r) < 0 || fstat(parent, &s) < 0 || r.st_dev == s.st_dev))
+                return -EAGAIN;
+        if (boot && (w == PLAN_REPLACED_SINCE ||
+                     (w == PLAN_IN_PLACE && f->staged[0] && !plan_file_is_as_staged(parent, name, f))))
+                return -ETXTBSY;
+        if (w == PLAN_IN_PLACE && plan_file_has_lost_old(parent, f))
+                return -ENODATA;
+        int k = boot || w == PLAN_LOST ? 0 : file_check_replace(parent, name);
+        return k == -ENOENT ? 0 : k;
+}
+
+/* Where nothing is to be seen, nothing is removed. */
+static int check_some(Plan *p, const Roots *roots) {
+        _cleanup_free_ bool *seen = calloc(roots->n + 1, sizeof(*seen));
+        for (size_t i = 0; seen && i < p->n_files; i++) {
+                const PlanFile *f = p->files + i;
+                _cleanup_close_ int parent = parent_open(roots, f);
+                seen[f->set] = seen[f->set] || (parent >= 0 && plan_file_where(parent, f) != PLAN_LOST);
+        }
+        for (size_t i = 0; seen && i < p->n_files; i++)
+                if (!seen[p->files[i].set] && p->files[i].staged[0])
+                        return not_there(p, p->files[i].set);
+        return seen ? 0 : fail(p, -ENOMEM, "out of memory");
+}
+
+static int check_back_all(Plan *p, const Roots *roots, bool boot) {
+        _cleanup_free_ bool *seen = calloc(roots->n + 1, sizeof(*seen));
+        int r = seen ? 0 : fail(p, -ENOMEM, "out of memory");
+        for (size_t i = 0; r >= 0 && i < p->n_files; i++) {
+                const PlanFile *f = p->files + i;
+                _cleanup_close_ int parent = parent_open(roots, f);
+                bool here = false;
+                int k = parent >= 0       ? check_back_file(roots->fds[f->set], parent, f, boot, &here) :
+                        parent != -ENOENT ? parent :
+                        f->nested         ? -EAGAIN :
+                                            0;
+                seen[f->set] = seen[f->set] || here;
+                if (k == -ETXTBSY && boot)
+                        r = fail(p, k, "%.300s/%.300s has been used since: nothing goes back unasked", p->roots[f->set],
+                                 f->path);
+                else if (k < 0)
+                        r = file_fail(p, f, k);
+        }
+        for (size_t i = 0; r >= 0 && i < p->n_files; i++)
+                if (!seen[p->files[i].set])
+                        r = not_there(p, p->files[i].set);
+        return r;
+}
+
+static int check_back(Plan *p, const Roots *roots, bool boot) {
+        int r = take_rights(p);
+        r = r < 0 ? account_fail(p, r) : check_back_all(p, roots, boot);
+        rights_drop();
+        return r;
+}
+
+/* All is as it was, and on the disk, before the plan says so; what was staged goes after that. */
+static int go_back(int dfd, Plan *p, const Roots *roots) {
+        int r = with_rights(p, roots, plan_file_back_if_there);
+        r = r < 0 ? r : sync_roots(p, roots);
+        return r < 0 ? r : set_state(dfd, p, PLAN_FAILED);
+}
+
+static int remove_new(Plan *p, const Roots *roots) {
+        int r = with_rights(p, roots, plan_file_remove_staged);
+        remove_directories(p, roots, false);
+        return r < 0 ? r : sync_roots(p, roots);
+}
+
+static int undo_in_boot(int dfd, Plan *p, const Roots *roots) {
+        int r = check_back(p, roots, true);
+        r = r < 0 ? r : go_back(dfd, p, roots);
+        r = r < 0 ? r : remove_new(p, roots);
+        if (r < 0)
+                return r;
+        forget_all(p);
+        (void) fail(p, 0, "vssctl was cut off while files changed places: what was there is back");
+        return set_state(dfd, p, PLAN_FAILED);
+}
+
+/* What is too much, and the owners and modes of directories. */
+static int complete(int dfd, Plan *p, const Roots *roots) {
+        int r = with_rights(p, roots, plan_file_remove_old);
+        if (r < 0)
+                return r;
+        remove_directories(p, roots, true);
+        dress_directories(p, roots);
+        r = sync_roots(p, roots);
+        return r < 0 ? r : plan_remove(dfd, p->id);
+}
+
+int plan_replace(Plan *p) {
+        _cleanup_(roots_done) Roots roots = {};
+        int r = roots_open(p, &roots);
+        r = r < 0 ? r : with_rights(p, &roots, p->only_new ? plan_file_add : plan_file_replace);
+        return r < 0 ? r : sync_roots(p, &roots);
+}
+
+int plan_remove_old(Plan *p) {
+        _cleanup_(roots_done) Roots roots = {};
+        int r = roots_open(p, &roots);
+        return r < 0 ? r : with_rights(p, &roots, plan_file_remove_old);
+}
+
+int plan_undo(int dfd, Plan *p) {
+        _cleanup_(roots_done) Roots roots = {};
+        int r = roots_open(p, &roots);
+        r = r < 0 ? r : go_back(dfd, p, &roots);
+        r = r < 0 ? r : remove_new(p, &roots);
+        return r < 0 ? r : plan_remove(dfd, p->id);
+}
+
+int plan_sync(Plan *p) {
+        _cleanup_(roots_done) Roots roots = {};
+        int r = roots_open(p, &roots);
+        return r < 0 ? r : sync_roots(p, &roots);
+}
+
+/* ---- what is asked for ---- */
 
 /* Whatever starts this: while what was there is in use nothing is replaced. */
 static int check_start(Plan *p) {
@@ -295,33 +415,49 @@ static int check_start(Plan *p) {
 
 int plan_run(int dfd, Plan *p) {
         _cleanup_(roots_done) Roots roots = {};
-        if (p->state == PLAN_FAILED || (p->state == PLAN_DONE && p->n_files == 0))
+        if (plan_is_over(p))
                 return 0;
         if (p->state == PLAN_STAGING)
                 return plan_cancel(dfd, p);
         int r = check_start(p);
+        r = r < 0 ? r : roots_open(p, &roots);
         if (r < 0)
                 return r;
-        if (roots_open(p, &roots) < 0)
-                return fail(p, -ENOMEM, "out of memory");
-        return p->state == PLAN_DONE ? finish(dfd, p, &roots) : swap(dfd, p, &roots);
+        switch (p->state) {
+        case PLAN_DONE:
+                return finish(dfd, p, &roots);
+        case PLAN_REPLACING:
+                return undo_in_boot(dfd, p, &roots);
+        case PLAN_REPLACED:
+                r = check_some(p, &roots);
+                return r < 0 ? r : complete(dfd, p, &roots);
+        default:
+                return swap(dfd, p, &roots);
+        }
 }
 
+bool plan_is_over(const Plan *p) {
+        return p->state == PLAN_FAILED || (p->state == PLAN_DONE && p->n_files == 0);
+}
+
+/* What has begun to change places goes back; what has changed places cannot any more, and is ended. */
 int plan_cancel(int dfd, Plan *p) {
         _cleanup_(roots_done) Roots roots = {};
-        if (p->state == PLAN_SWAPPING || (p->state == PLAN_DONE && p->n_files > 0))
-                return fail(p, -EBUSY, "it was cut off half-way; the next start of the machine ends it");
+        if (plan_is_running(dfd, p->id))
+                return fail(p, -EBUSY, "its vssctl is still at it");
         int r = roots_open(p, &roots);
-        r = r < 0 ? fail(p, r, "out of memory") : with_rights(p, &roots, remove_staged);
-        if (r < 0 && r != -ENOENT)
-                return r;
-        for (size_t i = p->n_directories; i > 0; i--) {
-                const PlanDirectory *d = p->directories + i - 1;
-                if (!d->made || !d->path[0] || roots.fds[d->set] < 0)
-                        continue;
-                _cleanup_close_ int parent = open_parent(roots.fds[d->set], d->path);
-                if (parent >= 0)
-                        (void) unlinkat(parent, base_name(d->path), AT_REMOVEDIR);
+        if (r >= 0 && p->state == PLAN_REPLACED)
+                return complete(dfd, p, &roots);
+        if (r >= 0 && p->state == PLAN_DONE) {
+                r = p->n_files > 0 ? finish(dfd, p, &roots) : 0;
+                return r < 0 ? r : plan_remove(dfd, p->id);
         }
-        return plan_remove(dfd, p->id);
+        if (r >= 0 && (p->state == PLAN_SWAPPING || p->state == PLAN_REPLACING)) {
+                r = check_back(p, &roots, false);
+                r = r < 0 ? r : go_back(dfd, p, &roots);
+        }
+        if (r < 0)
+                return r;
+        r = remove_new(p, &roots);
+        return r < 0 && r != -ENOENT ? r : plan_remove(dfd, p->id);
 }

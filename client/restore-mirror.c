@@ -11,9 +11,9 @@
 #include <fcntl.h>
 
 typedef struct Mirror {
-        const RestorePart *part;
+        RestorePart *part;
         size_t set;
-        bool check;   /* removes nothing: could it? */
+        bool check;   /* removes nothing: could it, and what? */
         char **paths; /* of the backup, sorted */
         size_t n;
 } Mirror;
@@ -50,6 +50,27 @@ static bool is_anothers(const Mirror *m, const char *path) {
         return false;
 }
 
+void extras_done(RestorePart *p) {
+        for (size_t i = 0; i < p->n_extras; i++)
+                free(p->extras[i].path);
+        free(p->extras);
+        p->extras = NULL;
+        p->n_extras = 0;
+}
+
+/* The array grows when its size is a power of two. */
+static int add_extra(const Mirror *m, const char *path, bool directory) {
+        RestorePart *p = m->part;
+        if (!(p->n_extras & (p->n_extras - 1))) {
+                RestoreExtra *grown = reallocarray(p->extras, MAX_OF(2 * p->n_extras, (size_t) 1), sizeof(*grown));
+                if (!grown)
+                        return -ENOMEM;
+                p->extras = grown;
+        }
+        p->extras[p->n_extras] = (RestoreExtra) { m->set, strdup(path), directory };
+        return p->extras[p->n_extras].path ? (p->n_extras++, 0) : -ENOMEM;
+}
+
 /* all: the backup has nothing below. */
 static int mirror_directory(Mirror *m, int fd, const char *path, bool all);
 
@@ -62,7 +83,10 @@ static int mirror_child(Mirror *m, int dfd, dev_t device, const char *path, cons
                 (void) close(fd);
                 return 0;
         }
-        int r = mirror_directory(m, fd, path, !known);
+        int r = known || !m->check ? 0 : add_extra(m, path, true);
+        if (r < 0)
+                (void) close(fd);
+        r = r < 0 ? r : mirror_directory(m, fd, path, !known);
         if (r < 0 || known || m->check || unlinkat(dfd, name, AT_REMOVEDIR) == 0)
                 return r;
         return errno == ENOTEMPTY || errno == EBUSY ? 0 : -errno;
@@ -82,7 +106,10 @@ static int mirror_entry(Mirror *m, int dfd, dev_t device, const char *path, cons
                 return mirror_child(m, dfd, device, own, name, known);
         if (known)
                 return 0;
-        return m->check ? file_check_place(dfd, name) : unlinkat(dfd, name, 0) < 0 ? -errno : 0;
+        if (!m->check)
+                return unlinkat(dfd, name, 0) < 0 ? -errno : 0;
+        int r = file_check_place(dfd, name);
+        return r < 0 ? r : add_extra(m, own, false);
 }
 
 static int mirror_directory(Mirror *m, int fd, const char *path, bool all) {
@@ -100,7 +127,7 @@ static int mirror_directory(Mirror *m, int fd, const char *path, bool all) {
         return r;
 }
 
-int mirror_set(const RestorePart *p, size_t set, bool check) {
+int mirror_set(RestorePart *p, size_t set, bool check) {
         Mirror m = { .part = p, .set = set, .check = check };
         _cleanup_free_ char **paths = calloc(p->n_items + 1, sizeof(*paths));
         if (!paths)

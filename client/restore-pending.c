@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* restore --pending and --cancel: the plans for the next start of the machine, and those that were carried out. */
+/* restore --pending and --cancel: the plans for the next start of the machine, those that were carried out, and
+ * restores that change files now or were cut off while they did. */
 #include "client/restore-plan.h"
 #include "client/restore.h"
 #include "protocol/text.h"
+#include <signal.h>
 
 static const Column columns[] = {
         { "PLAN", "id", FORMAT_TEXT },         { "CREATED", "created", FORMAT_TIME },
@@ -11,7 +13,19 @@ static const Column columns[] = {
         { "MESSAGE", "message", FORMAT_TEXT }, {},
 };
 
-static json_object *describe(const Plan *p) {
+static const char *describe_state(const Plan *p, bool running) {
+        return p->message ? p->message :
+               running    ? "vssctl is at it" :
+               p->state == PLAN_REPLACING ?
+                         "cut off while files changed places: --cancel or the next start puts back what "
+                         "was there" :
+               p->state == PLAN_REPLACED ?
+                         "cut off when all files were in place: --cancel or the next start removes what "
+                         "was there" :
+                         NULL;
+}
+
+static json_object *describe(const Plan *p, bool running) {
         json_object *row = json_object_new_object();
         json_add_string(row, "id", p->id);
         json_add_string(row, "created", p->created);
@@ -21,7 +35,8 @@ static json_object *describe(const Plan *p) {
         json_add_string(row, "path", p->component);
         json_add_string(row, "state", plan_state_to_string(p->state));
         json_add_uint(row, "n_files", p->n_all);
-        json_add_string(row, "message", p->message);
+        json_add_bool(row, "running", running);
+        json_add_string(row, "message", describe_state(p, running));
         return row;
 }
 
@@ -59,7 +74,7 @@ static int list(Context *c) {
                 _cleanup_(plan_done) Plan p = {};
                 Failure f = {};
                 if (plan_load(dfd, *id, &f, &p) >= 0)
-                        json_object_array_add(rows, describe(&p));
+                        json_object_array_add(rows, describe(&p, plan_is_running(dfd, *id)));
                 else if (first.condition == CONDITION_NONE)
                         first = f;
         }
@@ -83,9 +98,10 @@ static int cancel(Context *c, const char *id) {
                                     "there is no plan %.80s; `vssctl restore --pending` lists them", id);
         if (plan_load(dfd, id, &f, &p) < 0)
                 return context_fail(c, f.condition, "%s", f.message);
+        (void) signal(SIGIO, SIG_IGN); /* as restore_run() */
         r = c->dry_run ? 0 : plan_cancel(dfd, &p);
         if (r < 0)
-                return context_fail(c, r == -EBUSY ? CONDITION_BUSY : CONDITION_FAILED,
+                return context_fail(c, r == -EBUSY || r == -ETXTBSY ? CONDITION_BUSY : CONDITION_FAILED,
                                     "plan %s is not cancelled: %.400s", id, p.message ?: strerror(-r));
         c->document = document_new();
         json_add_string(c->document, "plan", id);

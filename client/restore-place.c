@@ -251,6 +251,10 @@ int part_stage(RestorePart *p) {
                 temporaries_clear(p->sets[k].target);
         }
         int r = stage_items(p);
+        for (size_t k = 0; r >= 0 && k < p->n_sets; k++) /* links, too; and while the service still runs */
+                if (syncfs(p->sets[k].target) < 0)
+                        r = part_fail(p, CONDITION_FAILED, "%.400s cannot be written: %s", p->sets[k].to,
+                                      strerror(errno));
         return interrupted ? part_fail(p, CONDITION_CANCELLED, "interrupted; nothing was replaced") : r;
 }
 

@@ -10,8 +10,11 @@
 #define LOCK_USEC (10 * USEC_PER_SEC)
 #define LOCK_STEP_USEC 20000
 #define SUFFIX ".plan"
+#define NEW_SUFFIX ".new"
+#define NEW_TRIES 3
 
-DEFINE_WORDS(plan_state, PlanState, _PLAN_STATE_MAX, "staging", "staged", "swapping", "done", "failed");
+DEFINE_WORDS(plan_state, PlanState, _PLAN_STATE_MAX, "staging", "staged", "swapping", "done", "failed", "replacing",
+             "replaced");
 
 void plan_done(Plan *p) {
         for (size_t i = 0; i < p->n_files; i++) {
@@ -54,7 +57,7 @@ static bool is_temporary(const char *s, const char *kind) {
 }
 
 static bool is_staged_name(const char *s) {
-        return is_temporary(s, "boot-");
+        return !s[0] || is_temporary(s, "boot-");
 }
 
 static bool is_old_name(const char *s) {
@@ -71,6 +74,9 @@ static int read_file(JsonReader *r, void *element) {
                   .expected = "the name of a staged file" },
                 { "aside", JSON_STRING, offsetof(PlanFile, aside), .required = true, .check = is_old_name,
                   .expected = "a name for the old file" },
+                { "changed", JSON_UINT, offsetof(PlanFile, changed) },
+                { "nested", JSON_BOOL, offsetof(PlanFile, nested) },
+                { "replaces", JSON_BOOL, offsetof(PlanFile, replaces) },
         };
         return json_read_object(r, fields, ELEMENTSOF(fields), false, element);
 }
@@ -90,6 +96,7 @@ static int read_directory(JsonReader *r, void *element) {
                 { "path", JSON_STRING, offsetof(PlanDirectory, path), .required = true, .check = is_below,
                   .expected = "a path below the root" },
                 { "made", JSON_BOOL, offsetof(PlanDirectory, made) },
+                { "extra", JSON_BOOL, offsetof(PlanDirectory, extra) },
         };
         return json_read_object(r, fields, ELEMENTSOF(fields), false, element);
 }
@@ -195,8 +202,10 @@ static int put_lists(FILE *f, const Plan *p) {
                 r = put_text(f, "path", file->path, true);
                 r = r < 0 ? r : put_text(f, "staged", file->staged, true);
                 r = r < 0 ? r : put_text(f, "aside", file->aside, true);
-                fprintf(f, "\"set\":%llu,\"inode\":%llu}", (unsigned long long) file->set,
-                        (unsigned long long) file->inode);
+                fprintf(f, "\"set\":%llu,\"inode\":%llu,\"changed\":%llu,", (unsigned long long) file->set,
+                        (unsigned long long) file->inode, (unsigned long long) file->changed);
+                fprintf(f, "\"nested\":%s,\"replaces\":%s}", file->nested ? "true" : "false",
+                        file->replaces ? "true" : "false");
         }
         (void) fputs("],\"directories\":[", f);
         for (size_t i = 0; r >= 0 && i < p->n_directories; i++) {
@@ -205,8 +214,8 @@ static int put_lists(FILE *f, const Plan *p) {
                 r = put_text(f, "path", d->path, true);
                 fprintf(f, "\"set\":%llu,\"inode\":%llu,\"mode\":%llu,", (unsigned long long) d->set,
                         (unsigned long long) d->inode, (unsigned long long) d->mode);
-                fprintf(f, "\"uid\":%llu,\"gid\":%llu,\"made\":%s}", (unsigned long long) d->uid,
-                        (unsigned long long) d->gid, d->made ? "true" : "false");
+                fprintf(f, "\"uid\":%llu,\"gid\":%llu,\"made\":%s,\"extra\":%s}", (unsigned long long) d->uid,
+                        (unsigned long long) d->gid, d->made ? "true" : "false", d->extra ? "true" : "false");
         }
         (void) fputs("]}\n", f);
         return r;
@@ -281,6 +290,13 @@ int plans_open(bool create) {
         return r < 0 ? r : TAKE_FD(fd);
 }
 
+/* What somebody who was killed while he wrote has left. */
+static void remove_new(int dfd, const char *name) {
+        _cleanup_close_ int fd = openat(dfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+                (void) unlinkat(dfd, name, 0);
+}
+
 int plans_list(int dfd, char ***ret) {
         _cleanup_(strings_freep) char **list = NULL;
         int r = 0, fd = open_beneath(dfd, "", O_RDONLY | O_DIRECTORY);
@@ -292,6 +308,8 @@ int plans_list(int dfd, char ***ret) {
         for (struct dirent *e; r >= 0 && (e = readdir(d));) {
                 size_t n = strlen(e->d_name);
                 char id[VSS_ID_LENGTH + 1];
+                if (n == VSS_ID_LENGTH + strlen(NEW_SUFFIX) && streq(e->d_name + VSS_ID_LENGTH, NEW_SUFFIX))
+                        remove_new(dfd, e->d_name);
                 if (n != VSS_ID_LENGTH + strlen(SUFFIX) || !streq(e->d_name + VSS_ID_LENGTH, SUFFIX))
                         continue;
                 memcpy(id, e->d_name, VSS_ID_LENGTH);
@@ -357,23 +375,52 @@ static int write_all(int fd, const char *text, size_t size) {
         return fsync(fd) < 0 ? -errno : 0;
 }
 
-int plan_save(int dfd, const Plan *p) {
-        char name[VSS_ID_LENGTH + sizeof(SUFFIX)], new[VSS_ID_LENGTH + sizeof(".new")];
+/* Locked from its birth on, as remove_new() asks for. */
+static int open_new(int dfd, const char *name) {
+        for (int tries = 0; tries < NEW_TRIES; tries++) {
+                struct stat s;
+                (void) unlinkat(dfd, name, 0);
+                _cleanup_close_ int fd = openat(dfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+                int r = fd < 0 ? -errno : lock(fd);
+                if (r < 0)
+                        return r;
+                if (fstat(fd, &s) == 0 && s.st_nlink > 0)
+                        return TAKE_FD(fd);
+        }
+        return -EBUSY;
+}
+
+int plan_save_locked(int dfd, const Plan *p, int *lock) {
+        char name[VSS_ID_LENGTH + sizeof(SUFFIX)], new[VSS_ID_LENGTH + sizeof(NEW_SUFFIX)];
         _cleanup_free_ char *text = NULL;
         size_t size = 0;
         int r = plan_format(p, &text, &size);
         if (r < 0)
                 return r;
         (void) snprintf(name, sizeof(name), "%s" SUFFIX, p->id);
-        (void) snprintf(new, sizeof(new), "%s.new", p->id);
-        (void) unlinkat(dfd, new, 0);
-        _cleanup_close_ int fd = openat(dfd, new, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        r = fd < 0 ? -errno : write_all(fd, text, size);
+        (void) snprintf(new, sizeof(new), "%s" NEW_SUFFIX, p->id);
+        _cleanup_close_ int fd = open_new(dfd, new);
+        r = fd < 0 ? fd : write_all(fd, text, size);
         if (r >= 0 && (renameat(dfd, new, dfd, name) < 0 || fsync(dfd) < 0))
                 r = -errno;
         if (r < 0)
                 (void) unlinkat(dfd, new, 0);
+        if (r >= 0 && lock) {
+                (void) close_fd(*lock);
+                *lock = TAKE_FD(fd);
+        }
         return r;
+}
+
+int plan_save(int dfd, const Plan *p) {
+        return plan_save_locked(dfd, p, NULL);
+}
+
+bool plan_is_running(int dfd, const char *id) {
+        char name[VSS_ID_LENGTH + sizeof(SUFFIX)];
+        (void) snprintf(name, sizeof(name), "%s" SUFFIX, id);
+        _cleanup_close_ int fd = openat(dfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
 
 int plan_remove(int dfd, const char *id) {

@@ -46,6 +46,8 @@ void part_done(RestorePart *p) {
                 (void) close_fd(p->directed[i].target);
         }
         free(p->directed);
+        extras_done(p);
+        record_free(p->record);
         partial_done(p);
         added_done(p);
         metadata_free(p->saved);

@@ -2,8 +2,8 @@
 /*
  * What is staged goes into its place: one step per file, so that a reader sees the old file or the new one and never
  * half of one. What was there stays beside it until all of the component is in place and on the disk; if one fails, the
- * others go back. What is too much in a database's directory is looked at before that and goes
- * after it.
+ * others go back. What is too much in a database's directory goes aside with it, or, where no plan tells of that, after
+ * it.
  */
 #include "client/restore.h"
 #include <fcntl.h>
@@ -99,11 +99,9 @@ static int finish_directories(RestorePart *p) {
         return 0;
 }
 
-int part_swap(RestorePart *p) {
-        int r = mirror_sets(p, true);
-        if (r < 0)
-                return r;
-        r = swap_items(p);
+/* Without a plan on the disk: restore-record.c says when. */
+static int swap_unrecorded(RestorePart *p) {
+        int r = swap_items(p);
         if (r < 0) {
                 char why[LIMIT_MESSAGE_BYTES];
                 unsigned n = swap_back(p);
@@ -117,6 +115,31 @@ int part_swap(RestorePart *p) {
         }
         p->touched = true;
         keep(p);
-        r = mirror_sets(p, false);
+        return 0;
+}
+
+static int with_rights(RestorePart *p, int (*act)(RestorePart *p)) {
+        int r = rights_take(p);
+        r = r < 0 ? part_fail(p, CONDITION_FAILED, "the writer's account cannot be used: %s", strerror(-r)) : act(p);
+        rights_drop();
+        return r;
+}
+
+static int check_mirror(RestorePart *p) {
+        extras_done(p);
+        return mirror_sets(p, true);
+}
+
+static int finish(RestorePart *p) {
+        int r = mirror_sets(p, false);
         return r < 0 ? r : finish_directories(p);
+}
+
+int part_swap(RestorePart *p) {
+        int r = with_rights(p, check_mirror);
+        r = r < 0 ? r : record_begin(p);
+        if (r < 0)
+                return r;
+        r = r > 0 ? record_replace(p) : with_rights(p, swap_unrecorded);
+        return r < 0 ? r : with_rights(p, finish);
 }

@@ -80,6 +80,14 @@ typedef struct RestoreTo { /* one --to */
         bool used;
 } RestoreTo;
 
+typedef struct RestoreExtra { /* what a database's directory has and its backup has not */
+        size_t set;
+        char *path; /* below the root of its set */
+        bool directory;
+} RestoreExtra;
+
+typedef struct Plan Plan; /* restore-plan.h */
+typedef struct RestoreRecord RestoreRecord;
 typedef struct RestoreWork RestoreWork;
 
 typedef struct RestorePart { /* one component that was asked for */
@@ -105,6 +113,9 @@ typedef struct RestorePart { /* one component that was asked for */
         size_t n_items, allocated;
         DirectedTarget *directed;
         size_t n_directed;
+        RestoreExtra *extras; /* as mirror_set() has seen them last */
+        size_t n_extras;
+        RestoreRecord *record;
         PartialFile *partial;
         size_t n_partial;
         AddedFile *added;
@@ -160,7 +171,8 @@ void targets_done(RestoreWork *w);
 /* restore-mirror.c */
 bool restore_owns_directory(const RestorePart *p, const Component *c, const FileSet *f); /* a database's own */
 bool restore_mirrors(const RestorePart *p, const RestoreSet *s);
-int mirror_set(const RestorePart *p, size_t set, bool check); /* check: removes nothing, but could it? */
+int mirror_set(RestorePart *p, size_t set, bool check); /* check: lists p->extras, and could they go? */
+void extras_done(RestorePart *p);
 
 /* restore-tree.c: fills p->items from p->sets[set] */
 int tree_list(RestorePart *p, size_t set, Failure *reterr);
@@ -201,10 +213,22 @@ void part_unstage(RestorePart *p);
 /* restore-swap.c: all of it or nothing; p->touched: neither */
 int part_swap(RestorePart *p);
 
+/* restore-fill.c: of what is staged; -EOPNOTSUPP: its file system keeps no numbers of files */
+int part_fill_plan(const RestorePart *p, Plan *plan);
+
+/* restore-record.c: the plan of a restore of this moment */
+int record_begin(RestorePart *p);   /* before anything changes places; 0: there is none */
+int record_replace(RestorePart *p); /* all of it or nothing, p->touched: neither */
+void record_end(RestorePart *p);    /* nothing needs it any more */
+void record_free(RestoreRecord *r);
+
 /* restore-schedule.c: what waits for the next start of the machine */
-int schedule_check(RestorePart *p);      /* could it? */
-int schedule_check_none(RestorePart *p); /* no plan for it waits already */
+int schedule_check(RestorePart *p); /* could it? */
+int schedule_check_none(RestorePart *p,
+                        bool elsewhere); /* no plan for it waits already, or was cut off where it goes */
 int part_schedule(RestorePart *p);       /* what is staged is left for it */
+int plans_make_room(RestorePart *p, int dfd);
+bool plan_is_of(const Plan *plan, const RestorePart *p);
 
 /* restore-pending.c: --pending and --cancel, which need no manifest */
 int restore_check_pending(Context *c);

@@ -114,7 +114,7 @@ static int apply_method(RestoreWork *w, RestorePart *p) {
         if (p->method == RESTORE_CUSTOM && !beaten)
                 return part_fail(p, CONDITION_NOT_SUPPORTED,
                                  "only the application's own procedure can restore it; --to=DIR gives you the files");
-        int r = beaten ? 0 : schedule_check_none(p);
+        int r = schedule_check_none(p, beaten);
         if (r < 0)
                 return r;
         p->at_boot = !beaten &&
@@ -167,14 +167,7 @@ static void prepare(RestoreWork *w, RestorePart *p) {
 }
 
 static void swap(RestorePart *p) {
-        int r = rights_take(p);
-        if (r < 0)
-                (void) part_fail(p, CONDITION_FAILED, "the writer's account cannot be used: %s", strerror(-r));
-        else if (!p->by_writer && !p->at_boot)
-                r = part_swap(p);
-        rights_drop();
-        if (r >= 0 && p->at_boot)
-                r = part_schedule(p);
+        int r = p->by_writer ? 0 : p->at_boot ? part_schedule(p) : part_swap(p);
         p->status = r < 0                      ? p->touched ? RESTORE_STATUS_FAILED : RESTORE_STATUS_NONE :
                     p->by_writer || p->at_boot ? RESTORE_STATUS_NONE :
                                                  RESTORE_STATUS_ALL;
@@ -333,6 +326,8 @@ static void replace_all(RestoreWork *w, bool session) {
                 (void) restore_end(w);
         call_services(w, "start", is_stopped);
         call_services(w, "restart", is_to_restart);
+        for (size_t i = 0; i < w->n_parts; i++)
+                record_end(w->parts + i);
 }
 
 static void do_restore(RestoreWork *w) {

@@ -31,7 +31,7 @@ __vssctl_values() {
         --writer-option) __vssctl_writers | sed 's/$/:/' ;;
         --provider) __vssctl_providers ;;
         --volume) __vssctl_volumes ;;
-        --cancel) __vssctl_ask 'restore --pending' '.plans[] | select(.state != "swapping") | .id' ;;
+        --cancel) __vssctl_ask 'restore --pending' '.plans[] | .id' ;;
         --require) printf '%s\n' application filesystem crash ;;
         --type) printf '%s\n' copy full incremental differential log ;;
         --auto-recovery) printf '%s\n' writers rollback force none ;;

@@ -1,0 +1,280 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# vssctl restore that is killed while files change places, at every step of it, on file systems that exchange names and on others:
+# the next start of the machine, or --cancel, leaves all files old or all of them new, and nothing beside them.
+VSS_TEST_SECONDS=280
+. "$(dirname "$0")/functions.sh"
+. "$(dirname "$0")/rows.sh"
+requires mkfs.ext4 jq chattr strace python3
+
+new_fs data ext4 64M
+BOOT_ID=$VSS_TEST_DIR/boot-id
+in_next_boot() {
+        tr -d '\n' </proc/sys/kernel/random/uuid >"$BOOT_ID"
+        unshare -m sh -c 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' "$BOOT_ID" "$@"
+}
+boot() { in_next_boot "$VSS_BUILD/client/vss-restore-at-boot"; }
+plans() { vssctl --json restore --pending | jq -r "[.plans[] | $1] | join(\" \")"; }
+cancel_all() { vssctl --json restore --pending | jq -r '.plans[].id' | while read -r id; do vssctl restore --cancel="$id" || exit 1; done; }
+files() { (cd "$data/a" && find . -mindepth 1 \( -type d -printf '%P/ ' -o -type l -printf '%P->%l ' -o -name '.vss-restore-*' -printf 'BESIDE ' -o -type f -printf '%P=' -exec head -c 8 {} \; -printf ' ' \) | xargs -n1 | sort | paste -sd' '); }
+old="added=changed deep/ deep/four=changed late/ late/deep/ late/deep/segment=changed link->changed one=changed two=changed"
+new="deep/ deep/four=saved fresh/ fresh/six=saved link->saved one=saved two=saved"
+now() { expect_equal "$1" "$(files)" "files $2"; }
+
+# begin: a database's directory, a backup of it in saved, a writer, a manifest in M; then all is changed
+begin() {
+        M=$VSS_TEST_DIR/manifest
+        cat >"$VSS_TEST_DIR/doc" <<-DOCUMENT
+		{"schema":1,"kind":"writer-metadata","requires":[],"writer":{"name":"shop"},"backup_schema":["new-target"],"restore":${RESTORE:-null},
+		 "components":[{"path":"all","type":"${TYPE:-database}","selectable":true,"files":[{"root":"$data/a","pattern":"*","recursive":true}]}]}
+	DOCUMENT
+        rm -rf "${data:?}"/* "$VSS_TEST_DIR/saved"
+        mkdir -p "$data/a/deep" "$data/a/fresh" "$VSS_TEST_DIR/saved$data"
+        for f in one two deep/four fresh/six; do echo saved >"$data/a/$f"; done
+        ln -s saved "$data/a/link"
+        chmod 750 "$data/a/fresh"
+        testwriter --name=shop --document="$VSS_TEST_DIR/doc" --say
+        create --provider=null --manifest="$M" --component=shop:all "$data"
+        cp -a "$data/." "$VSS_TEST_DIR/saved$data"
+        change
+}
+change() {
+        rm -rf "${data:?}"/a/* "${data:?}"/a/.vss-*
+        mkdir -p "$data/a/deep" "$data/a/late/deep"
+        for f in one two deep/four late/deep/segment added; do echo changed >"$data/a/$f"; done
+        ln -s changed "$data/a/link"
+}
+restore() { "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" "$@"; }
+# killed_at CALL N STRACE-OPTION…: vssctl restore is killed in its Nth call of that; false: it has fewer
+killed_at() {
+        local got=0
+        { strace -f -qq -o /dev/null -e "trace=renameat2,$1" -e "inject=$1:signal=KILL:when=$2" "${@:3}" "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --no-writers >"$VSS_TEST_DIR/out" 2>&1 || got=$?; } 2>/dev/null
+        [ $got -eq 137 ]
+}
+# cut_in_swap: killed when two of the files have changed places
+cut_in_swap() {
+        killed_at renameat2 6 || die "it was not killed: $(cat "$VSS_TEST_DIR/out")"
+        PLAN=$(plans .id)
+        expect_equal "replacing shop all false" "$(plans '.state, .writer, .path, (.running | tostring)')" "plans"
+}
+
+# at_each_step END STRACE-OPTION…: END is what comes after the kill
+at_each_step() {
+        local n call got states=' '
+        for call in renameat unlinkat unlink fsync syncfs renameat2; do
+                [ $call != renameat2 ] || [ $# -eq 1 ] || continue
+                for ((n = 1; n < 100; n++)); do
+                        change
+                        killed_at $call $n "${@:2}" || break
+                        got=$(plans .state) states+="${got:-none} "
+                        if [ -z "$got" ]; then # a run that was killed leaves what is new, and the next removes it
+                                rm -f "$data"/a/{,deep/,fresh/}.vss-restore-new-*
+                                [ ! -d "$data/a/fresh" ] || rmdir "$data/a/fresh" 2>/dev/null || :
+                        fi
+                        "$1" >"$VSS_TEST_DIR/said" || die "$1 failed after $got in $call $n: $(cat "$VSS_TEST_DIR/said")"
+                        case "$got $(files)" in
+                        "replacing $old" | "replaced $new" | " $old" | " $new") ;;
+                        *) die "after $call $n, ${got:-no plan} and $1 these are the files: $(files)" ;;
+                        esac
+                        [ "$got" != replaced ] || expect_equal 750 "$(stat -c %a "$data/a/fresh")" "mode of the directory"
+                        cancel_all
+                        restore --no-writers >/dev/null || die "the next restore failed after $call $n, $got"
+                        now "$new" "after the next restore"
+                        expect_equal "" "$(ls -A "$STATE_DIRECTORY/restore")" "what is left of plans"
+                done
+                now "$new" "after a run that was not killed in $call"
+        done
+        note "killed in $(wc -w <<<"$states") steps:$(xargs -n1 <<<"$states" | sort | uniq -c | xargs)"
+        [[ $states = *" none "*" replacing "*" replaced "* ]] || die "states: $states"
+}
+
+case_the_next_start_undoes_or_ends_it() {
+        begin
+        at_each_step boot
+        at_each_step boot -e inject=renameat2:error=EINVAL
+        delete_all
+}
+
+case_cancel_undoes_or_ends_it() {
+        begin
+        at_each_step cancel_all
+        at_each_step cancel_all -e inject=renameat2:error=EINVAL
+        delete_all
+}
+
+case_until_then_nothing_else_replaces_it() {
+        begin
+        cut_in_swap
+        plans .message | grep -q 'cut off while files changed places' || die "message: $(plans .message)"
+        expect_exit 1 restore 2>"$VSS_TEST_DIR/err"
+        grep -q "restore --cancel=$PLAN" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        "$VSS_BUILD/client/vss-restore-at-boot" | grep -q "plan $PLAN waits for another start" || die "it was undone in the same start"
+        exec 9<"$data/a/two"
+        expect_exit 8 vssctl restore --cancel="$PLAN" 2>"$VSS_TEST_DIR/err"
+        grep -q "$data/a/two: it is in use" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        exec 9<&-
+        mkdir "$VSS_TEST_DIR/elsewhere"
+        mount --move "$data" "$VSS_TEST_DIR/elsewhere"
+        mkdir -p "$data/a/deep"
+        expect_exit 1 vssctl restore --cancel="$PLAN" 2>"$VSS_TEST_DIR/err"
+        grep -q "$data/a: nothing of what was staged is there; is it mounted?" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        boot >"$VSS_TEST_DIR/said" || die "a volume that is not there: $(cat "$VSS_TEST_DIR/said")"
+        expect_equal replacing "$(plans .state)" "plans"
+        rm -r "${data:?}/a"
+        mount --move "$VSS_TEST_DIR/elsewhere" "$data"
+        boot >"$VSS_TEST_DIR/said"
+        expect_equal "shop:all: plan $PLAN, a restore that was cut off: vssctl was cut off while files changed places: what was there is back" \
+                "$(cat "$VSS_TEST_DIR/said")" "what the boot says"
+        now "$old" "after the boot"
+        expect_equal failed "$(plans .state)" "plans"
+        restore >/dev/null
+        now "$new" "after the next restore"
+        cancel_all
+        now "$new" "after --cancel of what is over"
+        delete_all
+}
+
+# Somebody has started what uses them on the mixture: what it has written since does not go in a boot.
+case_what_was_used_since_does_not_go_unasked() {
+        local moved
+        begin
+        cut_in_swap
+        moved=$(cd "$data/a" && { grep -lx saved one two deep/four fresh/six 2>/dev/null || :; } | head -1)
+        echo "written since" >>"$data/a/$moved"
+        expect_exit 1 boot >"$VSS_TEST_DIR/said"
+        grep -q "$moved has been used since" "$VSS_TEST_DIR/said" || die "it says: $(cat "$VSS_TEST_DIR/said")"
+        grep -q "written since" "$data/a/$moved" || die "it is gone"
+        expect_equal replacing "$(plans .state)" "plans"
+        vssctl restore --cancel="$PLAN"
+        expect_equal "${old}" "$(files | sed 's/BESIDE //')" "files after --cancel"
+        grep -q "written since" "$data/a"/.vss-restore-boot-* "$data"/a/*/.vss-restore-boot-* 2>/dev/null || die "what was written since is gone"
+        change
+        delete_all
+}
+
+# What would be put back is gone, or the plan is of another time than the files: what is in place stays.
+case_what_cannot_come_back_is_not_taken_away() {
+        local beside
+        begin
+        cut_in_swap
+        beside=$(find "$data/a" -name '.vss-restore-boot-*' -type f -exec grep -lx changed {} + | head -1)
+        rm "$beside"
+        files >"$VSS_TEST_DIR/before"
+        expect_exit 1 boot >"$VSS_TEST_DIR/said"
+        grep -q "what was there before is gone; nothing was done" "$VSS_TEST_DIR/said" || die "it says: $(cat "$VSS_TEST_DIR/said")"
+        expect_exit 1 vssctl restore --cancel="$PLAN" 2>"$VSS_TEST_DIR/err"
+        grep -q "what was there before is gone" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        now "$(cat "$VSS_TEST_DIR/before")" "after a boot and --cancel"
+        rm "$STATE_DIRECTORY/restore/$PLAN.plan"
+        change
+        delete_all
+}
+
+case_another_place_is_another_restore() {
+        local to=$data/look
+        begin
+        cut_in_swap
+        restore --to="$to" >/dev/null || die "a restore to another place is refused"
+        boot >/dev/null
+        now "$old" "after the boot"
+        cancel_all
+        { strace -f -qq -o /dev/null -e trace=renameat2 -e inject=renameat2:signal=KILL:when=6 "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --to="$to" --keep-extra >/dev/null 2>&1 || :; } 2>/dev/null
+        expect_equal replacing "$(plans .state)" "plans"
+        expect_exit 1 restore --to="$to" --keep-extra
+        restore >/dev/null || die "a restore to where it was is refused"
+        cancel_all
+        restore --to="$to" --keep-extra >/dev/null || die "after --cancel it is refused"
+        delete_all
+}
+
+case_while_vssctl_lives_it_is_not_cancelled() {
+        begin
+        strace -f -qq -o /dev/null -e trace=syncfs -e inject=syncfs:delay_enter=4000000:when=2 "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --no-writers >"$VSS_TEST_DIR/out" 2>&1 &
+        local pid=$!
+        replaces() { [ "$(plans '.state, (.running | tostring), .message')" = "replacing true vssctl is at it" ]; }
+        wait_until 10 replaces || die "plans: $(plans '.state, .running')"
+        expect_exit 8 vssctl restore --cancel="$(plans .id)"
+        wait $pid || die "restore: $(cat "$VSS_TEST_DIR/out")"
+        now "$new" "after the restore"
+        expect_equal "" "$(plans .id)" "plans"
+        delete_all
+}
+
+case_one_that_fails_takes_the_others_back() {
+        local call
+        begin
+        # the note cannot be written, at its beginning and at its end
+        for n in 1 2 3 4 5 6; do
+                change
+                strace -f -qq -o /dev/null -e trace=renameat2 -e inject=renameat2:error=EIO:when=$n "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --no-writers >"$VSS_TEST_DIR/out" 2>&1 && die "it did not fail"
+                now "$old" "after the failure of rename $n: $(cat "$VSS_TEST_DIR/out")"
+                expect_equal "" "$(ls -A "$STATE_DIRECTORY/restore")" "what is left of plans"
+        done
+        for call in chmod mount; do
+                change
+                if [ $call = chmod ]; then
+                        chmod 777 "$STATE_DIRECTORY/restore"
+                else
+                        mount -t tmpfs -o size=4k,mode=700 tmpfs "$STATE_DIRECTORY/restore"
+                        head -c 4096 /dev/zero >"$STATE_DIRECTORY/restore/full" || :
+                fi
+                if [ $call = chmod ]; then # nothing that others may write to is believed, and nothing written to it
+                        restore --no-writers >/dev/null 2>"$VSS_TEST_DIR/err" || die "without a note: $(cat "$VSS_TEST_DIR/err")"
+                        grep -q 'a mixture of old and new is left' "$VSS_TEST_DIR/err" || die "it does not say so: $(cat "$VSS_TEST_DIR/err")"
+                        now "$new" "of a restore without a note"
+                        chmod 700 "$STATE_DIRECTORY/restore"
+                else
+                        expect_exit 7 restore --no-writers 2>"$VSS_TEST_DIR/err"
+                        grep -q 'nothing was replaced' "$VSS_TEST_DIR/err" || die "it does not say so: $(cat "$VSS_TEST_DIR/err")"
+                        now "$old" "of a restore that had no space for its note"
+                        umount "$STATE_DIRECTORY/restore"
+                fi
+        done
+        delete_all
+}
+
+# What the boot has only begun to swap can go back as well, if it is asked for.
+case_a_swap_of_the_boot_is_cancelled() {
+        RESTORE='{"method":"at-reboot"}' TYPE=file-group begin
+        restore >/dev/null
+        PLAN=$(plans .id)
+        { in_next_boot strace -f -qq -o /dev/null -e trace=renameat2 -e inject=renameat2:signal=KILL:when=4 "$VSS_BUILD/client/vss-restore-at-boot" >/dev/null || :; } 2>/dev/null
+        expect_equal swapping "$(plans .state)" "plans"
+        mkdir -p "$VSS_TEST_DIR/elsewhere"
+        mount --move "$data" "$VSS_TEST_DIR/elsewhere"
+        expect_exit 1 vssctl restore --cancel="$PLAN" 2>"$VSS_TEST_DIR/err"
+        grep -q "$data/a: nothing of what was staged is there; is it mounted?" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        mount --move "$VSS_TEST_DIR/elsewhere" "$data"
+        vssctl restore --cancel="$PLAN"
+        now "$old" "after --cancel"
+        expect_equal "" "$(plans .id)" "plans"
+        delete_all
+}
+
+# A plan that cannot be made: whatever ends vssctl while it clears away, no file is left that no plan tells of.
+case_a_plan_that_fails_leaves_nothing() {
+        local n killed=0 got
+        RESTORE='{"method":"at-reboot"}' TYPE=file-group begin
+        for ((n = 1; n < 40; n++)); do
+                change
+                got=0
+                { strace -f -qq -o /dev/null -e trace=syncfs,unlinkat -e inject=syncfs:error=EIO:when=2 -e inject=unlinkat:signal=KILL:when=$n \
+                        "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --no-writers >"$VSS_TEST_DIR/out" 2>&1 || got=$?; } 2>/dev/null
+                [ $got -eq 137 ] || break
+                killed=$((killed + 1))
+                boot >/dev/null
+                rm -f "$data"/a/{,deep/,fresh/}.vss-restore-new-*
+                [ ! -d "$data/a/fresh" ] || rmdir "$data/a/fresh" || :
+                now "$old" "after a kill in unlinkat $n"
+                expect_equal "" "$(plans .id)" "plans"
+        done
+        [ $killed -gt 5 ] || die "it was killed $killed times; in the end: $(cat "$VSS_TEST_DIR/out")"
+        now "$old" "of one that was not killed"
+        delete_all
+}
+
+start_bus
+start_vssd
+cases until_then_nothing_else_replaces_it what_was_used_since_does_not_go_unasked what_cannot_come_back_is_not_taken_away another_place_is_another_restore while_vssctl_lives_it_is_not_cancelled \
+        one_that_fails_takes_the_others_back a_swap_of_the_boot_is_cancelled a_plan_that_fails_leaves_nothing \
+        the_next_start_undoes_or_ends_it cancel_undoes_or_ends_it
