@@ -68,6 +68,28 @@ expect_equal 0 "$(unverified)" "copies that are unverified"
 expect_equal "$foreign" "$(md5sum <"$area/b.img")" "what is on the other disk"
 expect_exit 0 vssctl volume detach mine
 
+note "a volume of its disk, and one of the disk that has its name"
+exchange DISK-A DISK-B
+# the engine itself, if the provider does not ask
+"$VSS_SOURCE/tests/cow-control" "$RUNTIME_DIRECTORY/cow/$(field mine .storage)" volume-create name=other origin="$a" >"$VSS_TEST_DIR/refused" 2>&1 || :
+grep -q "it is the origin of volume mine already" "$VSS_TEST_DIR/refused" || die "the engine says: $(cat "$VSS_TEST_DIR/refused")"
+for store in "$area/store" "$area/second"; do
+        options=(--store="$store")
+        [ -e "$store" ] || options+=(--store-max=128M)
+        expect_exit 8 vssctl volume create other --origin="$a" "${options[@]}" 2>"$VSS_TEST_DIR/refused"
+        grep -q "$a is the origin of volume mine already" "$VSS_TEST_DIR/refused" || die "it says: $(cat "$VSS_TEST_DIR/refused")"
+        expect_exit 0 vssctl volume create other --origin="$b" "${options[@]}" >/dev/null
+        expect_exit 0 vssctl volume attach mine
+        expect_equal "$a $b" "$(field mine .origin) $(field other .origin)" "the two disks"
+        expect_exit 0 vssctl volume detach mine
+        expect_exit 0 vssctl volume detach other
+        expect_exit 0 vssctl volume remove other
+done
+expect_equal "$foreign" "$(md5sum <"$area/b.img")" "what is on the other disk"
+exchange DISK-B DISK-A
+expect_exit 0 vssctl volume attach mine
+expect_exit 0 vssctl volume detach mine
+
 note "another disk of its name"
 serial "$b" DISK-C
 expect_exit 4 vssctl volume attach mine 2>"$VSS_TEST_DIR/refused"

@@ -57,6 +57,9 @@ START_TEST(the_best_that_there_is) {
         ck_assert(!identity_is(sys, makedev(4000, 1), "serial:d2"));
         ck_assert(!identity_is(sys, makedev(4000, 1), "dm:x"));
         ck_assert(!identity_is(sys, makedev(4000, 1), "serial"));
+        ck_assert_int_eq(identity_compare(sys, makedev(4000, 1), "serial:d1"), IDENTITY_SAME);
+        ck_assert_int_eq(identity_compare(sys, makedev(4000, 1), "serial:d2"), IDENTITY_ANOTHER);
+        ck_assert_int_eq(identity_compare(sys, makedev(4000, 1), "dm:x"), IDENTITY_UNKNOWN);
         attribute("vda/dm/uuid", "CRYPT-LUKS2-0f1e2d3c4b5a69788796a5b4c3d2e1f0-data");
         ck_assert_uint_eq(strlen(of(1)), IDENTITY_SIZE - 1);
         ck_assert_int_eq(strncmp(of(1), "dm:CRYPT-LUKS2-0f1e2d3c4b5a697", 30), 0);

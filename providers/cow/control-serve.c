@@ -5,6 +5,7 @@
  * gate.
  */
 #include "protocol/jsonutil.h"
+#include "providers/cow/origin.h"
 #include "providers/cow/server.h"
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -128,12 +129,15 @@ static void control_volumes(Call *c) {
         engine_stats(s->engine, &stats);
         for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
                 VolumeInfo info;
+                char identity[IDENTITY_SIZE];
                 const Node *n = server_node_of(s, v);
                 json_object *o = json_object_new_object();
                 engine_volume_info(v, &info);
                 json_add_string(o, "name", info.name);
                 json_object_object_add(o, "uuid", uuid_text(info.uuid));
                 json_add_string(o, "origin", info.origin);
+                stamp_identity(info.stamp, identity);
+                json_add_string(o, "identity", identity);
                 json_add_uint(o, "bytes", info.bytes);
                 json_add_bool(o, "attached", info.attached);
                 json_add_string(o, "device", n && n->device[0] ? n->device : "");

@@ -104,6 +104,23 @@ static void create_compared(Call *c, const HolderReply *p, int fd) {
                 create_compare(c);
 }
 
+/* What had this path once may have another today: only where ours does not tell, the path does. */
+static void create_disk_compared(Call *c, const HolderReply *p, int fd) {
+        const Volume *v = engine_volume_by_number(c->server->engine, (unsigned) c->before - 1);
+        VolumeInfo info;
+        (void) close_fd(fd);
+        if (v)
+                engine_volume_info(v, &info);
+        if (p->result < 0)
+                call_end(c, p->result, p->text);
+        else if (v && p->bytes == IDENTITY_SAME)
+                create_taken(c, &info);
+        else if (v && p->bytes != IDENTITY_ANOTHER)
+                server_ask_holder(c->server, c, HOLDER_FIND, 0, 0, info.origin, create_compared);
+        else
+                create_compare(c);
+}
+
 /*
  * With the origins of volumes that are not attached, in the order of their numbers: before is where to go on. Meanwhile
  * nobody else can attach ours or make another volume of it, since it is claimed.
@@ -117,8 +134,13 @@ static void create_compare(Call *c) {
                         next = info;
         }
         c->before = (uint64_t) next.number + 1;
+        if (next.number != UINT32_MAX)
+                stamp_identity(next.stamp, c->identity);
         if (next.number == UINT32_MAX)
                 create_claimed(c);
+        else if (c->identity[0])
+                server_ask_holder(s, c, HOLDER_COMPARE, 0, 0, json_get_string(c->request, "origin", ""),
+                                  create_disk_compared);
         else
                 server_ask_holder(s, c, HOLDER_FIND, 0, 0, next.origin, create_compared);
 }
@@ -170,11 +192,14 @@ static void create_found(Call *c, const HolderReply *p, int fd) {
                 server_ask_holder(c->server, c, HOLDER_OPEN_ORIGIN, c->disk, 0, origin, create_opened);
 }
 
+/* By its path, which for a disk says nothing. */
 static bool is_origin(const Server *s, const char *path) {
+        char identity[IDENTITY_SIZE];
         VolumeInfo info;
         for (const Volume *v = engine_volume_next(s->engine, NULL); v; v = engine_volume_next(s->engine, v)) {
                 engine_volume_info(v, &info);
-                if (streq(info.origin, path))
+                stamp_identity(info.stamp, identity);
+                if (!identity[0] && streq(info.origin, path))
                         return true;
         }
         return false;

@@ -11,8 +11,10 @@
  *
  *   status                       uuid path segments segment_bytes total_bytes used_bytes free_bytes policy frontend
  * ("ublk", "fuse") fault ("", "store-lost") pid server_pid preserved_blocks snapshots volumes memory_bytes
- * replayed_records volumes                      volumes: [{name uuid origin bytes attached device snapshots gated
- * fault}] volume-create name origin    the origin is opened and locked but not attached. -EBUSY: mounted, in use, or a
+ * replayed_records
+ *   volumes                      volumes: [{name uuid origin identity bytes attached device snapshots gated fault}]
+ *                                identity: of the disk (identity.h), which is what counts then; "": origin is
+ *   volume-create name origin    the origin is opened and locked but not attached. -EBUSY: mounted, in use, or a
  *                                store; -EEXIST: the name is taken, or the origin is that of a volume, by whatever
  *                                path; -EINVAL: no regular file or block device, or a size that is no multiple of 512
  *   volume-attach name           device: a loop or ublk device; link NAME in the device directory

@@ -15,6 +15,7 @@ typedef enum HolderOp {
                                 of them it may use */
         HOLDER_CLOSE_ORIGIN, /* of disk, or the overlay */
         HOLDER_FIND,         /* path -> an O_PATH descriptor, which the holder does not keep */
+        HOLDER_COMPARE,      /* path, identity -> bytes: an IdentityVerdict */
         HOLDER_MAKE_DEVICE,  /* node: a loop device of its file, or a ublk device; the holder writes its path into the
                                 node. A ublk device: answered twice, at first when the server has to serve it */
         HOLDER_DROP_DEVICE,  /* node: -EBUSY: in use */

@@ -119,10 +119,14 @@ void identity_read(const char *sysfs, dev_t dev, char ret[static IDENTITY_SIZE])
         identity_by(sysfs, dev, NULL, ret);
 }
 
-bool identity_is(const char *sysfs, dev_t dev, const char *identity) {
+IdentityVerdict identity_compare(const char *sysfs, dev_t dev, const char *identity) {
         char is[IDENTITY_SIZE];
         identity_by(sysfs, dev, identity, is);
-        return streq(is, identity);
+        return !is[0] ? IDENTITY_UNKNOWN : streq(is, identity) ? IDENTITY_SAME : IDENTITY_ANOTHER;
+}
+
+bool identity_is(const char *sysfs, dev_t dev, const char *identity) {
+        return identity_compare(sysfs, dev, identity) == IDENTITY_SAME;
 }
 
 /* How many devices are this disk; *ret is the last. */

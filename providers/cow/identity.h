@@ -21,7 +21,9 @@ enum { IDENTITY_SIZE = 40 }; /* with NUL; what is longer is cut and ends in ~ an
 
 /* sysfs: "/sys", a test has its own. ret is "" if there is none. */
 void identity_read(const char *sysfs, dev_t dev, char ret[static IDENTITY_SIZE]);
-/* Has it this identity, which was recorded? */
+/* Is it the disk with this identity, which was recorded? UNKNOWN: it says nothing of that kind any more. */
+typedef enum IdentityVerdict { IDENTITY_UNKNOWN, IDENTITY_SAME, IDENTITY_ANOTHER } IdentityVerdict;
+IdentityVerdict identity_compare(const char *sysfs, dev_t dev, const char *identity);
 bool identity_is(const char *sysfs, dev_t dev, const char *identity);
 /*
  * The path by which a disk that was recorded is to be opened: the one it had if it is still there, or the only one of

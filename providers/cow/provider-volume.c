@@ -206,8 +206,15 @@ int cow_volume_remove(void *state, struct vss_call *c, const char *name) {
 static int match_origin(struct vss_call *c, CowStore *s, json_object *volume, void *userdata) {
         const FindCall *k = userdata;
         const char *origin = json_get_string(volume, "origin", ""), *name = json_get_string(volume, "name", "");
+        const char *identity = json_get_string(volume, "identity", "");
         struct stat st;
-        if (streq(origin, k->origin) || (stat(origin, &st) >= 0 && file_is_same(&st, &k->file)))
+        IdentityVerdict disk = identity[0] && S_ISBLK(k->file.st_mode) ?
+                                       identity_compare("/sys", k->file.st_rdev, identity) :
+                                       IDENTITY_UNKNOWN;
+        if (disk == IDENTITY_ANOTHER) /* whatever name it has today */
+                return 0;
+        if (disk == IDENTITY_SAME || streq(origin, k->origin) ||
+            (stat(origin, &st) >= 0 && file_is_same(&st, &k->file)))
                 return cow_fail(c, -EBUSY, "%s is the origin of volume %s already", k->origin, name);
         return 0;
 }

@@ -95,7 +95,7 @@ void server_ask_holder(Server *s, Call *c, HolderOp op, unsigned disk, unsigned 
         };
         if (path)
                 (void) snprintf(q.path, sizeof(q.path), "%s", path);
-        if (c && op == HOLDER_OPEN_ORIGIN)
+        if (c && (op == HOLDER_OPEN_ORIGIN || op == HOLDER_COMPARE))
                 memcpy(q.identity, c->identity, sizeof(q.identity));
         if (c) {
                 c->cookie = q.cookie;
