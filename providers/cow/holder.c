@@ -159,14 +159,6 @@ static int job_find(const HolderRequest *q, HolderReply *p, int *ret_fd) {
         return r;
 }
 
-static int job_compare(const HolderRequest *q, HolderReply *p) {
-        struct stat st;
-        p->bytes = IDENTITY_UNKNOWN;
-        if (stat(q->path, &st) >= 0 && S_ISBLK(st.st_mode))
-                p->bytes = identity_compare("/sys", st.st_rdev, q->identity);
-        return 0;
-}
-
 static int job_overlay(const Holder *h, const HolderRequest *q, HolderReply *p, int *ret_fd) {
         int fd = scratch_open(q->path, q->bytes, h->map.shared, h->store, &p->bytes, p->text, sizeof(p->text));
         if (fd < 0)
@@ -186,7 +178,7 @@ static _Noreturn void job_main(Holder *h, const HolderRequest *q, int socket) {
         else if (q->op == HOLDER_FIND)
                 p.result = job_find(q, &p, &fd);
         else if (q->op == HOLDER_COMPARE)
-                p.result = job_compare(q, &p);
+                p.bytes = origin_compare(q->path, q->identity);
         else if (q->op == HOLDER_OPEN_OVERLAY)
                 p.result = job_overlay(h, q, &p, &fd);
         else if (q->op == HOLDER_MAKE_DEVICE)

@@ -141,6 +141,12 @@ static int origin_look(int fd, OriginInfo *ret, char *text, size_t n) {
         return 0;
 }
 
+IdentityVerdict origin_compare(const char *path, const char *identity) {
+        struct stat st;
+        return stat(path, &st) >= 0 && S_ISBLK(st.st_mode) ? identity_compare("/sys", st.st_rdev, identity) :
+                                                             IDENTITY_UNKNOWN;
+}
+
 int origin_open(const char *path, const char *identity, OriginInfo *ret, char *text, size_t n) {
         *ret = (OriginInfo) {};
         int r = identity_locate("/sys", path, identity, ret->path, sizeof(ret->path), text, n);

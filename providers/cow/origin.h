@@ -20,6 +20,8 @@ typedef struct OriginInfo {
  * this path. Returns a descriptor or -errno with one line of text: what, why, what to do.
  */
 int origin_open(const char *path, const char *identity, OriginInfo *ret, char *text, size_t n);
+/* Is what has this path the disk that was recorded? */
+IdentityVerdict origin_compare(const char *path, const char *identity);
 /* The same for a store: a regular file or block device on a file system that does what is asked of it (hazards D10). */
 int store_open(const char *path, char *text, size_t n);
 /* A regular file that nobody uses without a lock: -EBUSY and text when it is swap, or behind a loop device. */
