@@ -35,7 +35,7 @@ serial() {
 }
 field() { vssctl --json volume list | jq -er --arg n "$1" ".volumes[] | select(.name == \$n) | $2"; }
 unverified() { "$VSS_SOURCE/tests/cow-control" "$RUNTIME_DIRECTORY/cow/$(field mine .storage)" list set= from=0 | jq '[.snapshots[] | select(.unverified)] | length'; }
-attached() { mount "$(field mine .device)" "$VSS_TEST_DIR/mnt" && cat "$VSS_TEST_DIR/mnt/kept" && umount "$VSS_TEST_DIR/mnt"; }
+attached() { mount "$(field mine .device)" "$VSS_TEST_DIR/mnt" && cat "$VSS_TEST_DIR/mnt/kept" && wait_until 10 umount "$VSS_TEST_DIR/mnt"; }
 # exchange: each disk has the other's name, with all that it says
 exchange() {
         losetup -d "$a" && losetup -d "$b"
@@ -53,7 +53,7 @@ mkfs.ext4 -q "$(field mine .device)"
 mount "$(field mine .device)" "$VSS_TEST_DIR/mnt"
 echo mine >"$VSS_TEST_DIR/mnt/kept"
 vssctl create "$VSS_TEST_DIR/mnt" >/dev/null
-umount "$VSS_TEST_DIR/mnt"
+wait_until 10 umount "$VSS_TEST_DIR/mnt" || die "the volume stays in use"
 mkfs.ext4 -q "$b"
 foreign=$(md5sum <"$area/b.img")
 expect_exit 0 vssctl volume detach mine
