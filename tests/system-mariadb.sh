@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# vss-writer-mariadb with real servers under load, the data on one volume and the binary log on another: in every copy
+# vss-writer-mariadb with real servers under sysbench and a load that is counted, the data on one volume and the binary log on another: in every copy
 # everything committed before Freeze is there and nothing that was begun after it, in tables with and without transactions,
 # and the position in the binary log is that of the copy. Whatever happens to writer or server, nothing stays locked.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
 . "$(dirname "$0")/servers.sh"
-requires mariadbd mariadb mariadb-install-db mariadb-check mariadb-binlog jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
+requires sysbench mariadbd mariadb mariadb-install-db mariadb-check mariadb-binlog jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
 watchdog 560
 SETS=${MARIADB_SETS:-100}
 engine_area area
@@ -39,6 +39,17 @@ back_to_normal() {
         sql 'SET lock_wait_timeout = 3; CREATE OR REPLACE TABLE vss.other (i INT); BACKUP STAGE START; BACKUP STAGE END' ||
                 die "$1: something is still locked: $(cat "$VSS_TEST_DIR/sql.err")"
 }
+# sysbench: each of its transactions deletes a row and inserts it again, so that there are always as many; BENCH_PID
+bench=(sysbench oltp_read_write --db-driver=mysql --mysql-socket="$sock" --mysql-user=root --mysql-db=sbtest --tables=2
+        --table-size=2000 --threads=2)
+start_sysbench() {
+        sql 'CREATE DATABASE sbtest' || die "no database for sysbench: $(cat "$VSS_TEST_DIR/sql.err")"
+        "${bench[@]}" prepare >"$VSS_TEST_DIR/log/sysbench.log" 2>&1 || die "sysbench prepare: $(tail -3 "$VSS_TEST_DIR/log/sysbench.log")"
+        "${bench[@]}" --time=0 --rate=50 --report-interval=1 --mysql-ignore-errors=all run >"$VSS_TEST_DIR/log/sysbench.log" 2>&1 &
+        BENCH_PID=$!
+        cleanup_fn stop_process $BENCH_PID
+        wait_until 10 grep -q ' tps: [1-9]' "$VSS_TEST_DIR/log/sysbench.log" || die "sysbench does nothing: $(tail -3 "$VSS_TEST_DIR/log/sysbench.log")"
+}
 mariadb_writer() { start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --socket="$sock" --user=root "$@"; }
 
 # serve_copy DATA LOGS: a second server on a copy of it; COPY_PID
@@ -63,7 +74,7 @@ end_copy() {
 complaints() {
         local copy=$home/copy
         sql 'SELECT COUNT(*) FROM vss.plain' "$copy/s" >/dev/null || cat "$VSS_TEST_DIR/sql.err"
-        mariadb-check --no-defaults -S "$copy/s" -uroot --check --extended vss 2>&1 | grep -v 'OK$' || :
+        mariadb-check --no-defaults -S "$copy/s" -uroot --check --extended --databases vss ${BENCH_PID:+sbtest} 2>&1 | grep -v 'OK$' || :
         grep -E '\[ERROR\]|[Cc]orrupt|not closed|marked as crashed' "$VSS_TEST_DIR/log/copy.log" | grep -v 'copy ownership' || :
 }
 # check_copy DATA LOGS LEAST MOST: as a second server sees it
@@ -76,6 +87,8 @@ check_copy() {
                 "$(sql 'SELECT SUM(v) FROM vss.a; SELECT SUM(v) FROM vss.b' "$copy/s" | tr '\n' ' ' | sed 's/ $//')" "sums of $n transactions"
         expect_range "$n" "$3" "$4"
         [ "$plain" -ge $((n - 1)) ] && [ "$plain" -le "$n" ] || die "the table without transactions is at $plain, the others at $n"
+        [ -z "${BENCH_PID:-}" ] || expect_equal "2000 2000" \
+                "$(sql 'SELECT COUNT(*) FROM sbtest.sbtest1; SELECT COUNT(*) FROM sbtest.sbtest2' "$copy/s" | tr '\n' ' ' | sed 's/ $//')" "rows of sysbench"
         complaints >"$VSS_TEST_DIR/check"
         [ ! -s "$VSS_TEST_DIR/check" ] || die "the copy is not whole: $(cat "$VSS_TEST_DIR/check")"
         end_copy
@@ -235,6 +248,7 @@ for volumes in "$v $tree" "$tree $v"; do
         install "$data/data" "$logs/logs"
         server "$data/data" "$logs/logs"
         load
+        start_sysbench
         mariadb_writer --name=db
         note "a set without the volume of the binary log is refused"
         expect_exit 9 vssctl create --closure=strict --require=application "$data"
@@ -244,7 +258,9 @@ for volumes in "$v $tree" "$tree $v"; do
         note "a control: without the writer the check finds that the table without transactions is not whole"
         control "$data" "$logs"
         stop_process "$WRITER_PID"
-        note "$(acknowledged) transactions"
+        note "$(acknowledged) transactions, sysbench at the end: $(grep ' tps:' "$VSS_TEST_DIR/log/sysbench.log" | tail -1 | cut -c1-60)"
         stop_process "$LOAD_PID"
+        stop_process "$BENCH_PID"
+        BENCH_PID=
         stop_process "$SERVER_PID"
 done

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # vss-writer-postgresql with real clusters under pgbench, the data on one volume, the log on another and a tablespace on the
 # first: in every copy everything committed before Freeze is there and nothing that was begun after it, every sum of pgbench
-# agrees, in every fifth every index fits its table. A copy made as a backup starts from its label. Whatever goes wrong, no backup stays
+# agrees, and every index fits its table. A copy made as a backup starts from its label. Whatever goes wrong, no backup stays
 # open, and the next set works.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
@@ -80,7 +80,7 @@ take_copy() {
 }
 # check_copy DATA LOG TABLESPACE LEAST MOST HOW: as a second server sees it
 check_copy() {
-        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log n there
+        local copy=$home/copy log=$VSS_TEST_DIR/log/copy.log n there tables
         take_copy "$1" "$2" "$3"
         run_server "$copy/data" "$copy" "$log" -c autovacuum=off
         there="host=$copy user=postgres dbname=postgres"
@@ -97,9 +97,10 @@ check_copy() {
         expect_equal 1 "$(sql 'SELECT count(DISTINCT s) FROM (SELECT sum(abalance) FROM pgbench_accounts UNION ALL SELECT sum(bbalance)
                 FROM pgbench_branches UNION ALL SELECT sum(tbalance) FROM pgbench_tellers UNION ALL SELECT coalesce(sum(delta), 0) FROM pgbench_history) x(s)' "$there")" "sums of pgbench"
         expect_range "$n" "$4" "$5"
-        if [ $(((CHECKED += 1) % 5)) -eq 1 ]; then
-                pg_amcheck --install-missing --heapallindexed -h "$copy" -U postgres -d postgres >"$VSS_TEST_DIR/check" 2>&1 || die "pg_amcheck: $(tail -3 "$VSS_TEST_DIR/check")"
-        fi
+        # what the load writes; in every fifth also the system's own tables, which takes as long as all the rest
+        [ $(((CHECKED += 1) % 5)) -eq 1 ] && tables=() || tables=(--schema=public)
+        pg_amcheck --install-missing --heapallindexed "${tables[@]}" -h "$copy" -U postgres -d postgres >"$VSS_TEST_DIR/check" 2>&1 ||
+                die "pg_amcheck: $(tail -3 "$VSS_TEST_DIR/check")"
         kill -QUIT "$PID"
         wait "$PID" 2>/dev/null || :
 }

@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# vss-writer-redis with real servers under load: in every copy everything acknowledged before Freeze is there and nothing
+# vss-writer-redis with real servers under redis-benchmark and a load that is counted: in every copy everything acknowledged before Freeze is there and nothing
 # that began after it; a copy starts as an append-only file that is whole. Whatever happens to writer or server, nothing
 # stays switched off and nobody stays paused.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
 . "$(dirname "$0")/servers.sh"
-requires redis-server redis-cli redis-check-aof jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
+requires redis-server redis-cli redis-benchmark redis-check-aof jq mkfs.ext4 mkfs.btrfs /usr/bin/python3
 watchdog 280
 SETS=${REDIS_SETS:-100}
 engine_area area
@@ -28,6 +28,13 @@ load() { start_load redis-load.py "$sock" "$counts"; }
 back_to_normal() {
         goes_on || die "$1: clients do not go on"
         wait_until 5 eval '[ "$(percentage)" = 100 ]' || die "$1: rewriting stays switched off ($(percentage))"
+}
+# beside it on database 1, as much as the processors have left; BENCH_PID
+start_benchmark() {
+        chrt -i 0 redis-benchmark -s "$sock" --dbnum 1 -t set,incr,lpush,lpop,hset,zadd -r 2000 -c 4 -n 100000 -l -q >"$VSS_TEST_DIR/log/benchmark.log" 2>&1 &
+        BENCH_PID=$!
+        cleanup_fn stop_process $BENCH_PID
+        wait_until 10 eval '[ "$(redis-cli -s "$sock" -n 1 dbsize)" -gt 0 ]' || die "redis-benchmark does nothing: $(tail -3 "$VSS_TEST_DIR/log/benchmark.log")"
 }
 redis_writer() { start_writer "$VSS_BUILD/writers/vss-writer-redis" --socket="$sock" "$@"; }
 
@@ -208,11 +215,13 @@ for volume in "$tree" "$v"; do
         mkdir "$volume/redis"
         server "$volume/redis" --auto-aof-rewrite-min-size 1mb
         load
+        start_benchmark
         redis_writer --name=cache
         note "$((SETS / 2)) sets of $(stat -f -c %T "$volume")"
         sets "$volume" $((SETS / 2))
         stop_process "$WRITER_PID"
         stop_process "$LOAD_PID"
+        stop_process "$BENCH_PID"
         stop_process "$REDIS_PID"
 done
 note "$((SETS / 2 * 2)) sets, the last with $(acknowledged) transactions begun"
