@@ -132,13 +132,19 @@ static int secret_make(Replay *r) {
         return 0;
 }
 
+/* A unit lets nobody change owners, and who is the account already need not. */
+static int give(const Replay *r, int fd) {
+        return r->account.uid == geteuid() || fchown(fd, r->account.uid, r->account.gid) == 0 ? 0 : -errno;
+}
+
 /* Made before the directory is anybody else's. */
 static int files_make(Replay *r, int dfd) {
         for (int i = 0; i < FILES_MADE; i++) {
                 r->files[i] = openat(dfd, place_names[i], O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                                      0600);
-                if (r->files[i] < 0 || fchown(r->files[i], r->account.uid, r->account.gid) < 0)
-                        return -errno;
+                int result = r->files[i] < 0 ? -errno : give(r, r->files[i]);
+                if (result < 0)
+                        return result;
         }
         if (dprintf(r->files[FILE_INIT],
                     "SET SESSION sql_log_bin = 0;\n"
@@ -148,7 +154,7 @@ static int files_make(Replay *r, int dfd) {
             dprintf(r->files[FILE_CLIENT], "[client]\nuser=" ACCOUNT "\npassword=%s\nsocket=%s/s\n", r->secret,
                     r->place) < 0)
                 return -EIO;
-        return fchown(dfd, r->account.uid, r->account.gid) < 0 ? -errno : 0;
+        return give(r, dfd);
 }
 
 static int place_make(Replay *r, Failure *reterr) {
