@@ -201,10 +201,23 @@ forward_in_background
 kill -KILL "$WRITER_PID"
 wait_until 5 eval '! kill -0 $SERVERS 2>/dev/null' || die "what the writer started goes on: $SERVERS"
 wait $RESTORE_PID && die "restored by a dead writer"
-find /tmp -maxdepth 1 -name 'vss-mariadb-*' -newer "$log2" -exec rm -r {} +
+left=$(comm -13 <(echo "$places") <(places))
+expect_equal mysql "$(stat -c %U "$left")" "owner of what is left"
+# What only looks like it stays: of somebody else, a link, with more in it.
+foreign=$(mktemp -d /tmp/vss-mariadb-XXXXXX) more=$(mktemp -d /tmp/vss-mariadb-XXXXXX) link=/tmp/vss-mariadb-$$
+cleanup_fn rm -rf "$foreign" "$more" "$link"
+touch "$foreign/init" "$more/init" "$more/mine" "$home/init"
+chown nobody "$foreign"
+chown mysql "$more" "$home/init"
+ln -s "$home" "$link"
 start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --socket="$live" --user=root
+[ ! -e "$left" ] || die "what a dead writer left stays: $(ls -la "$left")"
+[ -e "$foreign/init" ] && [ -L "$link" ] && [ -e "$home/init" ] && [ -e "$more/mine" ] || die "what is not ours was removed"
+rm -r "$foreign" "$more" "$link" "$home/init"
 got=0
 forward_in_background
+start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --socket="$live" --user=root --name=second # removes nothing of one that lives
+stop_process "$WRITER_PID"
 wait $RESTORE_PID || got=$?
 expect_equal 5 $got "status of a restore that fails: $(cat "$VSS_TEST_DIR/err")"
 grep -q "applying the log ended with 1: ERROR 1146 .*vss.hidden" "$VSS_TEST_DIR/err" || die "not told what failed: $(cat "$VSS_TEST_DIR/err")"

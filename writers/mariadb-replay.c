@@ -9,6 +9,7 @@
  * All of them die with us. What has not come to the point is not called restored, and vssctl does not start it.
  */
 #include "protocol/text.h"
+#include "writers/mariadb-place.h"
 #include "writers/mariadb.h"
 #include "writers/program-restore.h"
 #include <dirent.h>
@@ -17,17 +18,12 @@
 #include <poll.h>
 #include <pwd.h>
 #include <stdio.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 
-#define ACCOUNT "vss-roll-forward"
 #define LOOK_USEC (100 * USEC_PER_MSEC)
 #define DROP_USEC (5 * USEC_PER_SEC)
 #define STOP_USEC (20 * USEC_PER_SEC) /* kept for that and the server's end */
-enum { SECRET_BYTES = 16, SAID_BYTES = 4096, ARGUMENTS_MAX = 128 };
-
-static const char *const place_names[] = { "init", "client.cnf", "server.log", "reader.log", "client.log", "s", "pid" };
-enum { FILE_INIT, FILE_CLIENT, FILE_SERVER_LOG, FILE_READER_LOG, FILE_CLIENT_LOG, FILES_MADE };
+enum { SAID_BYTES = 4096, ARGUMENTS_MAX = 128 };
 
 typedef struct Replay {
         const Mariadb *d;
@@ -35,9 +31,7 @@ typedef struct Replay {
         const ForwardPlan *plan;
         const char *targets; /* where files went; "": they stayed */
         ProgramAccount account;
-        char place[32]; /* directory of what is needed meanwhile */
-        char secret[2 * SECRET_BYTES + 8];
-        int files[FILES_MADE];
+        Place place;
         ProgramChild server, reader, client;
         uint64_t until_usec;
         char reached[NAME_MAX + 24]; /* FILE:POSITION, about */
@@ -109,76 +103,15 @@ static void server_arguments(const Replay *r, Arguments *a) {
         add_moved(a, r, "datadir", d->data, "");
         (void) snprintf(rest, sizeof(rest), "/%s", d->log_name);
         add_moved(a, r, "log-bin", d->log_directory, rest);
-        add(a, "--socket=%s/s", r->place);
-        add(a, "--pid-file=%s/pid", r->place);
-        add(a, "--init-file=%s/%s", r->place, place_names[FILE_INIT]);
+        add(a, "--socket=%s/s", r->place.path);
+        add(a, "--pid-file=%s/pid", r->place.path);
+        add(a, "--init-file=%s/%s", r->place.path, place_file_name(PLACE_INIT));
         add(a, "--skip-networking");
         add(a, "--skip-slave-start");
         add(a, "--event-scheduler=OFF");
         add(a, "--max-allowed-packet=1G");
         if (r->account.uid == 0)
                 add(a, "--user=root"); /* it would refuse otherwise */
-}
-
-/* ---- the place ---- */
-
-static int secret_make(Replay *r) {
-        unsigned char bytes[SECRET_BYTES];
-        if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
-                return -errno;
-        char *at = r->secret + sprintf(r->secret, "Vss-1"); /* as plugins that check passwords want them */
-        for (size_t i = 0; i < sizeof(bytes); i++)
-                at += sprintf(at, "%02x", bytes[i]);
-        return 0;
-}
-
-/* A unit lets nobody change owners, and who is the account already need not. */
-static int give(const Replay *r, int fd) {
-        return r->account.uid == geteuid() || fchown(fd, r->account.uid, r->account.gid) == 0 ? 0 : -errno;
-}
-
-/* Made before the directory is anybody else's. */
-static int files_make(Replay *r, int dfd) {
-        for (int i = 0; i < FILES_MADE; i++) {
-                r->files[i] = openat(dfd, place_names[i], O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                                     0600);
-                int result = r->files[i] < 0 ? -errno : give(r, r->files[i]);
-                if (result < 0)
-                        return result;
-        }
-        if (dprintf(r->files[FILE_INIT],
-                    "SET SESSION sql_log_bin = 0;\n"
-                    "CREATE OR REPLACE USER '" ACCOUNT "'@'localhost' IDENTIFIED BY '%s';\n"
-                    "GRANT ALL PRIVILEGES ON *.* TO '" ACCOUNT "'@'localhost' WITH GRANT OPTION;\n",
-                    r->secret) < 0 ||
-            dprintf(r->files[FILE_CLIENT], "[client]\nuser=" ACCOUNT "\npassword=%s\nsocket=%s/s\n", r->secret,
-                    r->place) < 0)
-                return -EIO;
-        return give(r, dfd);
-}
-
-static int place_make(Replay *r, Failure *reterr) {
-        static const char template[] = "/tmp/vss-mariadb-XXXXXX";
-        memcpy(r->place, template, sizeof(template));
-        int result = mkdtemp(r->place) ? secret_make(r) : -errno;
-        if (result < 0)
-                r->place[0] = '\0';
-        _cleanup_close_ int dfd = result < 0 ? -EBADF : open(r->place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        result = result < 0 ? result : dfd < 0 ? -errno : files_make(r, dfd);
-        return result < 0 ? failure_set(reterr, CONDITION_FAILED, "%s: %s", r->place[0] ? r->place : template,
-                                        strerror(-result)) :
-                            0;
-}
-
-static void place_remove(Replay *r) {
-        _cleanup_close_ int dfd = r->place[0] ? open(r->place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) :
-                                                -EBADF;
-        for (size_t i = 0; dfd >= 0 && i < ELEMENTSOF(place_names); i++)
-                (void) unlinkat(dfd, place_names[i], 0);
-        if (dfd >= 0)
-                (void) rmdir(r->place);
-        for (int i = 0; i < FILES_MADE; i++)
-                r->files[i] = close_fd(r->files[i]);
 }
 
 /* ---- what they said ---- */
@@ -229,11 +162,12 @@ static int server_start(Replay *r, MariadbServer *session, Failure *reterr) {
         Arguments a = {};
         int status, result;
         server_arguments(r, &a);
-        result = start(r, &a, -EBADF, r->files[FILE_SERVER_LOG], r->files[FILE_SERVER_LOG], &r->server, reterr);
+        result = start(r, &a, -EBADF, r->place.files[PLACE_SERVER_LOG], r->place.files[PLACE_SERVER_LOG], &r->server,
+                       reterr);
         arguments_done(&a);
         while (result >= 0 && server_connect(session, usec_add(now_usec(), USEC_PER_SEC), NULL) < 0) {
                 if (program_child_ended(&r->server, &status))
-                        return child_failed("a server on the restored files", status, r->files[FILE_SERVER_LOG],
+                        return child_failed("a server on the restored files", status, r->place.files[PLACE_SERVER_LOG],
                                             reterr);
                 result = too_late(r, reterr);
                 (void) poll(NULL, 0, LOOK_USEC / USEC_PER_MSEC);
@@ -282,19 +216,19 @@ static int pipeline_wait(Replay *r, Failure *reterr) {
                 if (client < 0)
                         (void) program_child_ended(&r->client, &client);
                 if (client > 0) {
-                        int result = child_failed("applying the log", client, r->files[FILE_CLIENT_LOG], reterr);
+                        int result = child_failed("applying the log", client, r->place.files[PLACE_CLIENT_LOG], reterr);
                         if (reterr && r->reached[0])
                                 (void) failure_set(reterr, CONDITION_FAILED, "%.400s (the log is read to %s)",
                                                    strdupa(reterr->message), r->reached);
                         return result;
                 }
                 if (reader > 0)
-                        return child_failed("mariadb-binlog", reader, r->files[FILE_READER_LOG], reterr);
+                        return child_failed("mariadb-binlog", reader, r->place.files[PLACE_READER_LOG], reterr);
                 if (reader == 0 && client == 0)
                         return 0;
                 if (program_child_ended(&r->server, &status))
-                        return child_failed("the server on the restored files", status, r->files[FILE_SERVER_LOG],
-                                            reterr);
+                        return child_failed("the server on the restored files", status,
+                                            r->place.files[PLACE_SERVER_LOG], reterr);
                 int result = too_late(r, reterr);
                 if (result < 0)
                         return result;
@@ -309,13 +243,13 @@ static int pipeline_run(Replay *r, Failure *reterr) {
                 return failure_set(reterr, CONDITION_FAILED, "a pipe: %s", strerror(errno));
         reader_arguments(r->d, r->plan, &reader);
         add(&client, "%s", r->d->forward.client);
-        add(&client, "--defaults-file=%s/%s", r->place, place_names[FILE_CLIENT]);
+        add(&client, "--defaults-file=%s/%s", r->place.path, place_file_name(PLACE_CLIENT));
         add(&client, "--binary-mode");
         add(&client, "--skip-reconnect");
         add(&client, "--max-allowed-packet=1G");
-        int result = start(r, &reader, -EBADF, pipe[1], r->files[FILE_READER_LOG], &r->reader, reterr);
+        int result = start(r, &reader, -EBADF, pipe[1], r->place.files[PLACE_READER_LOG], &r->reader, reterr);
         result = result < 0 ? result :
-                              start(r, &client, pipe[0], -EBADF, r->files[FILE_CLIENT_LOG], &r->client, reterr);
+                              start(r, &client, pipe[0], -EBADF, r->place.files[PLACE_CLIENT_LOG], &r->client, reterr);
         (void) close_fd(pipe[0]);
         (void) close_fd(pipe[1]);
         arguments_done(&reader);
@@ -327,7 +261,7 @@ static int pipeline_run(Replay *r, Failure *reterr) {
 static int account_drop(MariadbServer *session, Failure *reterr) {
         uint64_t until = usec_add(now_usec(), DROP_USEC);
         int result = server_do(session, until, "SET SESSION sql_log_bin = 0", reterr);
-        return result < 0 ? result : server_do(session, until, "DROP USER '" ACCOUNT "'@'localhost'", reterr);
+        return result < 0 ? result : server_do(session, until, "DROP USER '" PLACE_ACCOUNT "'@'localhost'", reterr);
 }
 
 static int apply(Replay *r, MariadbServer *session, Failure *reterr) {
@@ -339,11 +273,11 @@ static int apply(Replay *r, MariadbServer *session, Failure *reterr) {
 }
 
 static int run(Replay *r, Failure *reterr) {
-        WriterOptions options = { .user = (char *) ACCOUNT, .password = r->secret };
+        WriterOptions options = { .user = (char *) PLACE_ACCOUNT, .password = r->place.secret };
         MariadbServer session = { .options = &options };
-        char socket[sizeof(r->place) + 4];
-        int result = place_make(r, reterr);
-        (void) snprintf(socket, sizeof(socket), "%s/s", r->place);
+        char socket[sizeof(r->place.path) + 4];
+        int result = place_make(&r->place, &r->account, reterr);
+        (void) snprintf(socket, sizeof(socket), "%s/s", r->place.path);
         options.socket = socket;
         result = result < 0 ? result : server_start(r, &session, reterr);
         result = result < 0 ? result : apply(r, &session, reterr);
@@ -352,9 +286,9 @@ static int run(Replay *r, Failure *reterr) {
         if (result >= 0 && end != 0)
                 result = end < 0 ? failure_set(reterr, CONDITION_DEADLINE_PASSED,
                                                "the server that applied the log did not end in time") :
-                                   child_failed("the server that applied the log", end, r->files[FILE_SERVER_LOG],
-                                                reterr);
-        place_remove(r);
+                                   child_failed("the server that applied the log", end,
+                                                r->place.files[PLACE_SERVER_LOG], reterr);
+        place_remove(&r->place);
         return result;
 }
 
@@ -363,13 +297,12 @@ static Replay replay_of(const Mariadb *d, struct vss_event *e, const char *targe
                      .e = e,
                      .plan = plan,
                      .targets = targets,
+                     .place = PLACE_NONE,
                      .server = PROGRAM_CHILD_NONE,
                      .reader = PROGRAM_CHILD_NONE,
                      .client = PROGRAM_CHILD_NONE };
         uint64_t end = program_until(e);
         r.until_usec = end > STOP_USEC ? end - STOP_USEC : 0;
-        for (int i = 0; i < FILES_MADE; i++)
-                r.files[i] = -EBADF;
         account_find(d, &r.account);
         return r;
 }

@@ -12,6 +12,7 @@
  * A set of type log is another matter: mariadb-log.c, and nothing is locked.
  */
 #include "protocol/jsonutil.h"
+#include "writers/mariadb-place.h"
 #include "writers/mariadb.h"
 #include <pwd.h>
 #include <signal.h>
@@ -334,9 +335,12 @@ static int serve(Program *p, Mariadb *d) {
         char version[MARIADB_VALUE_BYTES];
         Failure f = {};
         (void) signal(SIGPIPE, SIG_IGN);
+        place_clean(geteuid()); /* even if the server does not run since a restore that was cut off */
         if (begin(d, version, &f) < 0)
                 return program_fail(p, &f);
         (void) metadata_try(identify, d); /* a restore may come first, when the server does not run any more */
+        if (d->data[0])
+                place_clean(d->owner);
         struct vss_writer_callbacks c = { VSS_WRITER_CALLBACKS,
                                           .version = version,
                                           .usage = VSS_USAGE_USER_DATA,
