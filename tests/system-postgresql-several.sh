@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Two PostgreSQL clusters, each with a writer of its own, one on a port of its own: both are in one set under load, and each copy
-# is that of its cluster. One is restored while the other runs. What is of another cluster is not restored into this one.
+# is that of its cluster. One is restored while the other runs, and again beside itself under another name. What is of another
+# cluster is not restored into this one.
 VSS_TEST_SECONDS=120
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/fake-vssd.sh"
@@ -93,12 +94,34 @@ stop_server "${pid[main]}"
 find "$tree/main" -mindepth 1 -delete
 before=$(counts=$VSS_TEST_DIR/counts.crm acknowledged)
 expect_exit 0 vssctl restore "$VSS_TEST_DIR/manifest" --component=postgresql@main:cluster --no-service
+second=$home/second
+refused 'say where with --to=DIR' --rename=second --restore-options='"":"port"="7654"'
+refused 'needs a port of its own' --rename=second --to="$second"
+for n in 5432 0 65536 x 76543210 ''; do
+        refused 'needs a port of its own, not that of the first (5432)' --rename=second --to="$second" --restore-options='"":"port"="'"$n"'"'
+done
+refused 'cannot be a cluster_name' --rename="x'" --to="$second" --restore-options='"":"port"="7654"'
+[ ! -e "$second" ] || die "something was restored: $(ls "$second")"
 server "$tree/main" "$home" 5432
 pid[main]=$PID
 n=$(must 'SELECT max(n) FROM done' "$(dsn main)")
 expect_range "$n" "${last[main]}" "${most[main]}"
 counts=$VSS_TEST_DIR/counts.crm goes_on || die "the other cluster stands still"
 [ "$(must 'SELECT max(n) FROM done' "$(dsn crm)")" -ge "$before" ] || die "the other cluster lost something"
+
+note "beside itself, under another name, in the same directory of sockets"
+expect_exit 0 vssctl restore "$VSS_TEST_DIR/manifest" --component=postgresql@main:cluster --no-service --to="$second" --rename=second --restore-options='"":"port"="7654"'
+"${as_postgres[@]}" postgres -D "$second" -k "$home" -c listen_addresses= -c shared_buffers=16MB -c max_connections=10 >>"$VSS_TEST_DIR/log/second.log" 2>&1 &
+PID=$!
+cleanup_fn stop_server $PID
+there="host=$home port=7654 user=postgres dbname=postgres"
+wait_until 40 sql 'SELECT 1' "$there" >/dev/null || die "the second cluster does not start: $(tail -3 "$VSS_TEST_DIR/log/second.log")"
+expect_equal "second|off|" "$(must "SELECT current_setting('cluster_name'), current_setting('archive_mode'), current_setting('external_pid_file')" "$there")" "settings of the second"
+expect_equal "5432|" "$(must "SELECT current_setting('port'), current_setting('cluster_name')" "$(dsn main)")" "settings of the first"
+expect_range "$(must 'SELECT max(n) FROM done' "$there")" "${last[main]}" "${most[main]}"
+must "INSERT INTO done VALUES (1000000)" "$there"
+expect_equal 0 "$(must 'SELECT count(*) FROM done WHERE n = 1000000' "$(dsn main)")" "what the first has of the second"
+stop_server $PID
 
 note "a writer that serves another cluster by now, and a new cluster in its place"
 stop_process "${writer[main]}"

@@ -13,7 +13,8 @@
  *
  * A cluster that goes elsewhere has links in it that lead to the log and the tablespaces of the one that runs. They are
  * set to where those went, or the restore is said to have failed: a second server would write into them. Nor may it
- * put its log into the archive of the first.
+ * put its log into the archive of the first. With --rename it has a name and a port of its own, so that it can be
+ * started as it is.
  */
 #include "protocol/manifest.h"
 #include "protocol/text.h"
@@ -47,15 +48,20 @@ static bool point_at_time(const char *text, Point *ret) {
         return time_parse(text, &usec) && format_timestamp(usec, ret->text, sizeof(ret->text)) >= 0;
 }
 
-static bool name_parse(const char *text, Point *ret) {
+/* Can stand between quotes in a file of settings. */
+static bool name_is_plain(const char *text) {
         size_t n = strlen(text);
         for (size_t i = 0; i < n; i++)
                 if ((unsigned char) text[i] < ' ' || text[i] == '\'' || text[i] == '\\' || text[i] == 127)
                         return false;
-        if (n == 0 || n > POINT_NAME_MAX)
+        return n > 0 && n <= POINT_NAME_MAX;
+}
+
+static bool name_parse(const char *text, Point *ret) {
+        if (!name_is_plain(text))
                 return false;
         ret->kind = POINT_NAME;
-        memcpy(ret->text, text, n + 1);
+        memcpy(ret->text, text, strlen(text) + 1);
         return true;
 }
 
@@ -146,8 +152,10 @@ static int archive_find(const Postgresql *p, const struct vss_event *e, char **r
 /* ---- in the data directory --------------------------------------------------------------------------------------- */
 
 typedef struct Change {
-        bool elsewhere; /* beside the server that runs, whose archive is not this one's */
-        char *archive;  /* NULL: no recovery but the usual */
+        bool elsewhere;   /* beside the server that runs, whose archive is not this one's */
+        const char *name; /* of the cluster; NULL: it keeps that of the first */
+        uint32_t port;    /* with name */
+        char *archive;    /* NULL: no recovery but the usual */
         Point point;
 } Change;
 
@@ -185,6 +193,8 @@ static char *change_text(const Change *c) {
         fprintf(f, "\n# written by vss-writer-postgresql for vssctl restore\n");
         if (c->elsewhere)
                 fprintf(f, "archive_mode = off\n");
+        if (c->name)
+                fprintf(f, "cluster_name = '%s'\nport = %u\nexternal_pid_file = ''\n", c->name, (unsigned) c->port);
         if (c->archive)
                 point_write(f, &c->point, c->archive);
         if (fclose(f) == 0)
@@ -320,10 +330,42 @@ static int check(const Postgresql *p, struct vss_event *e, const char *until, Fa
                                 point.kind == POINT_LSN ? MIN_OF(point.lsn, UINT64_MAX - 2) + 1 : UINT64_MAX, reterr);
 }
 
+static bool port_parse(const char *text, uint32_t *ret) {
+        if (!text || !text[0] || strlen(text) > 5 || strspn(text, "0123456789") != strlen(text))
+                return false;
+        *ret = (uint32_t) strtoul(text, NULL, 10);
+        return *ret > 0 && *ret <= UINT16_MAX;
+}
+
+/* --rename=NAME --restore-options='"":"port"="N"'. */
+static int name_find(const Postgresql *p, const struct vss_event *e, bool elsewhere, Change *ret, Failure *reterr) {
+        _cleanup_free_ char *port = NULL;
+        const char *name = NULL;
+        (void) vss_event_get(e, COMPONENT, "rename", &name);
+        if (isempty(name))
+                return 0;
+        if (!elsewhere)
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "--rename is for a second cluster beside the first: say where with --to=DIR");
+        if (!name_is_plain(name))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "\"%.100s\" cannot be a cluster_name: 1 to %d bytes without ' and \\ are needed",
+                                   name, POINT_NAME_MAX);
+        (void) vss_event_option(e, COMPONENT, "", "port", &port);
+        if (!port_parse(port, &ret->port) || ret->port == strtoul(p->known.port, NULL, 10))
+                return failure_set(reterr, CONDITION_INVALID_ARGUMENT,
+                                   "a second cluster needs a port of its own, not that of the first (%s): say which "
+                                   "with --restore-options='\"\":\"port\"=\"N\"'",
+                                   p->known.port);
+        ret->name = name;
+        return 0;
+}
+
 static int change_read(const Postgresql *p, struct vss_event *e, const char *until, bool elsewhere, Change *ret,
                        Failure *reterr) {
         *ret = (Change) { .elsewhere = elsewhere };
-        int r = isempty(until) ? 0 : point_parse(until, &ret->point, reterr);
+        int r = name_find(p, e, elsewhere, ret, reterr);
+        r = r < 0 || isempty(until) ? r : point_parse(until, &ret->point, reterr);
         r = r < 0 || isempty(until) ? r : archive_find(p, e, &ret->archive, reterr);
         return r < 0 || isempty(until) ? r : timeline_find(e, &ret->point, reterr);
 }
@@ -388,7 +430,9 @@ static int check_cluster(const Postgresql *p, const struct vss_event *e, Failure
 /* Of files that are put somewhere, or that a server is going to read in another way than it left them. */
 static int check_work(const Postgresql *p, struct vss_event *e, const char *until, const char *to, Failure *reterr) {
         _cleanup_free_ char *real = NULL;
-        int r = isempty(to) ? 0 : path_unescape(to, &real);
+        Change c = {};
+        int r = name_find(p, e, !isempty(to), &c, reterr);
+        r = r < 0 || isempty(to) ? r : path_unescape(to, &real);
         r = r < 0 ? r : restore_check_writable(real ?: p->known.places[0].path, reterr);
         r = r < 0 || isempty(until) ? r : check(p, e, until, reterr);
         return r < 0 || isempty(until) ? r : add_files(p, e, until, !isempty(to), reterr);
@@ -396,12 +440,13 @@ static int check_work(const Postgresql *p, struct vss_event *e, const char *unti
 
 int pg_pre_restore(struct vss_event *e, void *userdata) {
         Postgresql *p = userdata;
-        const char *until = NULL, *to = NULL;
+        const char *until = NULL, *to = NULL, *name = NULL;
         Failure f = {};
         (void) vss_event_get(e, COMPONENT, "until", &until);
         (void) vss_event_get(e, COMPONENT, "to", &to);
         int r = isempty(to) ? check_cluster(p, e, &f) : 0;
-        if (r < 0 || (isempty(until) && isempty(to)))
+        (void) vss_event_get(e, COMPONENT, "rename", &name);
+        if (r < 0 || (isempty(until) && isempty(to) && isempty(name)))
                 return r < 0 ? refuse(e, &f) : 0;
         r = restore_rights_take(p->known.places[0].path, p->known.owner);
         r = r < 0 ? failure_set(&f, CONDITION_FAILED, "the account of %s cannot be used", p->known.places[0].path) :

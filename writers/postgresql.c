@@ -147,6 +147,7 @@ static int identify(struct vss_metadata *m, void *userdata) {
         r = r < 0 ? r : vss_metadata_set(m, "x.system_identifier", p->known.system);
         r = r < 0 ? r : vss_metadata_set(m, "x.port", p->known.port);
         r = r < 0 ? r : vss_metadata_set(m, "backup_schema", "new-target");
+        r = r < 0 ? r : vss_metadata_set(m, "backup_schema", "rename");
         r = r < 0 ? r : archive_describe(m, p);
         if (r < 0)
                 fprintf(stderr, "vss-writer-postgresql: cannot say what there is: %s\n",
