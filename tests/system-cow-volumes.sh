@@ -387,6 +387,23 @@ case_a_replay_that_finds_no_room_fails_alone() {
         stop_engines
 }
 
+# A database on a raw device: there is nothing to freeze, the engine holds writes itself.
+case_one_without_a_file_system() {
+        local copy
+        volume bare 16M
+        fill() { head -c 16M /dev/zero | tr '\0' "$1" | dd of="$bare" bs=1M oflag=direct conv=notrunc,fsync iflag=fullblock status=none; }
+        fill o
+        create bare
+        expect_equal crash "$(set_field .consistency)" "level"
+        fill n
+        copy=$(engine bare expose id="$(copies_of)" | json .device)
+        head -c 16M /dev/zero | tr '\0' o | cmp - "$copy" || die "the copy is not what the volume was"
+        head -c 16M /dev/zero | tr '\0' n | cmp - "$bare" || die "the volume is not what was written"
+        echo x | dd of="$copy" conv=notrunc status=none 2>/dev/null && die "the copy can be written"
+        engine bare hide id="$(copies_of)" >/dev/null
+        delete_all
+}
+
 case_one_set_over_the_engine_and_a_btrfs() {
         local a id
         new_fs tree btrfs 128M
@@ -518,5 +535,5 @@ store_is_left() {
 
 cases a_store_is_made_joined_or_refused a_store_on_btrfs_is_written_in_place an_origin_in_use_is_refused_with_the_commands_to_run \
         names_sizes_and_front_ends_are_checked a_dry_run_changes_nothing lists_show_what_there_is attached_and_detached \
-        removed_with_the_origin_as_it_is one_set_over_several_volumes one_set_over_the_engine_and_a_btrfs \
+        removed_with_the_origin_as_it_is one_set_over_several_volumes one_without_a_file_system one_set_over_the_engine_and_a_btrfs \
         a_copy_that_was_not_frozen_has_its_log_replayed a_replay_that_finds_no_room_fails_alone a_holder_that_is_killed_costs_the_devices_only copies_outlive_every_process

@@ -57,8 +57,11 @@ case_a_freeze_that_lasts_too_long_ends_by_itself() {
         local begin=$SECONDS
         refuse 6 --provider=fault:null "$one"
         [ $((SECONDS - begin)) -le 15 ] || die "it took $((SECONDS - begin)) s"
+        # its own limit, not the 10 s of every hold, and not the 20 s of the provider
+        [ "$(set_field '.writers[] | select(.name == "short").freeze_usec')" -le 6000000 ] || die "a limit of 3 s: $(cat "$SET_DOC")"
+        expect_equal org.vssd.Vss1.Error.HoldExpired "$(set_field .error.name)" "name of the error"
+        expect_equal "thaw abort" "$(events short "$WRITER_LOG" | tail -n 2 | xargs)" "what the writer heard last"
         must_write 1 "$one"
-        saw short "$WRITER_LOG" abort || saw short "$WRITER_LOG" thaw || die "the writer was left frozen"
         no_snapshots "after the freeze timeout"
 }
 
@@ -147,30 +150,36 @@ case_file_systems_are_written_back_first() {
 
 case_one_volume_that_fails_drops_the_whole_set() {
         VSS_FAULT=commit:fail:1 start_vssd
-        refuse 5 --provider=fault:btrfs "$tree"
+        refuse 5 --provider=fault:btrfs "$tree" "$grove"
         no_snapshots "after one failed commit"
         stop_vssd
         VSS_FAULT=end-prepare:fail:1 start_vssd
-        refuse 5 --provider=fault:btrfs "$tree"
+        refuse 5 --provider=fault:btrfs "$tree" "$grove"
         no_snapshots "after a failed preparation"
+        stop_vssd
+        VSS_FAULT=post-commit:fail:1 start_vssd # each has its copy by then
+        refuse 5 --provider=fault:btrfs "$tree" "$grove"
+        no_snapshots "after a failure behind the commit"
         for v in "$tree" "$grove"; do
                 expect_equal 0 "$(btrfs subvolume list -s "$v" | wc -l)" "btrfs snapshots left on $v"
         done
-        create --provider=fault:btrfs "$tree"
-        expect_equal 1 "$(btrfs subvolume list -s "$tree" | wc -l)" "btrfs snapshots of the next set"
+        create --provider=fault:btrfs "$tree" "$grove"
+        expect_equal "1 1" "$(btrfs subvolume list -s "$tree" | wc -l) $(btrfs subvolume list -s "$grove" | wc -l)" "btrfs snapshots of the next set"
         delete_all
         expect_equal 0 "$(btrfs subvolume list -s "$tree" | wc -l)" "btrfs snapshots after delete"
 }
 
 case_success_is_marked_before_complete() {
-        testwriter --name=marked --volume="$one"
+        testwriter --name=marked --volume="$one" --say
         create --provider=null --manifest="$VSS_TEST_DIR/manifest.json" "$one"
         expect_exit 0 vssctl complete --failed --manifest="$VSS_TEST_DIR/after.json" "$SET" >/dev/null
         saw marked "$WRITER_LOG" backup-complete || die "no BackupComplete"
+        grep -qx 'told marked backup-complete data succeeded false' "$WRITER_LOG" || die "the writer is not told of the failure: $(grep '^told' "$WRITER_LOG")"
         expect_equal false "$(jq '.writers[] | select(.name == "marked").components[0].succeeded' "$VSS_TEST_DIR/after.json")" "outcome in the manifest"
         create --provider=null "$one"
         expect_exit 0 vssctl complete --manifest="$VSS_TEST_DIR/after.json" "$SET" >/dev/null
         expect_equal true "$(jq '.writers[] | select(.name == "marked").components[0].succeeded' "$VSS_TEST_DIR/after.json")" "outcome in the manifest"
+        grep -qx 'told marked backup-complete data succeeded true' "$WRITER_LOG" || die "the writer is not told of the success: $(grep '^told' "$WRITER_LOG")"
         delete_all
 }
 

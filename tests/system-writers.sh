@@ -26,7 +26,8 @@ case_declared_by_a_file_without_code() {
 		 "writer":{"name":"declared","instance":"","version":"1","level":"back-end","usage":"system-service","source":"non-transacted"},
 		 "backup_schema":["copy"],
 		 "components":[{"path":"all","type":"file-group","caption":"all of it","selectable":true,
-		  "files":[{"role":"file","root":"$data","pattern":"*","recursive":true}]}]}
+		  "files":[{"role":"file","root":"$data","pattern":"*","recursive":true}]},
+		  {"path":"base","type":"database","files":[{"role":"data","root":"$data","pattern":"*.db"},{"role":"log","root":"$data/log","pattern":"*"}]}]}
 	DOCUMENT
         known() { writer_field declared .kind; }
         wait_until 5 known >/dev/null || bus_call org.vssd.Vss1 /org/vssd/Vss1 org.vssd.Vss1.Manager Reload 'a{sv}' 0 || :
@@ -34,6 +35,8 @@ case_declared_by_a_file_without_code() {
         expect_equal system-service "$(writer_field declared .usage)" "usage"
         expect_equal non-transacted "$(writer_field declared .source)" "source"
         expect_equal back-end "$(writer_field declared .level)" "level"
+        expect_equal "all file-group * true|base database *.db false * false" "$(vssctl --json writers declared |
+                jq -r '[.. | objects | select(has("components")) | .components[] | "\(.path) \(.type) " + ([.files[] | "\(.pattern) \(.recursive // false)"] | join(" "))] | unique | join("|")')" "types and file sets"
         create --provider=null "$data"
         expect_equal declared "$(set_field '.writers[].name')" "writers of the set"
         expect_equal application "$(set_field .consistency)" "level with a document that asks for nothing"
