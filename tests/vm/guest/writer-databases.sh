@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The writers of PostgreSQL, MariaDB and scripts with the rights that their units leave them, beside the distribution's servers as
 # systemd runs them: all in one set at level application; a restore beside the MariaDB server that runs; restores for which
-# systemd stops and starts the services, one of them up to a point; the journal has nothing of what was denied.
+# systemd stops and starts the services, of both servers up to a point, for which MariaDB's writer runs a server of its own; the
+# journal has nothing of what was denied.
 # disks: 512M 512M
 # seconds: 240
 . "$(dirname "$0")/functions.sh"
@@ -88,6 +89,32 @@ case_a_restore_beside_the_server_that_runs() {
 # again UNIT OLD-PID: systemd started it anew
 again() { [ "$(systemctl show -P MainPID "$1")" != "$2" ] && is_active "$1"; }
 
+case_the_log_of_mariadb_is_applied_by_its_writer() {
+        local pid point saved log=$VSS_TEST_DIR/applied.log tail
+        pid=$(systemctl show -P MainPID mariadb)
+        point=$(my 'SHOW MASTER STATUS' | cut -f1,2 | tr '\t' :)
+        my "INSERT INTO d.t VALUES ('Later')" # sorts last
+        vssctl --json create --type=log --require=application --previous="$manifest" --manifest="$VSS_TEST_DIR/log.json" $MY >"$VSS_TEST_DIR/set.json" || die "no set of the log: $(cat "$VSS_TEST_DIR/set.json")"
+        expect_exit 0 vssctl complete --manifest="$VSS_TEST_DIR/log.json" "$(jq -r .set "$VSS_TEST_DIR/set.json")"
+        vssctl restore "$VSS_TEST_DIR/log.json" --component=mariadb:server --to=/var/lib/log >"$VSS_TEST_DIR/out" 2>&1 || die "restore of the log: $(cat "$VSS_TEST_DIR/out")"
+        saved=$(dirname "$(find /var/lib/log -name 'bin.0*' -print -quit)")
+        # What the writer's server says is gone when it has ended.
+        (
+                until f=$(compgen -G '/tmp/vss-mariadb-*/server.log'); do sleep 0.1; done
+                exec tail -n +1 -f "$f"
+        ) >"$log" 2>/dev/null &
+        tail=$!
+        cleanup_fn stop_process $tail
+        vssctl --json restore "$manifest" --component=mariadb:server --until="$point" --restore-options='"":"log"="'"$saved"'"' >"$VSS_TEST_DIR/out" 2>&1 || die "restore until $point: $(cat "$VSS_TEST_DIR/out" "$log")"
+        stop_process $tail
+        grep -q "went forward to $point: 1 transactions" "$VSS_TEST_DIR/out" || die "not told how far: $(cat "$VSS_TEST_DIR/out")"
+        again mariadb "$pid" || die "mariadb was not started anew: $(systemctl status --no-pager mariadb)"
+        expect_equal "saved after" "$(my_rows)" "rows of MariaDB until $point"
+        expect_equal "" "$(find /tmp -maxdepth 1 -name 'vss-mariadb-*')" "what was there meanwhile"
+        grep -q 'ready for connections' "$log" || die "no server of the writer's: $(cat "$log")"
+        ! grep -iE 'error|denied|not permitted|read-only|errno|failed' "$log" || die "the writer's server: $(cat "$log")"
+}
+
 case_systemd_stops_and_starts_the_services() {
         local my_pid pg_pid point
         point=$(cat "$VSS_TEST_DIR/point")
@@ -117,4 +144,4 @@ case_nothing_was_denied() {
         ! dmesg | grep -E 'type=1326|audit.*denied' || die "the kernel denied something"
 }
 
-cases all_in_one_set_at_level_application a_restore_beside_the_server_that_runs systemd_stops_and_starts_the_services nothing_was_denied
+cases all_in_one_set_at_level_application a_restore_beside_the_server_that_runs the_log_of_mariadb_is_applied_by_its_writer systemd_stops_and_starts_the_services nothing_was_denied
