@@ -13,20 +13,7 @@
 #include "providers/cow/crc32c.h"
 #include "providers/cow/parse.h"
 #include "tests/store-maker.h"
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(condition) \
-        do { \
-                if (!(condition)) { \
-                        fprintf(stderr, "does not hold: %s\n", #condition); \
-                        abort(); \
-                } \
-        } while (false)
+#include "tests/fuzz-target.h"
 
 typedef struct Input {
         const uint8_t *at;
@@ -278,17 +265,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 }
 
 #ifndef FUZZING
-static void replay(int at, const char *name) {
-        struct stat st;
-        _cleanup_close_ int fd = openat(at, name, O_RDONLY | O_CLOEXEC);
-        MUST(fd >= 0 && fstat(fd, &st) == 0);
-        size_t size = (size_t) st.st_size;
-        _cleanup_free_ uint8_t *data = malloc(size + 1);
-        MUST(data && read(fd, data, size) == (ssize_t) size);
-        fprintf(stderr, "%s\n", name);
-        (void) LLVMFuzzerTestOneInput(data, size);
-}
-
 /* The example's own pieces, to begin with; see tests/fuzz. */
 static void seed(const char *directory, const char *name, char parser, const void *head, size_t head_bytes,
                  const void *bytes, size_t n) {
@@ -323,22 +299,10 @@ static void seeds(const char *directory) {
 }
 
 int main(int argc, char **argv) {
-        char corpus[4096];
-        int n = 0;
         if (argc == 2) {
                 seeds(argv[1]);
                 return 0;
         }
-        (void) snprintf(corpus, sizeof corpus, "%s/tests/corpus/cow-store", getenv("VSS_SOURCE") ?: ".");
-        DIR *d = opendir(corpus);
-        MUST(d);
-        for (struct dirent *e; (e = readdir(d));)
-                if (e->d_name[0] != '.') {
-                        replay(dirfd(d), e->d_name);
-                        n++;
-                }
-        (void) closedir(d);
-        printf("%d inputs\n", n);
-        return n >= 20 ? 0 : 1;
+        return replay_corpus("cow-store", 20);
 }
 #endif

@@ -11,20 +11,7 @@
 #include "protocol/manifest.h"
 #include "protocol/metadata.h"
 #include "protocol/text.h"
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(condition) \
-        do { \
-                if (!(condition)) { \
-                        fprintf(stderr, "does not hold: %s\n", #condition); \
-                        abort(); \
-                } \
-        } while (false)
+#include "tests/fuzz-target.h"
 
 static void check_failure(int r, const Failure *f) {
         MUST(r == (f->condition ? -condition_errno(f->condition) : 0));
@@ -181,30 +168,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 }
 
 #ifndef FUZZING
-static void replay(int at, const char *name) {
-        struct stat st;
-        _cleanup_close_ int fd = openat(at, name, O_RDONLY | O_CLOEXEC);
-        MUST(fd >= 0 && fstat(fd, &st) == 0);
-        size_t size = (size_t) st.st_size;
-        _cleanup_free_ uint8_t *data = malloc(size + 1);
-        MUST(data && read(fd, data, size) == (ssize_t) size);
-        fprintf(stderr, "%s\n", name);
-        (void) LLVMFuzzerTestOneInput(data, size);
-}
-
 int main(void) {
-        char corpus[4096];
-        int n = 0;
-        (void) snprintf(corpus, sizeof corpus, "%s/tests/corpus/document", getenv("VSS_SOURCE"));
-        DIR *d = opendir(corpus);
-        MUST(d);
-        for (struct dirent *e; (e = readdir(d));)
-                if (e->d_name[0] != '.') {
-                        replay(dirfd(d), e->d_name);
-                        n++;
-                }
-        (void) closedir(d);
-        printf("%d documents\n", n);
-        return n >= 40 ? 0 : 1;
+        return replay_corpus("document", 40);
 }
 #endif

@@ -5,20 +5,7 @@
  */
 #include "client/test-backup.h"
 #include "protocol/text.h"
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(condition) \
-        do { \
-                if (!(condition)) { \
-                        fprintf(stderr, "does not hold: %s\n", #condition); \
-                        abort(); \
-                } \
-        } while (false)
+#include "tests/fuzz-target.h"
 
 static void check_given(const SelectionPart *p) {
         size_t n = 0, expected = selection_count(p);
@@ -50,30 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 }
 
 #ifndef FUZZING
-static void replay(int at, const char *name) {
-        struct stat st;
-        _cleanup_close_ int fd = openat(at, name, O_RDONLY | O_CLOEXEC);
-        MUST(fd >= 0 && fstat(fd, &st) == 0);
-        size_t size = (size_t) st.st_size;
-        _cleanup_free_ uint8_t *data = malloc(size + 1);
-        MUST(data && read(fd, data, size) == (ssize_t) size);
-        fprintf(stderr, "%s\n", name);
-        (void) LLVMFuzzerTestOneInput(data, size);
-}
-
 int main(void) {
-        char corpus[4096];
-        int n = 0;
-        (void) snprintf(corpus, sizeof corpus, "%s/tests/corpus/selection", getenv("VSS_SOURCE"));
-        DIR *d = opendir(corpus);
-        MUST(d);
-        for (struct dirent *e; (e = readdir(d));)
-                if (e->d_name[0] != '.') {
-                        replay(dirfd(d), e->d_name);
-                        n++;
-                }
-        (void) closedir(d);
-        printf("%d selections\n", n);
-        return n >= 20 ? 0 : 1;
+        return replay_corpus("selection", 20);
 }
 #endif
