@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -231,10 +232,25 @@ static void guard_leave_behind(Guard *g) {
                 child_done(&child);
 }
 
+/*
+ * Both died, and what they held is thawed: a list that stayed would have a later clean-up thaw what somebody else has
+ * frozen by then. Its lock says that no guard of the set lives. It lies on tmpfs, so nothing here waits.
+ */
+static void guard_forget_list(const Guard *g) {
+        char path[PATH_MAX];
+        if (guard_holds(g) || !pidfd_is_gone(g->child.pidfd) || !pidfd_is_gone(g->second_pidfd) ||
+            snprintf(path, sizeof(path), "%s/held/%s", g->runtime_directory, g->set) >= (int) sizeof(path))
+                return;
+        _cleanup_close_ int list = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (list >= 0 && flock(list, LOCK_EX | LOCK_NB) >= 0)
+                (void) unlink(path);
+}
+
 Guard *guard_free(Guard *g) {
         if (!g)
                 return NULL;
         guard_leave_behind(g);
+        guard_forget_list(g);
         /* One that owes an answer and holds nothing may be stopped, and would keep the mounts busy for ever. */
         if (g->awaited && !guard_holds(g))
                 child_kill(&g->child);

@@ -31,8 +31,7 @@ runs_within_a_second() {
         kill "$PROBE_PID" 2>/dev/null || :
         wait_set && die "$1: the set is called good"
         wait_until 5 eval '[ -z "$(guards)" ]' || die "$1: a guard stays: $(guards)"
-        # nobody is left who could take it away; the next start does
-        [ "$1" = both ] || [ -z "$(ls "$RUNTIME_DIRECTORY/held")" ] || die "$1: its list stays"
+        wait_until 5 eval '[ -z "$(ls "$RUNTIME_DIRECTORY/held")" ]' || die "$1: its list stays"
 }
 
 note "SIGKILL of vssd and of all its children"
@@ -58,6 +57,12 @@ for victims in first both; do
         [ $victims = both ] || all=("${all[0]}")
         kill -KILL "${all[@]}"
         runs_within_a_second "$victims"
+        stop_vssd
+        # a list that stayed would have the next start thaw what somebody else has frozen since
+        fsfreeze -f "$data"
+        start_vssd
+        is_frozen "$data" || die "$victims: the next start thaws a freeze that is not ours"
+        fsfreeze -u "$data"
         stop_vssd
 done
 
