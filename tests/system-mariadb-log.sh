@@ -185,6 +185,19 @@ expect_equal "$before" "$(cd "$tree/logs" && sha256sum bin.0*)" "the log of the 
 beside latest "a1000 b2000 c3000 d4000 e5000" "$tree/logs" # that is being written
 stop_process "$PID"
 
+note "a log with the ends of servers that were killed, and more than one domain of GTIDs"
+for _ in 1 2 3; do
+        (while sql 'INSERT INTO vss.t VALUES ("k", 1)'; do :; done) &
+        sleep 0.3
+        kill -KILL "$LIVE_PID"
+        wait "$LIVE_PID" $! 2>/dev/null || :
+        live_server
+        must 'SET gtid_domain_id = 5, server_id = 7; INSERT INTO vss.t VALUES ("k", 2); FLUSH BINARY LOGS'
+done
+beside latest "$(rows)" "$tree/logs"
+expect_equal "$(must 'SELECT @@gtid_binlog_pos')" "$(must 'SELECT @@gtid_binlog_pos' "$home/copy/s")" "positions in the log"
+stop_process "$PID"
+
 note "the writer dies while the log is applied; a statement of the log fails: not restored, and nothing goes on"
 must 'SET binlog_format = STATEMENT; INSERT INTO vss.t SELECT "z", SLEEP(2)'
 must 'SET sql_log_bin = 0; CREATE TABLE vss.hidden (i INT); SET sql_log_bin = 1; INSERT INTO vss.hidden VALUES (1)'
