@@ -4,6 +4,7 @@
  * and keeps neither the others nor the boot from going on; it is told in the journal and by `vssctl restore --pending`.
  */
 #include "client/restore-plan.h"
+#include "client/restore.h"
 #include "protocol/text.h"
 #include <signal.h>
 
@@ -18,7 +19,7 @@ static void tell(const Plan *p, PlanState before, int r) {
                               or_empty(why));
         else if (before == PLAN_STAGING)
                 (void) printf("%s:%s: plan %s was not complete and is removed\n", p->writer, p->component, p->id);
-        else if (p->state == PLAN_REPLACED)
+        else if (before == PLAN_REPLACED)
                 (void) printf("%s:%s: plan %s, a restore that was cut off when its files were in place: %s\n",
                               p->writer, p->component, p->id,
                               r < 0 ? or_empty(why) : "what was there before is removed");
@@ -34,7 +35,20 @@ static void tell(const Plan *p, PlanState before, int r) {
                               or_empty(why));
 }
 
-static int run(int dfd, const char *id) {
+/* Whether it is held: then systemd has to read its units again. */
+static bool hold(const Plan *p) {
+        int r = plan_holds(p) ? plan_hold(p) : -ENOENT;
+        if (r >= 0)
+                (void) printf("%s is not started: its restore was cut off; restore %s:%s again, or let it start with "
+                              "`vssctl restore --cancel=%s`\n",
+                              p->unit, p->writer, p->component, p->id);
+        else if (plan_holds(p))
+                (void) printf("%s cannot be kept from starting, though its restore was cut off (plan %s): %s\n",
+                              p->unit, p->id, strerror(-r));
+        return r >= 0;
+}
+
+static int run(int dfd, const char *id, bool *held) {
         _cleanup_(plan_done) Plan p = {};
         Failure f = {};
         if (plan_load(dfd, id, &f, &p) < 0) {
@@ -45,7 +59,9 @@ static int run(int dfd, const char *id) {
                 return 0;
         PlanState before = p.state;
         int r = plan_run(dfd, &p);
-        tell(&p, before, r);
+        if (p.state != PLAN_HELD || before != PLAN_HELD)
+                tell(&p, before, r);
+        *held = hold(&p) || *held;
         return r == -EAGAIN ? 0 : r;
 }
 
@@ -63,6 +79,7 @@ static int run_all(int dfd, char *const *ids) {
         size_t n = strings_count(ids);
         Entry *entries = calloc(n + 1, sizeof(*entries));
         int result = entries ? 0 : -ENOMEM;
+        bool held = false;
         for (size_t i = 0; entries && i < n; i++) {
                 _cleanup_(plan_done) Plan p = {};
                 entries[i] = (Entry) { ids[i], NULL };
@@ -74,12 +91,16 @@ static int run_all(int dfd, char *const *ids) {
         if (result >= 0)
                 qsort(entries, n, sizeof(*entries), by_age);
         for (size_t i = 0; entries && i < n; i++) {
-                if (result != -ENOMEM && run(dfd, entries[i].id) < 0)
+                if (result != -ENOMEM && run(dfd, entries[i].id, &held) < 0)
                         result = -EIO;
                 free(entries[i].created);
         }
         free(entries);
-        return result;
+        int r = held ? systemctl("daemon-reload", NULL) : 0;
+        if (r != 0)
+                (void) printf("systemctl daemon-reload failed%s%s: what is not to start may start\n", r < 0 ? ": " : "",
+                              r < 0 ? strerror(-r) : "");
+        return r != 0 ? -EIO : result;
 }
 
 int main(int argc, char **argv) {

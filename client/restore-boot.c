@@ -6,7 +6,7 @@
  *   staged -> swapping -> done -> what was there is removed          a restore that waited for the next start
  *                      -> failed: what had gone goes back
  *   replacing -> replaced -> what was there is removed, the plan too a restore of this moment (restore-record.c)
- *             -> failed: what had gone goes back
+ *             -> failed: what had gone goes back            held, if it had stopped a unit (restore-hold.c)
  *
  * A file that was staged is either beside its place or in it; its inode number says which (restore-steps.c). So
  * whatever cuts it off, the next start looks and goes on: forward with what was staged for it, because that is what its
@@ -366,14 +366,22 @@ static int undo_in_boot(int dfd, Plan *p, const Roots *roots) {
 }
 
 /* What is too much, and the owners and modes of directories. */
-static int complete(int dfd, Plan *p, const Roots *roots) {
+static int complete(Plan *p, const Roots *roots) {
         int r = with_rights(p, roots, plan_file_remove_old);
         if (r < 0)
                 return r;
         remove_directories(p, roots, true);
         dress_directories(p, roots);
-        r = sync_roots(p, roots);
-        return r < 0 ? r : plan_remove(dfd, p->id);
+        return sync_roots(p, roots);
+}
+
+static int complete_in_boot(int dfd, Plan *p, const Roots *roots) {
+        int r = check_some(p, roots);
+        r = r < 0 ? r : complete(p, roots);
+        if (r < 0 || !p->unit)
+                return r < 0 ? r : plan_remove(dfd, p->id);
+        forget_all(p);
+        return set_state(dfd, p, PLAN_HELD);
 }
 
 int plan_replace(Plan *p) {
@@ -429,8 +437,9 @@ int plan_run(int dfd, Plan *p) {
         case PLAN_REPLACING:
                 return undo_in_boot(dfd, p, &roots);
         case PLAN_REPLACED:
-                r = check_some(p, &roots);
-                return r < 0 ? r : complete(dfd, p, &roots);
+                return complete_in_boot(dfd, p, &roots);
+        case PLAN_HELD:
+                return 0;
         default:
                 return swap(dfd, p, &roots);
         }
@@ -447,12 +456,12 @@ int plan_cancel(int dfd, Plan *p) {
                 return fail(p, -EBUSY, "its vssctl is still at it");
         int r = roots_open(p, &roots);
         if (r >= 0 && p->state == PLAN_REPLACED)
-                return complete(dfd, p, &roots);
-        if (r >= 0 && p->state == PLAN_DONE) {
+                r = complete(p, &roots);
+        else if (r >= 0 && p->state == PLAN_DONE)
                 r = p->n_files > 0 ? finish(dfd, p, &roots) : 0;
+        if (r < 0 || p->state == PLAN_REPLACED || p->state == PLAN_DONE || p->state == PLAN_HELD)
                 return r < 0 ? r : plan_remove(dfd, p->id);
-        }
-        if (r >= 0 && (p->state == PLAN_SWAPPING || p->state == PLAN_REPLACING)) {
+        if (p->state == PLAN_SWAPPING || p->state == PLAN_REPLACING) {
                 r = check_back(p, &roots, false);
                 r = r < 0 ? r : go_back(dfd, p, &roots);
         }

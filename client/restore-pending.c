@@ -19,6 +19,8 @@ static const char *describe_state(const Plan *p, bool running) {
                p->state == PLAN_REPLACING ?
                          "cut off while files changed places: --cancel or the next start puts back what "
                          "was there" :
+               p->state == PLAN_HELD ?
+                         "cut off when all files were in place: restore again; --cancel lets its unit start" :
                p->state == PLAN_REPLACED ?
                          "cut off when all files were in place: --cancel or the next start removes what "
                          "was there" :
@@ -34,6 +36,7 @@ static json_object *describe(const Plan *p, bool running) {
         json_add_string(row, "writer", p->writer);
         json_add_string(row, "path", p->component);
         json_add_string(row, "state", plan_state_to_string(p->state));
+        json_add_string(row, "unit", p->unit);
         json_add_uint(row, "n_files", p->n_all);
         json_add_bool(row, "running", running);
         json_add_string(row, "message", describe_state(p, running));
@@ -105,6 +108,9 @@ static int cancel(Context *c, const char *id) {
                                     "plan %s is not cancelled: %.400s", id, p.message ?: strerror(-r));
         c->document = document_new();
         json_add_string(c->document, "plan", id);
+        json_add_string(c->document, "unit", p.unit);
+        if (p.unit && output_people(c))
+                output_line(c, "%s can start: nothing does that by itself in this start of the machine", p.unit);
         json_add_bool(c->document, "dry_run", c->dry_run);
         return 0;
 }

@@ -14,7 +14,7 @@
 #define NEW_TRIES 3
 
 DEFINE_WORDS(plan_state, PlanState, _PLAN_STATE_MAX, "staging", "staged", "swapping", "done", "failed", "replacing",
-             "replaced");
+             "replaced", "held");
 
 void plan_done(Plan *p) {
         for (size_t i = 0; i < p->n_files; i++) {
@@ -34,6 +34,7 @@ void plan_done(Plan *p) {
         free(p->writer);
         free(p->component);
         free(p->message);
+        free(p->unit);
         *p = (Plan) {};
 }
 
@@ -62,6 +63,10 @@ static bool is_staged_name(const char *s) {
 
 static bool is_old_name(const char *s) {
         return is_temporary(s, "old-");
+}
+
+static bool is_unit(const char *s) {
+        return s[0] && !check_unit(s);
 }
 
 static int read_file(JsonReader *r, void *element) {
@@ -145,6 +150,7 @@ int plan_parse(const char *text, size_t size, Failure *reterr, Plan *ret) {
                 { "writer", JSON_STRING, offsetof(Plan, writer), .required = true },
                 { "component", JSON_STRING, offsetof(Plan, component), .required = true },
                 { "message", JSON_TEXT, offsetof(Plan, message) },
+                { "unit", JSON_STRING, offsetof(Plan, unit), .check = is_unit, .expected = "the name of a unit" },
                 { "state", JSON_WORD, offsetof(Plan, state), .required = true, .word = plan_state_from_string,
                   .expected = "a state" },
                 { "uid", JSON_UINT, offsetof(Plan, uid), .required = true, .max = UINT32_MAX - 1 },
@@ -235,6 +241,7 @@ int plan_format(const Plan *p, char **ret, size_t *ret_size) {
         r = r < 0 ? r : put_text(f, "writer", p->writer, false);
         r = r < 0 ? r : put_text(f, "component", p->component, false);
         r = r < 0 ? r : put_text(f, "message", p->message, false);
+        r = r < 0 ? r : put_text(f, "unit", p->unit, false);
         r = r < 0 ? r : put_text(f, "state", plan_state_to_string(p->state), false);
         fprintf(f, "\"uid\":%llu,\"n_files\":%llu,", (unsigned long long) p->uid, (unsigned long long) p->n_all);
         r = r < 0 ? r : put_lists(f, p);

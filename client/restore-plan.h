@@ -23,6 +23,7 @@ typedef enum PlanState {
         PLAN_FAILED,    /* all is as before */
         PLAN_REPLACING, /* by vssctl, now; if it is dead the next start puts everything back */
         PLAN_REPLACED,  /* all is in place and on the disk; what was there goes */
+        PLAN_HELD,      /* it went; its unit is not started by a boot as long as the plan is there */
         _PLAN_STATE_MAX,
 } PlanState;
 DECLARE_WORDS(plan_state, PlanState);
@@ -50,6 +51,7 @@ struct Plan {
         char id[VSS_ID_LENGTH + 1];
         char *boot; /* the start of the machine that it was made in, boot_name() */
         char *created, *ended, *set, *writer, *component, *message;
+        char *unit; /* that was stopped for it; or NULL */
         PlanState state;
         uint64_t uid; /* whose rights are enough */
         uint64_t n_all;
@@ -81,6 +83,10 @@ bool plan_is_over(const Plan *p);
 /* restore-boot.c: what is wrong with it is told in p->message. */
 int plan_run(int dfd, Plan *p);    /* swaps, or goes on with it, or back; -EAGAIN: not now, it waits */
 int plan_cancel(int dfd, Plan *p); /* removes it with its staged files, and what has begun goes back; -EBUSY: not now */
+
+/* restore-hold.c: its unit, in this start of the machine, once systemd has read its units again. */
+bool plan_holds(const Plan *p);
+int plan_hold(const Plan *p);
 
 /* For restores of this moment. */
 int plan_replace(Plan *p);       /* everything changes places, on the disk when it returns; p->failed */

@@ -39,8 +39,27 @@ static size_t count_files(const RestorePart *p) {
         return n;
 }
 
+/* Its unit, if that must not start before this has ended: its writer has something to do, or there are other
+ * components. */
+static const char *unit_of(const RestorePart *p) {
+        const RestoreWork *w = p->work;
+        bool others = false;
+        for (size_t i = 0; i < w->n_parts; i++)
+                others = others || (w->parts + i != p && streq_null(w->parts[i].service, p->service));
+        return p->stopped && p->service && (p->takes_part || others) ? p->service : NULL;
+}
+
 static bool is_wanted(const RestorePart *p) {
-        return geteuid() == 0 && p->n_items + p->n_directed + p->n_extras <= PLAN_FILES_MAX && count_files(p) > 1;
+        return geteuid() == 0 && count_files(p) > (unit_of(p) ? 0 : 1);
+}
+
+static int go_without(const RestorePart *p, const char *why) {
+        output_note(
+                p->work->context,
+                "%s:%s: no note is kept of what changes places: %s; if the power goes meanwhile, a mixture of old and "
+                "new is left",
+                p->reference, p->path, why);
+        return 0;
 }
 
 static int fail(RestorePart *p, int error) {
@@ -67,19 +86,6 @@ static int save(RestorePart *p, RestoreRecord *r) {
         return k < 0 && k != -E2BIG ? fail(p, k) : k;
 }
 
-/* What an earlier one left is not needed any more; this one is on the disk. */
-static void replace_older(RestorePart *p, const RestoreRecord *r) {
-        _cleanup_(strings_freep) char **ids = NULL;
-        (void) plans_list(r->plans, &ids);
-        for (char *const *id = ids; id && *id; id++) {
-                _cleanup_(plan_done) Plan plan = {};
-                if (streq(*id, r->plan.id) || plan_load(r->plans, *id, NULL, &plan) < 0 ||
-                    plan.state != PLAN_REPLACED || !plan_is_of(&plan, p) || plan_is_running(r->plans, *id))
-                        continue;
-                (void) plan_cancel(r->plans, &plan);
-        }
-}
-
 static int begin(RestorePart *p, RestoreRecord *r) {
         int k = rights_take(p);
         k = k < 0 ? k : part_fill_plan(p, &r->plan);
@@ -88,22 +94,20 @@ static int begin(RestorePart *p, RestoreRecord *r) {
                 return 0;
         if (k < 0)
                 return fail(p, k);
+        const char *unit = unit_of(p);
+        r->plan.unit = unit ? strdup(unit) : NULL;
+        if (unit && !r->plan.unit)
+                return fail(p, -ENOMEM);
         r->plan.state = PLAN_REPLACING;
         r->plan.only_new = p->only_new;
         r->plans = plans_open(true);
-        if (is_nowhere(r->plans)) {
-                output_note(p->work->context,
-                            "%s:%s: the state directory keeps no note of what changes places (%s): if the power goes "
-                            "meanwhile, a mixture of old and new is left",
-                            p->reference, p->path, strerror(-r->plans));
-                return 0;
-        }
+        if (is_nowhere(r->plans))
+                return go_without(p, strerror(-r->plans));
         if (r->plans < 0)
                 return fail(p, r->plans);
         k = save(p, r);
         if (k < 0)
-                return k == -E2BIG ? 0 : k;
-        replace_older(p, r);
+                return k == -E2BIG ? go_without(p, "it would be too long") : k;
         (void) flock(r->plans, LOCK_UN); /* its own lock keeps others off */
         return 1;
 }
@@ -111,6 +115,8 @@ static int begin(RestorePart *p, RestoreRecord *r) {
 int record_begin(RestorePart *p) {
         if (!is_wanted(p))
                 return 0;
+        if (p->n_items + p->n_directed + p->n_extras > PLAN_FILES_MAX)
+                return go_without(p, "there are too many files");
         RestoreRecord *r = calloc(1, sizeof(*r));
         if (!r)
                 return part_fail(p, CONDITION_LIMIT_REACHED, "out of memory");
@@ -193,6 +199,20 @@ int record_replace(RestorePart *p) {
         let_go(p, ITEM_DONE);
         (void) plan_remove_old(&r->plan);
         return 0;
+}
+
+/* What an earlier one left, and the unit that it holds, has no need of its plan any more: this one has succeeded. */
+void record_release_older(RestorePart *p) {
+        _cleanup_(strings_freep) char **ids = NULL;
+        _cleanup_close_ int dfd = geteuid() == 0 ? plans_open(false) : -EPERM;
+        if (dfd >= 0)
+                (void) plans_list(dfd, &ids);
+        for (char *const *id = ids; id && *id; id++) {
+                _cleanup_(plan_done) Plan plan = {};
+                if (plan_load(dfd, *id, NULL, &plan) >= 0 && plan_is_of(&plan, p) &&
+                    (plan.state == PLAN_REPLACED || plan.state == PLAN_HELD) && !plan_is_running(dfd, *id))
+                        (void) plan_cancel(dfd, &plan);
+        }
 }
 
 /* Its files are removed for good before it is. What is left of a half-way one is for the next start. */

@@ -27,7 +27,7 @@ static int check_none_waits(RestorePart *p, int dfd, char *const *ids, bool else
         for (char *const *id = ids; id && *id; id++) {
                 _cleanup_(plan_done) Plan plan = {};
                 if (plan_load(dfd, *id, NULL, &plan) < 0 || plan_is_over(&plan) || !plan_is_of(&plan, p) ||
-                    plan.state == PLAN_REPLACED)
+                    plan.state == PLAN_REPLACED || plan.state == PLAN_HELD)
                         continue;
                 if (plan.state != PLAN_REPLACING ? elsewhere : !goes_where(p, &plan) || plan_is_running(dfd, *id))
                         continue;

@@ -66,8 +66,8 @@ static int wait_for(pid_t pid, int *ret_status) {
         return fd >= 0 && r <= 0 ? -ETIME : 0;
 }
 
-int service_call(Context *c, const char *verb, const char *unit) {
-        char *const argv[] = { (char *) "systemctl", (char *) verb, (char *) "--", (char *) unit, NULL };
+int systemctl(const char *verb, const char *unit) {
+        char *const argv[] = { (char *) "systemctl", (char *) verb, unit ? (char *) "--" : NULL, (char *) unit, NULL };
         posix_spawn_file_actions_t actions;
         pid_t pid;
         int status = 0;
@@ -76,7 +76,12 @@ int service_call(Context *c, const char *verb, const char *unit) {
         int r = -posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
         (void) posix_spawn_file_actions_destroy(&actions);
         r = r < 0 ? r : wait_for(pid, &status);
-        if (r == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return r < 0 ? r : WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 1;
+}
+
+int service_call(Context *c, const char *verb, const char *unit) {
+        int r = systemctl(verb, unit);
+        if (r == 0)
                 return 0;
         if (r < 0)
                 return context_fail(c, r == -ETIME ? CONDITION_DEADLINE_PASSED : CONDITION_FAILED,

@@ -141,5 +141,8 @@ int part_swap(RestorePart *p) {
         if (r < 0)
                 return r;
         r = r > 0 ? record_replace(p) : with_rights(p, swap_unrecorded);
-        return r < 0 ? r : with_rights(p, finish);
+        if (r < 0)
+                return r;
+        record_release_older(p);
+        return with_rights(p, finish);
 }

@@ -217,9 +217,10 @@ int part_swap(RestorePart *p);
 int part_fill_plan(const RestorePart *p, Plan *plan);
 
 /* restore-record.c: the plan of a restore of this moment */
-int record_begin(RestorePart *p);   /* before anything changes places; 0: there is none */
-int record_replace(RestorePart *p); /* all of it or nothing, p->touched: neither */
-void record_end(RestorePart *p);    /* nothing needs it any more */
+int record_begin(RestorePart *p);          /* before anything changes places; 0: there is none */
+int record_replace(RestorePart *p);        /* all of it or nothing, p->touched: neither */
+void record_release_older(RestorePart *p); /* that this one stands for, too */
+void record_end(RestorePart *p);           /* nothing needs it any more */
 void record_free(RestoreRecord *r);
 
 /* restore-schedule.c: what waits for the next start of the machine */
@@ -244,6 +245,7 @@ int restore_save_report(RestoreWork *w);
 
 /* restore-service.c */
 int service_find(RestoreWork *w, RestorePart *p);
+int systemctl(const char *verb, const char *unit); /* unit NULL: of none; 1: it failed */
 int service_call(Context *c, const char *verb, const char *unit);
 /* The writer's account instead of root's, where the writer decided where files go; and back. */
 int rights_take(const RestorePart *p);

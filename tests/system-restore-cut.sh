@@ -233,6 +233,87 @@ case_one_that_fails_takes_the_others_back() {
         delete_all
 }
 
+# Where systemd runs: what it reads of units in this boot is in UNITS afterwards
+boot_of_systemd() {
+        UNITS=$VSS_TEST_DIR/units
+        rm -rf "$UNITS" && mkdir "$UNITS"
+        # shellcheck disable=SC2016
+        in_next_boot sh -c 'mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && mount --bind "$1" /run/systemd/system && umask 077 && exec "$0"' \
+                "$VSS_BUILD/client/vss-restore-at-boot" "$UNITS" >"$VSS_TEST_DIR/said"
+}
+# held: the unit that was stopped does not start as long as the plan is there
+held() {
+        grep -qx "shop.service is not started: its restore was cut off; restore shop:all again, or let it start with \`vssctl restore --cancel=$PLAN\`" "$VSS_TEST_DIR/said" ||
+                die "it says: $(cat "$VSS_TEST_DIR/said")"
+        expect_equal "644 [Unit] AssertPathExists=!$STATE_DIRECTORY/restore/$PLAN.plan" \
+                "$(stat -c %a "$UNITS/shop.service.d/vss-restore-$PLAN.conf") $(grep -v '^#' "$UNITS/shop.service.d/vss-restore-$PLAN.conf" | xargs)" "the drop-in"
+        expect_equal "daemon-reload" "$(tail -1 "$CALLS")" "the last call of systemctl"
+        [ -e "$STATE_DIRECTORY/restore/$PLAN.plan" ] || die "the plan is gone"
+}
+not_held() { expect_equal "" "$(ls "$UNITS")" "units that are held: $(cat "$VSS_TEST_DIR/said")"; }
+# cut_with_unit CALL N OPTION…: with the unit stopped
+cut_with_unit() {
+        change
+        { strace -f -qq -o /dev/null -e "trace=renameat2,$1" -e "inject=$1:signal=KILL:when=$2" "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --service=shop.service "${@:3}" >"$VSS_TEST_DIR/out" 2>&1 || :; } 2>/dev/null
+        PLAN=$(plans .id)
+        [ -n "$PLAN" ] || die "there is no plan: $(cat "$VSS_TEST_DIR/out")"
+        expect_equal "stop -- shop.service" "$(tail -1 "$CALLS")" "the last call of systemctl"
+}
+
+case_what_was_not_ended_keeps_its_unit_from_starting() {
+        local moved
+        mkdir "$VSS_TEST_DIR/bin"
+        export CALLS=$VSS_TEST_DIR/calls PATH=$VSS_TEST_DIR/bin:$PATH
+        # shellcheck disable=SC2016
+        printf '#!/bin/sh\necho "$*" >>"$CALLS"\n' >"$VSS_TEST_DIR/bin/systemctl"
+        chmod 755 "$VSS_TEST_DIR/bin/systemctl"
+        RESTORE='{"method":"stop-restore-start"}' begin
+        note "in place, and its writer has not been told"
+        cut_with_unit unlinkat 3
+        expect_equal "replaced shop.service" "$(plans '.state, .unit')" "plans"
+        boot_of_systemd
+        held
+        now "$new" "after the boot"
+        expect_equal "held shop.service" "$(plans '.state, .unit')" "plans"
+        boot_of_systemd
+        held
+        restore --service=shop.service >/dev/null || die "the next restore failed"
+        expect_equal "start -- shop.service" "$(tail -1 "$CALLS")" "the last call of systemctl"
+        expect_equal "" "$(ls -A "$STATE_DIRECTORY/restore")" "plans after the next restore"
+        boot_of_systemd
+        not_held
+        note "--cancel lets it start; a restore that fails does not"
+        cut_with_unit unlinkat 3
+        boot_of_systemd
+        held
+        chattr +i "$data/a/two"
+        expect_exit 3 restore --service=shop.service
+        chattr -i "$data/a/two"
+        expect_equal "$PLAN held" "$(plans '.id, .state')" "plans"
+        vssctl restore --cancel="$PLAN"
+        now "$new" "after --cancel"
+        expect_equal "" "$(ls -A "$STATE_DIRECTORY/restore")" "plans after --cancel"
+        note "what went back lets it start; what cannot go back does not"
+        cut_with_unit renameat2 6
+        boot_of_systemd
+        not_held
+        now "$old" "after the boot"
+        cancel_all
+        cut_with_unit renameat2 6
+        moved=$(cd "$data/a" && { grep -lx saved one two deep/four fresh/six 2>/dev/null || :; } | head -1)
+        echo "written since" >>"$data/a/$moved"
+        expect_exit 1 boot_of_systemd
+        held
+        vssctl restore --cancel="$PLAN"
+        note "without a writer nothing is left to be done"
+        cut_with_unit unlinkat 3 --no-writers
+        boot_of_systemd
+        not_held
+        now "$new" "after the boot"
+        expect_equal "" "$(plans .id)" "plans"
+        delete_all
+}
+
 # What the boot has only begun to swap can go back as well, if it is asked for.
 case_a_swap_of_the_boot_is_cancelled() {
         RESTORE='{"method":"at-reboot"}' TYPE=file-group begin
@@ -276,5 +357,5 @@ case_a_plan_that_fails_leaves_nothing() {
 start_bus
 start_vssd
 cases until_then_nothing_else_replaces_it what_was_used_since_does_not_go_unasked what_cannot_come_back_is_not_taken_away another_place_is_another_restore while_vssctl_lives_it_is_not_cancelled \
-        one_that_fails_takes_the_others_back a_swap_of_the_boot_is_cancelled a_plan_that_fails_leaves_nothing \
+        one_that_fails_takes_the_others_back what_was_not_ended_keeps_its_unit_from_starting a_swap_of_the_boot_is_cancelled a_plan_that_fails_leaves_nothing \
         the_next_start_undoes_or_ends_it cancel_undoes_or_ends_it

@@ -34,6 +34,7 @@ static const Plan plan = { .boot = (char *) "0c9a-1",
                            .writer = (char *) "shop",
                            .component = (char *) "all",
                            .message = (char *) "a \"word\"\n",
+                           .unit = (char *) "shop@a\\x2db.service",
                            .state = PLAN_REPLACING,
                            .uid = 33,
                            .n_all = 3,
@@ -55,6 +56,7 @@ START_TEST(it_is_read_as_it_was_written) {
         ck_assert_uint_eq(p.n_files, 3);
         ck_assert_str_eq(p.roots[1], roots[1]);
         ck_assert_str_eq(p.message, plan.message);
+        ck_assert_str_eq(p.unit, plan.unit);
         ck_assert_ptr_null(p.ended);
         for (size_t i = 0; i < 3; i++) {
                 ck_assert_uint_eq(p.files[i].inode, files[i].inode);
@@ -85,6 +87,7 @@ static void believed(const Plan *p) {
         }
         for (size_t i = 0; i < p->n_directories; i++)
                 ck_assert(p->directories[i].set < strings_count(p->roots) && p->directories[i].path[0] != '/');
+        ck_assert(!p->unit || (p->unit[0] && p->unit[0] != '.' && !strpbrk(p->unit, "/ %\n")));
         for (char **root = p->roots; root && *root; root++)
                 ck_assert((*root)[0] == '/');
 }
