@@ -270,6 +270,7 @@ case_the_snapshots_of_a_volume_are_no_files_of_it() {
 		DOCUMENT
                 chown -R nobody "$data/a" "$data/b"
                 chown nobody "$data"
+                rm -f "$VSS_TEST_DIR/nobody.log"
                 (become nobody "$VSS_BUILD/writers/vss-testwriter" --name=shop --document="$VSS_TEST_DIR/doc") >"$VSS_TEST_DIR/nobody.log" 2>&1 &
                 WRITER_PID=$!
                 cleanup_fn stop_process "$WRITER_PID"
