@@ -90,6 +90,10 @@ static bool goes_forward(Step step) {
         return step == plan_file_swap || step == plan_file_replace || step == plan_file_add;
 }
 
+static bool goes_back(Step step) {
+        return step == plan_file_back || step == plan_file_back_if_there;
+}
+
 /* What is not there needs no step back, and is not left over. */
 static bool may_be_gone(Step step) {
         return step == plan_file_back_if_there || step == plan_file_remove_old || step == plan_file_remove_staged;
@@ -97,7 +101,8 @@ static bool may_be_gone(Step step) {
 
 static int each_file(Plan *p, const Roots *roots, Step step) {
         int first = 0;
-        for (size_t i = 0; i < p->n_files; i++) {
+        for (size_t k = 0; k < p->n_files; k++) {
+                size_t i = goes_back(step) ? p->n_files - 1 - k : k; /* of two in one place the last is the first */
                 const PlanFile *f = p->files + i;
                 _cleanup_close_ int parent = parent_open(roots, f);
                 bool gone = parent == -ENOENT && roots->fds[f->set] >= 0 && may_be_gone(step);
@@ -287,7 +292,7 @@ static int check_back_file(int root, int parent, const PlanFile *f, bool boot, b
         *ret_seen = w != PLAN_LOST;
         if (f->nested && (fstat(root, &r) < 0 || fstat(parent, &s) < 0 || r.st_dev == s.st_dev))
                 return -EAGAIN;
-        if (boot && (w == PLAN_REPLACED_SINCE ||
+        if (boot && ((w == PLAN_REPLACED_SINCE && !f->covered) ||
                      (w == PLAN_IN_PLACE && f->staged[0] && !plan_file_is_as_staged(parent, name, f))))
                 return -ETXTBSY;
         if (w == PLAN_IN_PLACE && plan_file_has_lost_old(parent, f))

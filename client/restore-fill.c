@@ -112,6 +112,41 @@ static int add_directory(Plan *plan, const RestorePart *p, const RestoreItem *i)
         return d->path ? 0 : -ENOMEM;
 }
 
+typedef struct Place {
+        char *path;
+        PlanFile *file;
+} Place;
+
+static int place_compare(const void *a, const void *b) {
+        const Place *x = a, *y = b;
+        int r = strcmp(x->path, y->path);
+        return r ? r : (x->file > y->file) - (x->file < y->file);
+}
+
+/* Two file sets may share a file. */
+static int mark_covered(Plan *plan) {
+        Place *places = calloc(plan->n_files + 1, sizeof(*places));
+        size_t n = 0;
+        int r = places ? 0 : -ENOMEM;
+        for (; r >= 0 && n < plan->n_files; n++) {
+                PlanFile *f = plan->files + n;
+                const char *root = plan->roots[f->set];
+                places[n].file = f;
+                if (asprintf(&places[n].path, "%s/%s", streq(root, "/") ? "" : root, f->path) < 0) {
+                        places[n].path = NULL;
+                        r = -ENOMEM;
+                }
+        }
+        if (r >= 0 && n > 0)
+                qsort(places, n, sizeof(*places), place_compare);
+        for (size_t i = 0; r >= 0 && i + 1 < n; i++)
+                places[i].file->covered = streq(places[i].path, places[i + 1].path);
+        for (size_t i = 0; i < n; i++)
+                free(places[i].path);
+        free(places);
+        return r;
+}
+
 int part_fill_plan(const RestorePart *p, Plan *plan) {
         char now[64];
         sd_id128_t id;
@@ -142,5 +177,6 @@ int part_fill_plan(const RestorePart *p, Plan *plan) {
         for (size_t k = 0; r >= 0 && k < p->n_extras; k++)
                 r = add_extra(plan, p, p->extras + k);
         plan->n_all = plan->n_files;
+        r = r < 0 ? r : mark_covered(plan);
         return r;
 }

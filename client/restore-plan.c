@@ -82,6 +82,7 @@ static int read_file(JsonReader *r, void *element) {
                 { "changed", JSON_UINT, offsetof(PlanFile, changed) },
                 { "nested", JSON_BOOL, offsetof(PlanFile, nested) },
                 { "replaces", JSON_BOOL, offsetof(PlanFile, replaces) },
+                { "covered", JSON_BOOL, offsetof(PlanFile, covered) },
         };
         return json_read_object(r, fields, ELEMENTSOF(fields), false, element);
 }
@@ -210,8 +211,8 @@ static int put_lists(FILE *f, const Plan *p) {
                 r = r < 0 ? r : put_text(f, "aside", file->aside, true);
                 fprintf(f, "\"set\":%llu,\"inode\":%llu,\"changed\":%llu,", (unsigned long long) file->set,
                         (unsigned long long) file->inode, (unsigned long long) file->changed);
-                fprintf(f, "\"nested\":%s,\"replaces\":%s}", file->nested ? "true" : "false",
-                        file->replaces ? "true" : "false");
+                fprintf(f, "\"nested\":%s,\"replaces\":%s,\"covered\":%s}", file->nested ? "true" : "false",
+                        file->replaces ? "true" : "false", file->covered ? "true" : "false");
         }
         (void) fputs("],\"directories\":[", f);
         for (size_t i = 0; r >= 0 && i < p->n_directories; i++) {

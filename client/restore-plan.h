@@ -38,6 +38,7 @@ typedef struct PlanFile {
         uint64_t changed;    /* what was staged, plan_file_changed() */
         bool nested;         /* on another volume than the root */
         bool replaces;       /* something was there */
+        bool covered;        /* another one of the plan goes to the same place after it */
 } PlanFile;
 
 typedef struct PlanDirectory {

@@ -26,7 +26,7 @@ begin() {
         M=$VSS_TEST_DIR/manifest
         cat >"$VSS_TEST_DIR/doc" <<-DOCUMENT
 		{"schema":1,"kind":"writer-metadata","requires":[],"writer":{"name":"shop"},"backup_schema":["new-target"],"restore":${RESTORE:-null},
-		 "components":[{"path":"all","type":"${TYPE:-database}","selectable":true,"files":[{"root":"$data/a","pattern":"*","recursive":true}]}]}
+		 "components":[{"path":"all","type":"${TYPE:-database}","selectable":true,"files":[{"root":"$data/a","pattern":"*","recursive":true}${FILES:-}]}]}
 	DOCUMENT
         rm -rf "${data:?}"/* "$VSS_TEST_DIR/saved"
         mkdir -p "$data/a/deep" "$data/a/fresh" "$VSS_TEST_DIR/saved$data"
@@ -99,6 +99,25 @@ case_cancel_undoes_or_ends_it() {
         begin
         at_each_step cancel_all
         at_each_step cancel_all -e inject=renameat2:error=EINVAL
+        delete_all
+}
+
+# Two file sets that share files, by the same name and by another one
+case_a_file_that_is_in_it_twice() {
+        local n killed=0
+        FILES=',{"root":"'"$data"'/a","pattern":"o*"},{"root":"'"$data"'/a/deep","pattern":"*"}' begin
+        for ((n = 1; n < 40; n++)); do
+                change
+                killed_at renameat2 $n || break
+                [ "$(plans .state)" = replacing ] || continue
+                killed=$((killed + 1))
+                boot >"$VSS_TEST_DIR/said" || die "after rename $n it says: $(cat "$VSS_TEST_DIR/said")"
+                now "$old" "after a kill in rename $n"
+                cancel_all
+        done
+        [ $killed -gt 10 ] || die "only $killed steps"
+        cancel_all
+        now "$new" "after a run that was not killed"
         delete_all
 }
 
@@ -356,6 +375,6 @@ case_a_plan_that_fails_leaves_nothing() {
 
 start_bus
 start_vssd
-cases until_then_nothing_else_replaces_it what_was_used_since_does_not_go_unasked what_cannot_come_back_is_not_taken_away another_place_is_another_restore while_vssctl_lives_it_is_not_cancelled \
+cases a_file_that_is_in_it_twice until_then_nothing_else_replaces_it what_was_used_since_does_not_go_unasked what_cannot_come_back_is_not_taken_away another_place_is_another_restore while_vssctl_lives_it_is_not_cancelled \
         one_that_fails_takes_the_others_back what_was_not_ended_keeps_its_unit_from_starting a_swap_of_the_boot_is_cancelled a_plan_that_fails_leaves_nothing \
         the_next_start_undoes_or_ends_it cancel_undoes_or_ends_it

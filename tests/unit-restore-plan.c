@@ -20,7 +20,8 @@ static PlanFile files[] = {
           .staged = (char *) ".vss-restore-boot-0-1-\xff",
           .aside = (char *) ".vss-restore-old-0-1-\xff",
           .nested = true,
-          .replaces = true },
+          .replaces = true,
+          .covered = true },
         { .inode = 7, .path = (char *) "late", .staged = (char *) "", .aside = (char *) ".vss-restore-old-0-2-late" },
 };
 static PlanDirectory directories[] = {
@@ -66,6 +67,7 @@ START_TEST(it_is_read_as_it_was_written) {
                 ck_assert_str_eq(p.files[i].aside, files[i].aside);
                 ck_assert_uint_eq(p.files[i].changed, files[i].changed);
                 ck_assert(p.files[i].nested == files[i].nested && p.files[i].replaces == files[i].replaces);
+                ck_assert(p.files[i].covered == files[i].covered);
         }
         ck_assert_uint_eq(p.directories[0].mode, 0750);
         ck_assert(p.directories[0].made && !p.directories[0].extra);
