@@ -72,7 +72,7 @@ json_object *describe_error(const char *name, const char *message, bool retryabl
 }
 
 /* LastError (ssb) → null or an object */
-static void add_last_error(json_object *to, json_object *from) {
+static void add_last_error(json_object *to, const char *key, json_object *from) {
         json_object *e = member(from, "last_error"), *retryable = NULL;
         const char *name = "", *message = "";
         if (e && json_object_is_type(e, json_type_array) && json_object_array_length(e) == 3) {
@@ -80,7 +80,7 @@ static void add_last_error(json_object *to, json_object *from) {
                 message = json_object_get_string(json_object_array_get_idx(e, 1));
                 retryable = json_object_array_get_idx(e, 2);
         }
-        json_object_object_add(to, "error",
+        json_object_object_add(to, key,
                                isempty(name) ? NULL :
                                                describe_error(name, message, json_object_get_boolean(retryable)));
 }
@@ -146,7 +146,7 @@ json_object *describe_set(json_object *object) {
         }
         json_object_object_add(d, "snapshots", ids);
         json_object_object_add(d, "writers", describe_set_writers(member(object, "writers")));
-        add_last_error(d, object);
+        add_last_error(d, "error", object);
         return d;
 }
 
@@ -157,7 +157,7 @@ json_object *describe_writer(json_object *object) {
                                               "uid",     "pid",      "bus_name", NULL };
         json_object *d = json_object_new_object();
         add_copies(d, object, copied);
-        add_last_error(d, object);
+        add_last_error(d, "error", object);
         return d;
 }
 
@@ -166,7 +166,7 @@ json_object *describe_provider(json_object *object) {
                                               "capabilities", "priority", "state", NULL };
         json_object *d = json_object_new_object();
         add_copies(d, object, copied);
-        add_last_error(d, object);
+        add_last_error(d, "error", object);
         return d;
 }
 
@@ -177,6 +177,7 @@ json_object *describe_volume(json_object *object) {
         add_text(d, "name", member_text(object, "name"));
         add_text(d, "volume", member_text(object, "name"));
         add_copies(d, object, copied);
+        add_last_error(d, "fault", object);
         add_text(d, "mountpoint",
                  mounts && json_object_array_length(mounts) > 0 ?
                          json_object_get_string(json_object_array_get_idx(mounts, 0)) :

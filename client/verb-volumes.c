@@ -21,6 +21,8 @@ static const Column columns[] = {
 static json_object *why_not(json_object *row) {
         json_object *candidates = member(row, "candidates");
         _cleanup_free_ char *line = NULL;
+        if (streq(member_text(row, "state"), "faulted"))
+                return json_object_new_string(member_text(row, "fault.message"));
         if (!isempty(member_text(row, "provider")))
                 return NULL;
         if (member(row, "error"))

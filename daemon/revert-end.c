@@ -100,6 +100,7 @@ static void forget_next(Revert *r) {
 
 static void on_item(const struct vss_wire_reply *item, void *userdata) {
         Revert *r = userdata;
+        r->faulted |= item->reverting && streq(item->id, r->snapshot);
         for (size_t i = 0; i < r->n_lost; i++)
                 if (!item->gone && streq(r->lost[i].id, item->id)) {
                         Snapshot *s = manager_find_snapshot(r->manager, item->id);
@@ -121,8 +122,12 @@ static void on_listed(const struct vss_wire_reply *reply, int fd, const Failure 
         (void) snprintf(label, sizeof(label), "before-revert-to=%s", r->snapshot);
         if (r->kept)
                 adopt_copies(r->manager, r->provider, r->kept, 1, label);
-        if (failure || reply->message[0]) /* a list that is not whole proves nothing */
+        r->listed = true;
+        if (failure || reply->message[0]) { /* a list that is not whole proves nothing */
                 r->at = r->n_lost;
+                r->faulted = true;
+        }
+        r->faulted &= r->failure.condition != CONDITION_NONE;
         revert_step(r, forget_next);
 }
 

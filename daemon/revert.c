@@ -48,7 +48,7 @@ Revert *reverts_find(Manager *m, const char *path) {
 bool reverts_are_at(const Manager *m, const char *snapshot) {
         const Revert *r;
         LIST_FOREACH(r, &m->reverts, entries)
-                if (r->begun && !r->over && streq(r->snapshot, snapshot))
+                if (r->begun && !r->listed && streq(r->snapshot, snapshot))
                         return true;
         return false;
 }
@@ -98,7 +98,7 @@ void reverts_emit(Manager *m) {
                         r->announced = sd_bus_emit_object_added(m->bus, r->path) >= 0;
                 else if (r->changed)
                         (void) sd_bus_emit_properties_changed(m->bus, r->path, VSS_IFACE_VOLUME, "Operation",
-                                                              "Progress", NULL);
+                                                              "Progress", "State", "LastError", NULL);
                 r->changed = false;
         }
 }

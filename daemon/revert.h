@@ -29,6 +29,8 @@ struct Revert {
         char safety[VSS_ID_LENGTH + 1], safety_set[VSS_ID_LENGTH + 1]; /* "" none */
         char *volume, *path, *provider;                                /* path: of the object of the volume */
         bool force, dry_run, resuming, begun, over, changed, announced;
+        bool listed;     /* what it has left is known: its copies may go now */
+        bool faulted;    /* failed, and its provider still lists it as begun, or cannot say */
         double progress; /* -1 not known */
         RevertLost lost[LIMIT_REVERT_LOST];
         size_t n_lost, at;
@@ -56,7 +58,7 @@ void revert_resume(Manager *m, const char *provider, const char *snapshot, const
 Revert *revert_free(Revert *r);
 /* The newest of that volume, or NULL; it may be over. */
 Revert *reverts_find(Manager *m, const char *path);
-bool reverts_are_at(const Manager *m, const char *snapshot); /* this copy is being reverted to */
+bool reverts_are_at(const Manager *m, const char *snapshot); /* this copy is being reverted to, and must stay */
 int reverts_paths(const Manager *m, char ***list);           /* appended to it */
 /* 1: answered; 0: kept. */
 int revert_wait(Revert *r, sd_bus_message *m, Failure *reterr);

@@ -8,6 +8,7 @@
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
 #include "daemon/mounts.h"
+#include "daemon/revert.h"
 #include "protocol/text.h"
 #include "providers/vss-provider.h"
 #include <stdio.h>
@@ -380,6 +381,9 @@ static void delete_next(SetVerb *v) {
                         (void) failure_set(&f, CONDITION_BUSY,
                                            "snapshot %s is mounted at %s; unmount it or use --force", v->current->id,
                                            v->current->mounts[0]);
+                else if (reverts_are_at(v->set->manager, v->current->id))
+                        (void) failure_set(&f, CONDITION_BUSY, "a volume is being reverted to snapshot %s",
+                                           v->current->id);
                 else {
                         remove_current(v);
                         return;

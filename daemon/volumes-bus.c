@@ -136,7 +136,7 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
                 return -ENOENT;
         const Volume bare = { .kind = VOLUME_FILESYSTEM, .name = revert ? revert->volume : NULL };
         const Volume *v = e ? e->volume : &bare;
-        bool running = revert && !revert->over;
+        bool running = revert && !revert->over, ended = revert && revert->over;
         const struct {
                 const char *name, *value;
         } table[] = {
@@ -145,7 +145,7 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
                 { "Device", v->device },
                 { "FileSystem", v->fs_type },
                 { "FileSystemUuid", v->fs_uuid },
-                { "State", "ok" },
+                { "State", ended && revert->faulted ? "faulted" : "ok" },
                 { "Operation", running ? "revert" : "" },
         };
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
@@ -153,6 +153,10 @@ static int get_property(sd_bus *bus, const char *path, const char *interface, co
                         return sd_bus_message_append(reply, "s", table[i].value ? table[i].value : "");
         if (streq(property, "MountPoints"))
                 return strings_append_to_message(reply, v->mount_points);
+        if (streq(property, "LastError")) {
+                const Failure none = {};
+                return failure_append(reply, ended ? &revert->failure : &none);
+        }
         if (streq(property, "SizeBytes"))
                 return sd_bus_message_append(reply, "t", v->size_bytes);
         if (streq(property, "Progress"))
@@ -174,6 +178,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("FileSystemUuid", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Snapshots", "ao", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("State", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("LastError", "(ssb)", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Operation", "s", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Progress", "d", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("SizeBytes", "t", get_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_INVALIDATION),

@@ -80,8 +80,13 @@ int lvm_remove(void *state, struct vss_call *c, const char *snapshot) {
         int r = lvm_session_open(c, NULL, &s);
         if (r >= 0)
                 r = lvm_session_find(c, &s, snapshot, &v, &m);
-        if (r >= 0 && v->merging)
-                r = lvm_fail(c, -EBUSY, "the volume is being reverted to copy %s", snapshot);
+        /* Without a thick one nobody could tell whether it was merged; one that was cut off is for vssd to end. */
+        if (r >= 0 && (v->merging || is_reverted_to(&s.report, snapshot)))
+                r = lvm_fail(
+                        c, -EBUSY,
+                        "the volume is being reverted to copy %s, or was; if that is over, restart vssd to have it "
+                        "ended",
+                        snapshot);
         if (r >= 0 && v->open && !(c->flags & VSS_CALL_FORCE))
                 r = lvm_fail(c, -EBUSY, "copy %s is in use: unmount it first", snapshot);
         if (r >= 0)

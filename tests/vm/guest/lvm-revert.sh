@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A logical volume gets the content of a copy back, thin and thick: every byte of it; what was there before is a snapshot and can be
-# gone back to. Refused as long as anything has the volume open, and to whom may not. A host or vssd that is killed at any step,
-# and a power cut, leave the old content or the new one, and what they leave is ended by the next start of vssd. (All but the
-# first sentence with --long.)
+# gone back to. One that fails says whether anything was changed; its copy stays until it is over. With --long: refused as long as
+# anything has the volume open, and to whom may not; a host or vssd that is killed at any step, and a power cut, leave the old
+# content or the new one, and what they leave is ended by the next start of vssd.
 # disks: 400M
 # root: ext4
 # boots: 3
-# seconds: 400
+# seconds: 900
 . "$(dirname "$0")/functions.sh"
 
 TRUTH=/var/lib/truth # what the volume has to have after the cut: VOLUME OLD NEW
@@ -41,7 +41,8 @@ content() {
 }
 
 # strike WHEN WHOM PATTERN: the next lvm whose words match the pattern ends processes of that name, or the machine ("cut"), before or
-# after it has done its work
+# after it has done its work. "fail": it does nothing, and so does every other of these until the file goes;
+# "wait": it waits for that.
 strike() { echo "$*" >$VSS_TEST_DIR/strike; }
 wrap_lvm() {
         cat >/usr/local/sbin/lvm-wrapped <<'END'
@@ -57,6 +58,11 @@ if read -r when whom pattern 2>/dev/null </run/vss-test/strike; then
         # shellcheck disable=SC2254
         case "$*" in $pattern) ;; *) when=never ;; esac
 fi
+if [ "$when" = wait ]; then
+        touch /run/vss-test/waits
+        while [ -e /run/vss-test/strike ]; do sleep 0.2; done
+fi
+[ "$when" != fail ] || { echo "  as the test wants it" >&2 && exit 5; }
 [ "$when" != before ] || strike
 /usr/sbin/lvm "$@"
 status=$?
@@ -172,6 +178,63 @@ case_killed() {
         killed thick vssd 'lvconvert*' 6
 }
 
+# failed VOLUME PATTERN STATE WANTED: a revert whose lvm says no there; what the volume has afterwards, and after the next start
+failed() {
+        local id code=0 said
+        state "$1" 4 && id=$ID
+        mount "/dev/vg/$1" "/mnt/$1" && echo 5 >"/mnt/$1/state" && umount "/mnt/$1"
+        strike fail - "$2"
+        vssctl revert --no-safety-snapshot "$id" 2>$VSS_TEST_DIR/err >&2 || code=$?
+        [ $code -eq 5 ] || [ $code -eq 1 ] || die "$1, $2: exit $code: $(cat $VSS_TEST_DIR/err)"
+        said=$(say volumes | jq -c ".volumes[] | select(.name == \"/mnt/$1\") | [.state, .operation, .fault.message, .why_not]")
+        jq -e --arg s "$3" '.[0] == $s and .[1] == "" and (.[2] | contains("as the test wants it"))' <<<"$said" >/dev/null ||
+                die "$1, $2: the volume is $said"
+        if [ "$3" = ok ]; then
+                jq -e '.[2] | endswith("; nothing has been changed")' <<<"$said" >/dev/null || die "$1: it says $said"
+                expect_equal "$4" "$(content "$1")" "$1, of which nothing was changed"
+        else
+                jq -e '.[2] == .[3]' <<<"$said" >/dev/null || die "$1: why it cannot be used: $said"
+        fi
+        rm $VSS_TEST_DIR/strike
+        if [ "$3" = faulted ]; then # it tells how far the revert came
+                expect_exit 8 vssctl delete --force "$id" 2>$VSS_TEST_DIR/err
+                grep -q "reverted to copy $id, or was" $VSS_TEST_DIR/err || die "it says: $(cat $VSS_TEST_DIR/err)"
+        fi
+        systemctl restart vssd
+        say status >/dev/null
+        wait_until 40 is_whole "$1" || die "$1, $2: never ended; $(lvs -a -o+lv_tags 2>&1)"
+        _ok() { say volumes | jq -e "all(.volumes[]; .state == \"ok\" and .operation == \"\")" >/dev/null; }
+        wait_until 20 _ok || die "$1, $2: after the next start: $(say volumes)"
+        expect_equal "$4" "$(content "$1")" "$1 after the next start"
+        delete_all
+}
+case_failed() {
+        failed thin 'lvconvert*' ok 5
+        failed thin 'lvchange*--activate y*' faulted 4
+        [ "${VM_LONG:-0}" = 0 ] || failed thick 'lvchange*--activate [yn]*' faulted 5
+}
+
+# A copy stays as long as its volume is being reverted to it, whoever wants it to go; then it goes
+case_deleted_meanwhile() {
+        local id revert
+        state thin 4 && id=$ID
+        mount /dev/vg/thin /mnt/thin && echo 5 >/mnt/thin/state && umount /mnt/thin
+        strike wait - 'lvconvert*'
+        vssctl revert "$id" >$VSS_TEST_DIR/said 2>&1 &
+        revert=$!
+        wait_until 60 test -e $VSS_TEST_DIR/waits
+        for force in "" --force; do
+                # shellcheck disable=SC2086
+                expect_exit 8 vssctl delete $force "$id" 2>$VSS_TEST_DIR/err
+                grep -q "being reverted to snapshot $id" $VSS_TEST_DIR/err || die "it says: $(cat $VSS_TEST_DIR/err)"
+        done
+        rm $VSS_TEST_DIR/strike
+        wait $revert || die "the revert fails: $(cat $VSS_TEST_DIR/said)"
+        expect_equal 4 "$(content thin)" "what the volume has"
+        expect_exit 0 vssctl delete "$id"
+        delete_all
+}
+
 # cut_at VOLUME WHEN PATTERN: never comes back
 cut_at() {
         local id
@@ -206,10 +269,10 @@ case $VM_BOOT in
         make_volumes
         wrap_lvm
         if [ "${VM_LONG:-0}" = 0 ]; then
-                cases thin thick
+                cases thin thick failed deleted_meanwhile
                 exit 0
         fi
-        cases thin thick refused_while_it_is_open killed
+        cases thin thick refused_while_it_is_open failed deleted_meanwhile killed
         cut_at thick after 'lvchange*--activate y*'
         ;;
 2)
