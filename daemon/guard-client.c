@@ -129,6 +129,7 @@ int guard_add_mapped(Guard *g, int fd, uint64_t dev, unsigned level, const char 
 
 int guard_arm(Guard *g, uint32_t flags) {
         struct GuardRequest q = { .op = GUARD_ARM, .flags = flags };
+        g->expedite = flags & GUARD_EXPEDITE;
         return guard_send(g, &q, g->shared_fd);
 }
 
@@ -221,14 +222,26 @@ int guard_rescue(Guard *g) {
         return (gone || !g->awaited) && !guard_holds(g);
 }
 
+/* Both were killed before they had let go, and nobody has set back what is the machine's (guard-expedite.c). */
+static bool leaves_expedited(const Guard *g) {
+        return g->expedite && !g->shared->released && g->child.pidfd >= 0 && pidfd_is_gone(g->child.pidfd) &&
+               pidfd_is_gone(g->second_pidfd);
+}
+
 /*
  * Nobody of the guard's is left who could thaw what a FIFREEZE that is stuck in the kernel leaves behind when it
- * returns: a process for that, which waits for it. One that finds the first alive after all leaves it to it.
+ * returns: a process for that, which waits for it. One that finds the first alive after all leaves it to it. What is to
+ * be written below /sys is for a new guard, because vssd's own children may not (units/vssd.service): one to whom
+ * nobody says anything does that and goes.
  */
 static void guard_leave_behind(Guard *g) {
         Child child = CHILD_NULL;
-        if (guard_holds(g) && pidfd_is_gone(g->second_pidfd) &&
-            guard_spawn("--release-leftovers", g->runtime_directory, &child) >= 0)
+        bool holds = guard_holds(g) && pidfd_is_gone(g->second_pidfd);
+        if (leaves_expedited(g) && guard_connect(g->runtime_directory, &child) >= 0)
+                child_done(&child);
+        else if (leaves_expedited(g))
+                holds = true;
+        if (holds && guard_spawn("--release-leftovers", g->runtime_directory, &child) >= 0)
                 child_done(&child);
 }
 

@@ -7,8 +7,9 @@
  * no longer. An administrator's own 1 stays; with rcu_normal (real-time kernels) the kernel would not listen.
  *
  * RUNTIME/expedited says whether the 1 is ours, and is locked (flock, shared; both guards of a set have the same) by
- * each who needs it: the last to go sets it back. Locks of the dead are free, so after a SIGKILL of both guards the
- * next one to end, or --release-leftovers, does it. Nothing here waits: who does not get a lock does without.
+ * each who needs it: the last to go sets it back. Locks of the dead are free, so after a SIGKILL of both guards a new
+ * one that vssd calls does it, the next one to end, or --release-leftovers. Nothing here waits: who does not get a lock
+ * does without.
  */
 #include "daemon/guard-program.h"
 #include <fcntl.h>

@@ -94,6 +94,7 @@ static _Noreturn void second_run(GuardProgram *p) {
         }
         p->shared->released = 1;
         guard_held_remove(p);
+        guard_expedite_end(p); /* the first may have begun its hold after we had let go */
         _exit(EXIT_SUCCESS);
 }
 

@@ -231,6 +231,8 @@ static _Noreturn void guard_finish(GuardProgram *p) {
                 p->shared->released = 1;
         guard_held_remove(p);
         guard_expedite_end(p);
+        if (p->phase == GUARD_COLLECTING && p->n_volumes == 0) /* that may be what it was called for */
+                guard_expedite_release_leftovers(p->runtime_directory);
         if (p->second_pidfd >= 0)
                 (void) syscall(SYS_pidfd_send_signal, p->second_pidfd, SIGKILL, NULL, 0);
         _exit(EXIT_SUCCESS);

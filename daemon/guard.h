@@ -58,6 +58,7 @@ typedef struct Guard {
         bool watched[LIMIT_VOLUMES]; /* not to be thawed */
         GuardDm dm[LIMIT_VOLUMES];
         int dm_control; /* -EBADF: no logical volume among them */
+        bool expedite;
         uint32_t n_fds;
         uint32_t awaited; /* the request not answered yet; 0: none */
         int second_pidfd; /* came with ARMED */

@@ -5,7 +5,7 @@
 # takes its place. That it makes holds shorter is measured with the real one, by bench-hold.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/hazards.sh"
-requires mkfs.ext4 pgrep flock
+requires mkfs.ext4 pgrep flock systemd-socket-activate
 [ -e /sys/kernel/rcu_expedited ] || skip "this kernel has no rcu_expedited"
 watchdog 120
 
@@ -64,23 +64,47 @@ done
 rm "$CONFIGURATION_DIRECTORY/vssd.conf"
 kill -HUP "$VSSD_PID"
 
-note "both and vssd: the next start sets it back, and so does the next set"
-for next in start set; do
+note "both and vssd: the next start sets it back; both: vssd sees to it"
+for next in start vssd; do
         hold 1
         mapfile -t all < <(guards)
-        [ $next = set ] || all+=("$VSSD_PID")
-        kill -KILL "${all[@]}"
-        expect_knob 1 "when nobody is left"
+        [ $next = vssd ] || kill -STOP "$VSSD_PID" # or it might be quicker than its end
+        kill -KILL "${all[1]}"
+        kill -KILL "${all[0]}"
+        [ $next = vssd ] || kill -KILL "$VSSD_PID"
         if [ $next = start ]; then
+                expect_knob 1 "when nobody is left"
                 start_vssd
                 wait_until 10 registered
                 expect_knob 0 "after the next start"
         fi
         probe_ends both
         bad both
-        [ $next = start ] || { hold 1 && good; }
-        expect_knob 0 "after the next $next"
+        wait_until 5 knob_is 0 || die "it stays with both guards dead"
 done
+
+note "where somebody else starts guards, because vssd may not write below /sys, a new one does it"
+systemd-socket-activate --seqpacket --accept --listen="$RUNTIME_DIRECTORY/guard.socket" "$VSS_BUILD/daemon/vss-guard" \
+        --socket-fd=3 --runtime-directory="$RUNTIME_DIRECTORY" 2>"$VSS_TEST_DIR/log/listener.log" &
+listener=$!
+cleanup_fn stop_process $listener
+wait_until 10 test -S "$RUNTIME_DIRECTORY/guard.socket" || die "nobody listens"
+hold 1
+mapfile -t all < <(pgrep -x 'vss-guard-2'; pgrep -x 'vss-guard')
+kill -KILL "${all[0]}"
+kill -KILL "${all[1]}"
+probe_ends both
+bad both
+wait_until 5 knob_is 0 || die "it stays with both guards dead"
+wait_until 5 eval '[ -z "$(pgrep vss-guard)" ]' || die "the new guard stays"
+stop_process $listener
+rm "$RUNTIME_DIRECTORY/guard.socket"
+
+note "what was left all the same: the next set sets it back"
+echo 1 | tee "$knob" >"$record"
+hold 1
+good
+expect_knob 0 "after the next set"
 
 note "somebody else needs it, too: who goes last sets it back"
 hold 1
