@@ -99,8 +99,11 @@ static int cancel(Context *c, const char *id) {
         if (!id_is_valid(id) || dfd < 0)
                 return context_fail(c, CONDITION_NOT_FOUND,
                                     "there is no plan %.80s; `vssctl restore --pending` lists them", id);
+        bool running = plan_is_running(dfd, id); /* first: what is read after that is not changed by it any more */
         if (plan_load(dfd, id, &f, &p) < 0)
                 return context_fail(c, f.condition, "%s", f.message);
+        if (running)
+                return context_fail(c, CONDITION_BUSY, "plan %s is not cancelled: its vssctl is still at it", id);
         (void) signal(SIGIO, SIG_IGN); /* as restore_run() */
         r = c->dry_run ? 0 : plan_cancel(dfd, &p);
         if (r < 0)

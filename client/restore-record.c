@@ -105,7 +105,8 @@ static int begin(RestorePart *p, RestoreRecord *r) {
                 return go_without(p, strerror(-r->plans));
         if (r->plans < 0)
                 return fail(p, r->plans);
-        k = save(p, r);
+        k = plans_check_replacing(p, r->plans);
+        k = k < 0 ? k : save(p, r);
         if (k < 0)
                 return k == -E2BIG ? go_without(p, "it would be too long") : k;
         (void) flock(r->plans, LOCK_UN); /* its own lock keeps others off */

@@ -22,24 +22,48 @@ static bool goes_where(const RestorePart *p, const Plan *plan) {
         return false;
 }
 
+static int refuse_cut_off(RestorePart *p, const char *id) {
+        return part_fail(p, CONDITION_EXISTS,
+                         "a restore of it was cut off while files changed places; `vssctl restore --cancel=%s` puts "
+                         "back what was there, and so does the next start",
+                         id);
+}
+
 /* Of two the one that was asked for first would have the last word. */
 static int check_none_waits(RestorePart *p, int dfd, char *const *ids, bool elsewhere) {
         for (char *const *id = ids; id && *id; id++) {
                 _cleanup_(plan_done) Plan plan = {};
+                bool running = plan_is_running(dfd, *id); /* first: then it goes no further */
                 if (plan_load(dfd, *id, NULL, &plan) < 0 || plan_is_over(&plan) || !plan_is_of(&plan, p) ||
                     plan.state == PLAN_REPLACED || plan.state == PLAN_HELD)
                         continue;
-                if (plan.state != PLAN_REPLACING ? elsewhere : !goes_where(p, &plan) || plan_is_running(dfd, *id))
+                if (plan.state != PLAN_REPLACING ? elsewhere : !goes_where(p, &plan) || running)
                         continue;
                 if (plan.state == PLAN_REPLACING)
-                        return part_fail(p, CONDITION_EXISTS,
-                                         "a restore of it was cut off while files changed places; `vssctl restore "
-                                         "--cancel=%s` puts back what was there, and so does the next start",
-                                         *id);
+                        return refuse_cut_off(p, *id);
                 return part_fail(p, CONDITION_EXISTS,
                                  "plan %s replaces it at the next start already; `vssctl restore --cancel=%s` "
                                  "removes that",
                                  *id, *id);
+        }
+        return 0;
+}
+
+/* Two at once would leave files of both, and the undoing of one that was cut off meanwhile undoes what came after. */
+int plans_check_replacing(RestorePart *p, int dfd) {
+        _cleanup_(strings_freep) char **ids = NULL;
+        int r = plans_list(dfd, &ids);
+        if (r < 0)
+                return part_fail(p, CONDITION_FAILED, "plans cannot be listed: %s", strerror(-r));
+        for (char *const *id = ids; id && *id; id++) {
+                _cleanup_(plan_done) Plan plan = {};
+                bool running = plan_is_running(dfd, *id);
+                if (plan_load(dfd, *id, NULL, &plan) < 0 || plan.state != PLAN_REPLACING || !plan_is_of(&plan, p) ||
+                    !goes_where(p, &plan))
+                        continue;
+                return running ? part_fail(p, CONDITION_BUSY,
+                                           "nothing was replaced: another restore of it changes files now") :
+                                 refuse_cut_off(p, *id);
         }
         return 0;
 }

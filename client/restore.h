@@ -226,8 +226,9 @@ void record_free(RestoreRecord *r);
 /* restore-schedule.c: what waits for the next start of the machine */
 int schedule_check(RestorePart *p); /* could it? */
 int schedule_check_none(RestorePart *p,
-                        bool elsewhere); /* no plan for it waits already, or was cut off where it goes */
-int part_schedule(RestorePart *p);       /* what is staged is left for it */
+                        bool elsewhere);            /* no plan for it waits already, or was cut off where it goes */
+int part_schedule(RestorePart *p);                  /* what is staged is left for it */
+int plans_check_replacing(RestorePart *p, int dfd); /* nobody is at it, or was cut off */
 int plans_make_room(RestorePart *p, int dfd);
 bool plan_is_of(const Plan *plan, const RestorePart *p);
 

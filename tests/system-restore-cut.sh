@@ -219,6 +219,50 @@ case_while_vssctl_lives_it_is_not_cancelled() {
         delete_all
 }
 
+# It is asked for while vssctl lives, and carried out when that has ended well: what is in place stays.
+case_one_that_has_ended_meanwhile_is_not_taken_back() {
+        local pid
+        begin
+        rm -rf "${data:?}"/a/*
+        strace -f -qq -o /dev/null -e trace=syncfs -e inject=syncfs:delay_enter=2000000:when=2 "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --no-writers >"$VSS_TEST_DIR/out" 2>&1 &
+        pid=$!
+        replaces() { [ "$(plans .state)" = replacing ]; }
+        wait_until 10 replaces || die "plans: $(plans .state)"
+        # the second flock asks whether vssctl lives
+        ! strace -qq -o /dev/null -e trace=flock -e inject=flock:delay_enter=4000000:when=2 "$VSS_BUILD/client/vssctl" restore --cancel="$(plans .id)" >"$VSS_TEST_DIR/err" 2>&1 || die "it is cancelled"
+        wait $pid || die "restore: $(cat "$VSS_TEST_DIR/out")"
+        now "$new" "after the restore and a --cancel that was too late"
+        change
+        delete_all
+}
+
+# Two at once would leave of some files what one restores, of others what the other does.
+case_two_at_once_are_refused() {
+        local pid
+        begin
+        strace -f -qq -o /dev/null -e trace=syncfs -e inject=syncfs:delay_enter=3000000:when=2 "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --no-writers >"$VSS_TEST_DIR/out" 2>&1 &
+        pid=$!
+        replaces() { [ "$(plans .state)" = replacing ]; }
+        wait_until 10 replaces || die "plans: $(plans .state)"
+        expect_exit 8 restore --no-writers 2>"$VSS_TEST_DIR/err"
+        grep -q 'another restore of it changes files now' "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        wait $pid || die "restore: $(cat "$VSS_TEST_DIR/out")"
+        now "$new" "after the first"
+        # one that is cut off while the other stages
+        change
+        strace -f -qq -o /dev/null -e trace=syncfs -e inject=syncfs:delay_enter=3000000:when=1 "$VSS_BUILD/client/vssctl" restore "$M" --from="$VSS_TEST_DIR/saved" --no-writers >"$VSS_TEST_DIR/out2" 2>&1 &
+        pid=$!
+        stages() { compgen -G "$data/a/.vss-restore-new-*" >/dev/null; }
+        wait_until 10 stages || die "the second does not stage"
+        cut_in_swap
+        ! wait $pid || die "a second restore over one that was cut off"
+        grep -q "restore --cancel=$PLAN" "$VSS_TEST_DIR/out2" || die "it says: $(cat "$VSS_TEST_DIR/out2")"
+        cancel_all
+        rmdir "$data/a/fresh" 2>/dev/null || : # the second had made it, and could not remove it while the first used it
+        now "$old" "after --cancel of the first"
+        delete_all
+}
+
 case_one_that_fails_takes_the_others_back() {
         local call
         begin
@@ -376,5 +420,6 @@ case_a_plan_that_fails_leaves_nothing() {
 start_bus
 start_vssd
 cases a_file_that_is_in_it_twice until_then_nothing_else_replaces_it what_was_used_since_does_not_go_unasked what_cannot_come_back_is_not_taken_away another_place_is_another_restore while_vssctl_lives_it_is_not_cancelled \
+        one_that_has_ended_meanwhile_is_not_taken_back two_at_once_are_refused \
         one_that_fails_takes_the_others_back what_was_not_ended_keeps_its_unit_from_starting a_swap_of_the_boot_is_cancelled a_plan_that_fails_leaves_nothing \
         the_next_start_undoes_or_ends_it cancel_undoes_or_ends_it
