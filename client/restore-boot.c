@@ -159,11 +159,43 @@ static int check(Plan *p, const Roots *roots) {
         return r;
 }
 
-static int sync_roots(Plan *p, const Roots *roots) {
+static bool is_synced(const dev_t *synced, size_t n, dev_t device) {
+        for (size_t i = 0; i < n; i++)
+                if (synced[i] == device)
+                        return true;
+        return false;
+}
+
+/* Each volume below a root once. What cannot be opened is told by the steps, or is gone. */
+static int sync_nested(Plan *p, const Roots *roots) {
+        _cleanup_free_ dev_t *synced = NULL;
+        size_t n = 0;
+        for (size_t i = 0; i < p->n_files; i++) {
+                const PlanFile *f = p->files + i;
+                struct stat s;
+                _cleanup_close_ int parent = f->nested ? parent_open(roots, f) : -EBADF;
+                if (parent < 0 || fstat(parent, &s) < 0 || is_synced(synced, n, s.st_dev))
+                        continue;
+                if (syncfs(parent) < 0)
+                        return file_fail(p, f, -errno);
+                dev_t *grown = reallocarray(synced, n + 1, sizeof(*grown));
+                if (!grown)
+                        return fail(p, -ENOMEM, "out of memory");
+                synced = grown;
+                synced[n++] = s.st_dev;
+        }
+        return 0;
+}
+
+static int sync_all(Plan *p, const Roots *roots) {
         for (size_t i = 0; i < roots->n; i++)
                 if (roots->fds[i] >= 0 && syncfs(roots->fds[i]) < 0)
                         return fail(p, -errno, "%.400s: %s", p->roots[i], strerror(errno));
-        return 0;
+        if (take_rights(p) < 0)
+                rights_drop();
+        int r = sync_nested(p, roots);
+        rights_drop();
+        return r;
 }
 
 static void dress_directory(const Roots *roots, const PlanDirectory *d) {
@@ -221,7 +253,7 @@ static void forget_all(Plan *p) {
 /* How it stands is enough from now on. */
 static int finish(int dfd, Plan *p, const Roots *roots) {
         int r = with_rights(p, roots, plan_file_remove_old);
-        r = r < 0 ? r : sync_roots(p, roots);
+        r = r < 0 ? r : sync_all(p, roots);
         if (r < 0)
                 return r; /* what is left is removed in the next start */
         forget_all(p);
@@ -231,7 +263,7 @@ static int finish(int dfd, Plan *p, const Roots *roots) {
 static int give_up(int dfd, Plan *p, const Roots *roots, int error) {
         _cleanup_free_ char *why = TAKE_PTR(p->message);
         int r = with_rights(p, roots, plan_file_back);
-        r = r < 0 ? r : sync_roots(p, roots);
+        r = r < 0 ? r : sync_all(p, roots);
         if (r < 0) { /* neither one nor the other: the next start tries again */
                 _cleanup_free_ char *back = TAKE_PTR(p->message);
                 return fail(p, r, "%s, and not all could go back: %s", why ?: "", back ?: "");
@@ -258,7 +290,7 @@ static int swap(int dfd, Plan *p, const Roots *roots) {
                         return k < 0 ? k : -ECANCELED; /* nothing was touched */
         }
         r = r < 0 ? r : with_rights(p, roots, plan_file_swap);
-        r = r < 0 ? r : sync_roots(p, roots);
+        r = r < 0 ? r : sync_all(p, roots);
         if (r < 0)
                 return give_up(dfd, p, roots, r);
         dress_directories(p, roots);
@@ -349,14 +381,14 @@ static int check_back(Plan *p, const Roots *roots, bool boot) {
 /* All is as it was, and on the disk, before the plan says so; what was staged goes after that. */
 static int go_back(int dfd, Plan *p, const Roots *roots) {
         int r = with_rights(p, roots, plan_file_back_if_there);
-        r = r < 0 ? r : sync_roots(p, roots);
+        r = r < 0 ? r : sync_all(p, roots);
         return r < 0 ? r : set_state(dfd, p, PLAN_FAILED);
 }
 
 static int remove_new(Plan *p, const Roots *roots) {
         int r = with_rights(p, roots, plan_file_remove_staged);
         remove_directories(p, roots, false);
-        return r < 0 ? r : sync_roots(p, roots);
+        return r < 0 ? r : sync_all(p, roots);
 }
 
 static int undo_in_boot(int dfd, Plan *p, const Roots *roots) {
@@ -377,7 +409,7 @@ static int complete(Plan *p, const Roots *roots) {
                 return r;
         remove_directories(p, roots, true);
         dress_directories(p, roots);
-        return sync_roots(p, roots);
+        return sync_all(p, roots);
 }
 
 static int complete_in_boot(int dfd, Plan *p, const Roots *roots) {
@@ -393,7 +425,7 @@ int plan_replace(Plan *p) {
         _cleanup_(roots_done) Roots roots = {};
         int r = roots_open(p, &roots);
         r = r < 0 ? r : with_rights(p, &roots, p->only_new ? plan_file_add : plan_file_replace);
-        return r < 0 ? r : sync_roots(p, &roots);
+        return r < 0 ? r : sync_all(p, &roots);
 }
 
 int plan_remove_old(Plan *p) {
@@ -413,7 +445,7 @@ int plan_undo(int dfd, Plan *p) {
 int plan_sync(Plan *p) {
         _cleanup_(roots_done) Roots roots = {};
         int r = roots_open(p, &roots);
-        return r < 0 ? r : sync_roots(p, &roots);
+        return r < 0 ? r : sync_all(p, &roots);
 }
 
 /* ---- what is asked for ---- */

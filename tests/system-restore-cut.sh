@@ -263,6 +263,36 @@ case_two_at_once_are_refused() {
         delete_all
 }
 
+# The plan goes only when what is on volumes below is on the disk as well: the image is what a power cut leaves.
+case_a_volume_below_is_on_the_disk_too() {
+        local n cut
+        begin
+        new_fs below ext4 16M commit=300
+        mkdir "$VSS_TEST_DIR/cut"
+        for ((n = 1; n < 12; n++)); do
+                change
+                mount --bind "$below" "$data/a/deep"
+                rm -f "$below"/.vss-* # of the kill before
+                echo changed >"$below/four"
+                sync -f "$below"
+                cut=yes
+                killed_at unlinkat $n || cut=
+                cp "$below_img" "$VSS_TEST_DIR/cut.img"
+                umount "$data/a/deep"
+                [ -n "$cut" ] || break
+                [ "$(plans .state)" != replaced ] || break
+                rm -f "$STATE_DIRECTORY"/restore/*.plan
+        done
+        expect_equal replaced "$(plans .state)" "plans after a kill in unlinkat $n"
+        mount -o loop "$VSS_TEST_DIR/cut.img" "$VSS_TEST_DIR/cut"
+        cut=$(cat "$VSS_TEST_DIR/cut/four")
+        umount "$VSS_TEST_DIR/cut"
+        expect_equal saved "$cut" "what a power cut leaves on the volume below"
+        rm -f "$STATE_DIRECTORY"/restore/*.plan
+        change
+        delete_all
+}
+
 case_one_that_fails_takes_the_others_back() {
         local call
         begin
@@ -420,6 +450,6 @@ case_a_plan_that_fails_leaves_nothing() {
 start_bus
 start_vssd
 cases a_file_that_is_in_it_twice until_then_nothing_else_replaces_it what_was_used_since_does_not_go_unasked what_cannot_come_back_is_not_taken_away another_place_is_another_restore while_vssctl_lives_it_is_not_cancelled \
-        one_that_has_ended_meanwhile_is_not_taken_back two_at_once_are_refused \
+        one_that_has_ended_meanwhile_is_not_taken_back two_at_once_are_refused a_volume_below_is_on_the_disk_too \
         one_that_fails_takes_the_others_back what_was_not_ended_keeps_its_unit_from_starting a_swap_of_the_boot_is_cancelled a_plan_that_fails_leaves_nothing \
         the_next_start_undoes_or_ends_it cancel_undoes_or_ends_it
