@@ -4,6 +4,8 @@
 # gone back to. One that fails says whether anything was changed; its copy stays until it is over. With --long: refused as long as
 # anything has the volume open, and to whom may not; a host or vssd that is killed at any step, and a power cut, leave the old
 # content or the new one, and what they leave is ended by the next start of vssd.
+# kernel: 6.12 6.1
+# long: 6.1
 # disks: 400M
 # root: ext4
 # boots: 3
