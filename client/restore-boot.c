@@ -316,13 +316,17 @@ static void remove_directories(const Plan *p, const Roots *roots, bool extra) {
         rights_drop();
 }
 
+static bool is_nested(int root, int parent) {
+        struct stat r, s;
+        return fstat(root, &r) == 0 && fstat(parent, &s) == 0 && r.st_dev != s.st_dev;
+}
+
 /* Of what changed places nothing has been used since; in a boot nothing can be in use, later it could. */
 static int check_back_file(int root, int parent, const PlanFile *f, bool boot, bool *ret_seen) {
         const char *name = base_name(f->path);
-        struct stat r, s;
         PlanWhere w = plan_file_where(parent, f);
         *ret_seen = w != PLAN_LOST;
-        if (f->nested && (fstat(root, &r) < 0 || fstat(parent, &s) < 0 || r.st_dev == s.st_dev))
+        if (f->nested && !is_nested(root, parent))
                 return -EAGAIN;
         if (boot && ((w == PLAN_REPLACED_SINCE && !f->covered) ||
                      (w == PLAN_IN_PLACE && f->staged[0] && !plan_file_is_as_staged(parent, name, f))))
@@ -333,12 +337,15 @@ static int check_back_file(int root, int parent, const PlanFile *f, bool boot, b
         return k == -ENOENT ? 0 : k;
 }
 
-/* Where nothing is to be seen, nothing is removed. */
+/* Where nothing is to be seen, or the volume below is not mounted, nothing is removed: nobody would know of it later.
+ */
 static int check_some(Plan *p, const Roots *roots) {
         _cleanup_free_ bool *seen = calloc(roots->n + 1, sizeof(*seen));
         for (size_t i = 0; seen && i < p->n_files; i++) {
                 const PlanFile *f = p->files + i;
                 _cleanup_close_ int parent = parent_open(roots, f);
+                if (f->nested && (parent < 0 || !is_nested(roots->fds[f->set], parent)))
+                        return file_fail(p, f, -EAGAIN);
                 seen[f->set] = seen[f->set] || (parent >= 0 && plan_file_where(parent, f) != PLAN_LOST);
         }
         for (size_t i = 0; seen && i < p->n_files; i++)

@@ -284,6 +284,13 @@ case_a_volume_below_is_on_the_disk_too() {
                 rm -f "$STATE_DIRECTORY"/restore/*.plan
         done
         expect_equal replaced "$(plans .state)" "plans after a kill in unlinkat $n"
+        # what was there on it is removed when it is mounted, and the plan stays until then
+        boot >"$VSS_TEST_DIR/said" || die "a volume below that is not there: $(cat "$VSS_TEST_DIR/said")"
+        expect_equal replaced "$(plans .state)" "plans after a boot without the volume below"
+        mount --bind "$below" "$data/a/deep"
+        boot >"$VSS_TEST_DIR/said"
+        expect_equal "" "$(plans .id)$(find "$below" -name '.vss-restore-*')" "what is left after a boot with it"
+        umount "$data/a/deep"
         mount -o loop "$VSS_TEST_DIR/cut.img" "$VSS_TEST_DIR/cut"
         cut=$(cat "$VSS_TEST_DIR/cut/four")
         umount "$VSS_TEST_DIR/cut"
