@@ -22,11 +22,20 @@ static bool goes_where(const RestorePart *p, const Plan *plan) {
         return false;
 }
 
-static int refuse_cut_off(RestorePart *p, const char *id) {
+/* Another component may have the same files, and what comes after it would be undone with it. */
+static bool meets(const RestorePart *p, const Plan *plan) {
+        for (size_t k = 0; k < p->n_sets; k++)
+                for (char *const *root = plan->roots; root && *root; root++)
+                        if (path_is_inside(p->sets[k].to, *root) || path_is_inside(*root, p->sets[k].to))
+                                return true;
+        return false;
+}
+
+static int refuse_cut_off(RestorePart *p, const Plan *plan) {
         return part_fail(p, CONDITION_EXISTS,
-                         "a restore of it was cut off while files changed places; `vssctl restore --cancel=%s` puts "
-                         "back what was there, and so does the next start",
-                         id);
+                         "a restore of %.300s to there was cut off while files changed places; `vssctl restore "
+                         "--cancel=%s` puts back what was there, and so does the next start",
+                         plan->component ?: "it", plan->id);
 }
 
 /* Of two the one that was asked for first would have the last word. */
@@ -34,13 +43,13 @@ static int check_none_waits(RestorePart *p, int dfd, char *const *ids, bool else
         for (char *const *id = ids; id && *id; id++) {
                 _cleanup_(plan_done) Plan plan = {};
                 bool running = plan_is_running(dfd, *id); /* first: then it goes no further */
-                if (plan_load(dfd, *id, NULL, &plan) < 0 || plan_is_over(&plan) || !plan_is_of(&plan, p) ||
-                    plan.state == PLAN_REPLACED || plan.state == PLAN_HELD)
+                if (plan_load(dfd, *id, NULL, &plan) < 0 || plan_is_over(&plan) || plan.state == PLAN_REPLACED ||
+                    plan.state == PLAN_HELD)
                         continue;
-                if (plan.state != PLAN_REPLACING ? elsewhere : !goes_where(p, &plan) || running)
+                if (plan.state == PLAN_REPLACING && !running && meets(p, &plan))
+                        return refuse_cut_off(p, &plan);
+                if (plan.state == PLAN_REPLACING || !plan_is_of(&plan, p) || elsewhere)
                         continue;
-                if (plan.state == PLAN_REPLACING)
-                        return refuse_cut_off(p, *id);
                 return part_fail(p, CONDITION_EXISTS,
                                  "plan %s replaces it at the next start already; `vssctl restore --cancel=%s` "
                                  "removes that",
@@ -58,12 +67,13 @@ int plans_check_replacing(RestorePart *p, int dfd) {
         for (char *const *id = ids; id && *id; id++) {
                 _cleanup_(plan_done) Plan plan = {};
                 bool running = plan_is_running(dfd, *id);
-                if (plan_load(dfd, *id, NULL, &plan) < 0 || plan.state != PLAN_REPLACING || !plan_is_of(&plan, p) ||
-                    !goes_where(p, &plan))
+                if (plan_load(dfd, *id, NULL, &plan) < 0 || plan.state != PLAN_REPLACING)
                         continue;
-                return running ? part_fail(p, CONDITION_BUSY,
-                                           "nothing was replaced: another restore of it changes files now") :
-                                 refuse_cut_off(p, *id);
+                if (!running && meets(p, &plan))
+                        return refuse_cut_off(p, &plan);
+                if (running && plan_is_of(&plan, p) && goes_where(p, &plan))
+                        return part_fail(p, CONDITION_BUSY,
+                                         "nothing was replaced: another restore of it changes files now");
         }
         return 0;
 }

@@ -7,18 +7,17 @@
 #   postgresql  pg_backup_start(fast) in a session that is kept, snapshot, pg_backup_stop
 #   mariadb     BACKUP STAGE START to BLOCK_COMMIT in a session that is kept, snapshot, BACKUP STAGE END
 #   redis       automatic rewrites off, none running, snapshot, rewrites on
-#   sqlite      BEGIN IMMEDIATE in a session that is kept, snapshot, ROLLBACK
 #
 # One pair is a set and the recipe, in turns first. A wait is what tests/stalls.py says, over the two seconds from the
 # beginning of either; p99 of these are the longest 20 ms. What counts is the median p99 of the sets, at most 1.05 times
 # that of the recipe. Exits with 1 where it is more; the median of the pairs' ratios is printed as well.
 #
-#   BENCH_PAIRS (20)  BENCH_SERVERS (postgresql mariadb redis sqlite)
+#   BENCH_PAIRS (20)  BENCH_SERVERS (postgresql mariadb redis)
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/servers.sh"
 PG=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
 PATH=$PATH:$PG
-requires initdb postgres psql mariadbd mariadb mariadb-install-db redis-server redis-cli sqlite3 setpriv jq mkfs.btrfs btrfs /usr/bin/python3
+requires initdb postgres psql mariadbd mariadb mariadb-install-db redis-server redis-cli setpriv jq mkfs.btrfs btrfs /usr/bin/python3
 watchdog 1500
 
 pairs=${BENCH_PAIRS:-20} seconds=2 aim=1.05
@@ -87,18 +86,6 @@ recipe_redis() {
         tell "config set auto-aof-rewrite-percentage 100"
 }
 
-start_sqlite() {
-        start_load sqlite-load.py wal "$counts" "$tree/book.db"
-        start_writer "$VSS_BUILD/writers/vss-writer-sqlite" --name=db "$tree/book.db"
-        coproc SESSION { exec stdbuf -oL sqlite3 -cmd '.timeout 10000' "$tree/book.db"; }
-        SERVER_PID=
-}
-recipe_sqlite() {
-        tell "BEGIN IMMEDIATE; SELECT 1;"
-        snapshot
-        tell "ROLLBACK; SELECT 1;"
-}
-
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 # tell WORDS: to the session that is kept; when it has answered
@@ -137,7 +124,7 @@ line() { printf '  %-10s %-8s p50 %8s  p99 %8s  max %8s us\n' "$server" "$1" "$(
 start_bus
 start_vssd
 failed=0
-for server in ${BENCH_SERVERS:-postgresql mariadb redis sqlite}; do
+for server in ${BENCH_SERVERS:-postgresql mariadb redis}; do
         out=$VSS_TEST_DIR/$server
         mkdir "$out"
         "start_$server"
@@ -158,6 +145,6 @@ for server in ${BENCH_SERVERS:-postgresql mariadb redis sqlite}; do
         stop_process "$SESSION_PID"
         stop_process "$WRITER_PID"
         stop_process "$LOAD_PID"
-        [ -z "$SERVER_PID" ] || stop_process "$SERVER_PID"
+        stop_process "$SERVER_PID"
 done
 exit $failed

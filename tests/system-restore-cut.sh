@@ -122,11 +122,20 @@ case_a_file_that_is_in_it_twice() {
 }
 
 case_until_then_nothing_else_replaces_it() {
+        local option
         begin
         cut_in_swap
         plans .message | grep -q 'cut off while files changed places' || die "message: $(plans .message)"
         expect_exit 1 restore 2>"$VSS_TEST_DIR/err"
         grep -q "restore --cancel=$PLAN" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        # as if it were that of another component with the same files
+        sed -i 's/"component": *"all"/"component":"whole"/' "$STATE_DIRECTORY/restore/$PLAN.plan"
+        expect_equal whole "$(plans .path)" "the component of the plan"
+        for option in '' --no-writers; do
+                expect_exit 1 restore ${option:+$option} 2>"$VSS_TEST_DIR/err"
+                grep -q "a restore of whole to there was cut off .*restore --cancel=$PLAN" "$VSS_TEST_DIR/err" || die "it says: $(cat "$VSS_TEST_DIR/err")"
+        done
+        sed -i 's/"component":"whole"/"component":"all"/' "$STATE_DIRECTORY/restore/$PLAN.plan"
         "$VSS_BUILD/client/vss-restore-at-boot" | grep -q "plan $PLAN waits for another start" || die "it was undone in the same start"
         exec 9<"$data/a/two"
         expect_exit 8 vssctl restore --cancel="$PLAN" 2>"$VSS_TEST_DIR/err"
