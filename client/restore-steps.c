@@ -105,7 +105,7 @@ int plan_file_back(int dfd, const PlanFile *f) {
         return is_there(dfd, f->aside) ? file_move_to_free(dfd, f->aside, name) : 0;
 }
 
-/* It may be gone for good where that would be seen: check_back() in restore-undo.c. */
+/* It may be gone for good where that would be seen: check_back() in restore-boot.c. */
 int plan_file_back_if_there(int dfd, const PlanFile *f) {
         return plan_file_where(dfd, f) == PLAN_LOST ? 0 : plan_file_back(dfd, f);
 }
