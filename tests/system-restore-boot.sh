@@ -5,6 +5,7 @@
 VSS_TEST_SECONDS=170
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/rows.sh"
+. "$(dirname "$0")/restore-plans.sh"
 requires mkfs.ext4 jq chattr strace
 
 new_fs data ext4 64M
@@ -13,16 +14,7 @@ contents() { expect_equal "$1" "$(cat "$data"/a/{one,two,three,deep/four,fresh/s
 # All or nothing, and nothing beside.
 all_old() { contents "${old%,was added}" && expect_equal "" "$(find "$data" -name '.vss-restore-*')" "files beside their places"; }
 all_new() { contents "one,two,three,deep,six" && expect_equal "" "$(find "$data" -name '.vss-restore-*')" "files beside their places"; }
-BOOT_ID=$VSS_TEST_DIR/boot-id
-# in_next_boot COMMAND…: in another start of the machine, as far as that is told by its id
-in_next_boot() {
-        tr -d '\n' </proc/sys/kernel/random/uuid >"$BOOT_ID"
-        unshare -m sh -c 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' "$BOOT_ID" "$@"
-}
-boot() { in_next_boot "$VSS_BUILD/client/vss-restore-at-boot"; }
-plans() { vssctl --json restore --pending | jq -r "[.plans[] | $1] | join(\" \")"; }
 plan_files() { find "$STATE_DIRECTORY/restore" -name '*.plan'; }
-forget() { vssctl --json restore --pending | jq -r '.plans[].id' | while read -r id; do vssctl restore --cancel="$id" || exit 1; done; }
 
 # begin RESTORE: files, a backup of them in saved, a writer, a manifest in M; then all is changed
 begin() {
@@ -89,7 +81,7 @@ case_the_boot_swaps_all_of_it() {
         change
         boot
         contents "${old%,was added}"
-        forget
+        cancel_all
         rm -rf "$data/a/fresh"
         stop_process "$WRITER_PID"
         begin '{"method":"at-reboot-if-busy"}'
@@ -103,14 +95,14 @@ case_the_boot_swaps_all_of_it() {
         expect_exit 1 vssctl restore "$M" --from="$VSS_TEST_DIR/saved" # what waits would have the last word
         boot
         all_new
-        forget
+        cancel_all
         stop_process "$WRITER_PID"
         TYPE=database begin '{"method":"at-reboot"}'
         expect_exit 10 vssctl restore "$M" --from="$VSS_TEST_DIR/saved"
         stage --keep-extra
         boot
         all_new
-        forget
+        cancel_all
         delete_all
 }
 
@@ -132,11 +124,11 @@ at_each_step() {
                         all=$((all + 1))
                         boot >/dev/null
                         all_new
-                        forget
+                        cancel_all
                         change
                 done
                 all_new
-                forget
+                cancel_all
                 change
         done
         note "killed in each of $all steps"
@@ -151,7 +143,7 @@ case_it_is_not_this_start_of_the_machine() {
         expect_equal staged "$(plans .state)" "plans"
         boot
         all_new
-        forget
+        cancel_all
         delete_all
 }
 
@@ -171,7 +163,7 @@ case_a_swap_that_was_cut_off_waits_for_its_volume() {
         mount -o loop "$data_img" "$data"
         boot >/dev/null
         all_new
-        forget
+        cancel_all
         delete_all
 }
 
@@ -188,7 +180,7 @@ case_what_was_used_since_stays() {
         contents "used one,used two,three,deep,used six"
         expect_equal "done" "$(plans .state)" "plans"
         expect_equal "" "$(find "$data" -name '.vss-restore-*')" "files beside their places"
-        forget
+        cancel_all
         delete_all
 }
 
@@ -203,7 +195,7 @@ case_a_number_is_used_again() {
         expect_exit 1 boot >/dev/null
         expect_equal failed "$(plans .state)" "plans"
         expect_equal "written since,changed two" "$(cat "$data"/a/{one,two} | paste -sd,)" "files"
-        forget
+        cancel_all
         delete_all
 }
 
@@ -221,7 +213,7 @@ case_no_numbers_no_plan() {
         expect_exit 1 boot >/dev/null
         expect_equal failed "$(plans .state)" "plans"
         contents "${old%,was added}"
-        forget
+        cancel_all
         delete_all
 }
 
@@ -243,7 +235,7 @@ case_what_fails_leaves_all_as_it_was() {
         expect_equal "failed 5" "$(plans '.state, .n_files')" "plans"
         boot || die "what failed is tried again"
         chattr -i "$data/a/two"
-        forget
+        cancel_all
         all_old
         stage
         # in the middle: that of the second file fails
@@ -251,7 +243,7 @@ case_what_fails_leaves_all_as_it_was() {
         boot >/dev/null || :
         contents "${old%,was added}"
         expect_equal failed "$(plans .state)" "state of a plan that failed in the middle"
-        forget
+        cancel_all
         all_old
         note "a link on the way; a file that is gone; a volume that is not there"
         stage
@@ -263,13 +255,13 @@ case_what_fails_leaves_all_as_it_was() {
         expect_equal "elsewhere changed one" "$(cat "$VSS_TEST_DIR/elsewhere/four") $(cat "$data/a/one")" "what the link leads to"
         rm "$data/a/deep"
         mv "$VSS_TEST_DIR/deep" "$data/a/deep"
-        forget
+        cancel_all
         stage
         beside=$(find "$data/a" -name '.vss-restore-boot-*-one')
         mv "$beside" "$VSS_TEST_DIR/beside"
         expect_exit 1 boot >/dev/null
         contents "${old%,was added}"
-        forget
+        cancel_all
         stage
         mv "$data/a" "$data/b"
         expect_exit 1 boot >"$VSS_TEST_DIR/said"
@@ -277,7 +269,7 @@ case_what_fails_leaves_all_as_it_was() {
         mv "$data/b" "$data/a"
         boot >/dev/null # what was written since is not replaced on some later day
         contents "${old%,was added}"
-        forget
+        cancel_all
         all_old
         delete_all
 }
@@ -327,7 +319,7 @@ case_a_plan_is_roots_own() {
         expect_exit 2 "$VSS_BUILD/client/vss-restore-at-boot" --now
         boot >/dev/null
         all_new
-        forget
+        cancel_all
         delete_all
 }
 

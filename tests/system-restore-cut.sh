@@ -5,17 +5,10 @@
 VSS_TEST_SECONDS=280
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/rows.sh"
+. "$(dirname "$0")/restore-plans.sh"
 requires mkfs.ext4 jq chattr strace python3
 
 new_fs data ext4 64M
-BOOT_ID=$VSS_TEST_DIR/boot-id
-in_next_boot() {
-        tr -d '\n' </proc/sys/kernel/random/uuid >"$BOOT_ID"
-        unshare -m sh -c 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"' "$BOOT_ID" "$@"
-}
-boot() { in_next_boot "$VSS_BUILD/client/vss-restore-at-boot"; }
-plans() { vssctl --json restore --pending | jq -r "[.plans[] | $1] | join(\" \")"; }
-cancel_all() { vssctl --json restore --pending | jq -r '.plans[].id' | while read -r id; do vssctl restore --cancel="$id" || exit 1; done; }
 files() { (cd "$data/a" && find . -mindepth 1 \( -type d -printf '%P/ ' -o -type l -printf '%P->%l ' -o -name '.vss-restore-*' -printf 'BESIDE ' -o -type f -printf '%P=' -exec head -c 8 {} \; -printf ' ' \) | xargs -n1 | sort | paste -sd' '); }
 old="added=changed deep/ deep/four=changed late/ late/deep/ late/deep/segment=changed link->changed one=changed two=changed"
 new="deep/ deep/four=saved fresh/ fresh/six=saved link->saved one=saved two=saved"
