@@ -158,7 +158,10 @@ chmod 755 "$VSS_TEST_DIR/bin/systemctl"
 (PATH=$VSS_TEST_DIR/bin:$PATH become root "$VSS_BUILD/client/vssctl" restore "$full" --service=postgresql.service --until="$TIME") >"$VSS_TEST_DIR/out" 2>&1 &
 requester=$!
 swapped() { [ "$(stat -c %U "$tree/data/global" 2>/dev/null)" = postgres ] && [ -e "$tree/data/PG_VERSION" ] && [ -z "$(find "$tree/data" -name ".vss-restore-*")" ]; }
+# Before its plan says so, what is in place is no restore that was cut off later: that one goes back (system-restore-cut).
+recorded() { ! vssctl --json restore --pending | jq -e 'any(.plans[]; .state == "replacing")' >/dev/null; }
 wait_until 30 swapped || die "nothing is restored: $(cat "$VSS_TEST_DIR/out")"
+wait_until 30 recorded || die "the plan is where it was: $(vssctl restore --pending)"
 kill -KILL $requester
 wait $requester 2>/dev/null || :
 kill -KILL "$WRITER_PID"
