@@ -53,7 +53,7 @@ static bool is_auditd(const char *pid) {
         return streq(name, "auditd");
 }
 
-static bool auditd_runs(void) {
+bool auditd_runs(void) {
         struct dirent *entry;
         bool found = false;
         DIR *proc = opendir("/proc");
@@ -66,13 +66,9 @@ static bool auditd_runs(void) {
 }
 
 bool audit_log_find(char ret[AUDIT_PATH_MAX]) {
-        FILE *f;
-        bool writes;
+        FILE *f = fopen(AUDITD_CONF, "re");
+        bool writes = audit_log_of(f, ret);
 
-        if (!auditd_runs())
-                return false;
-        f = fopen(AUDITD_CONF, "re");
-        writes = audit_log_of(f, ret);
         if (f)
                 (void) fclose(f);
         return writes;

@@ -12,5 +12,7 @@ enum { AUDIT_PATH_MAX = 1024, AUDIT_LINES_MAX = 4096 };
 
 /* log_file of a configuration as auditd reads it, or its default. False: it writes no log. f may be NULL. */
 bool audit_log_of(FILE *f, char ret[AUDIT_PATH_MAX]);
-/* The log of the auditd that runs; false: there is none. */
+/* Of the machine's own configuration. */
 bool audit_log_find(char ret[AUDIT_PATH_MAX]);
+/* Looks at every process: ask when the answer matters. */
+bool auditd_runs(void);

@@ -33,8 +33,8 @@ int identity_of(int fd, Identity *ret) {
         return 0;
 }
 
-static int read_line(const char *path, char *ret, size_t size) {
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+static int read_line(int directory, const char *path, char *ret, size_t size) {
+        _cleanup_close_ int fd = openat(directory, path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
         ssize_t n;
 
         if (fd < 0)
@@ -47,11 +47,19 @@ static int read_line(const char *path, char *ret, size_t size) {
         return 0;
 }
 
+int sysfs_blocks(void) {
+        static int directory = -EBADF;
+
+        if (directory < 0)
+                directory = open("/sys/dev/block", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        return directory;
+}
+
 int sysfs_block_read(uint64_t dev, const char *attribute, char *ret, size_t size) {
         char path[512];
 
-        (void) snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(dev), minor(dev), attribute);
-        return read_line(path, ret, size);
+        (void) snprintf(path, sizeof(path), "%u:%u/%s", major(dev), minor(dev), attribute);
+        return sysfs_blocks() < 0 ? -ENOENT : read_line(sysfs_blocks(), path, ret, size);
 }
 
 int parse_dev(const char *s, uint64_t *ret) {
@@ -72,8 +80,8 @@ int device_name(uint64_t dev, char *ret, size_t size) {
                 (void) snprintf(ret, size, "/dev/mapper/%.200s", text);
                 return 0;
         }
-        (void) snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(dev), minor(dev));
-        n = readlink(path, text, sizeof(text) - 1);
+        (void) snprintf(path, sizeof(path), "%u:%u", major(dev), minor(dev));
+        n = readlinkat(sysfs_blocks(), path, text, sizeof(text) - 1);
         if (n < 0)
                 return -errno;
         text[n] = '\0';
@@ -221,7 +229,7 @@ int btrfs_devices(int fd, uint64_t *devs, unsigned max) {
                 if (entry->d_name[0] == '.')
                         continue;
                 (void) snprintf(path, sizeof(path), "/sys/fs/btrfs/%s/devices/%.200s/dev", uuid, entry->d_name);
-                if (n >= max || read_line(path, text, sizeof(text)) < 0 || parse_dev(text, &devs[n]) < 0) {
+                if (n >= max || read_line(AT_FDCWD, path, text, sizeof(text)) < 0 || parse_dev(text, &devs[n]) < 0) {
                         (void) closedir(dir);
                         return -E2BIG;
                 }

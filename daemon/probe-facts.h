@@ -94,6 +94,9 @@ typedef struct Identity {
 } Identity;
 int identity_of(int fd, Identity *ret);
 
+/* /sys/dev/block, opened once: a machine has thousands of attributes, and walking there is what reading one costs.
+ * Negative: it is not there. */
+int sysfs_blocks(void);
 /* /sys/dev/block/M:m/ATTRIBUTE, one line. -ENOENT … */
 int sysfs_block_read(uint64_t dev, const char *attribute, char *ret, size_t size);
 int parse_dev(const char *s, uint64_t *ret);           /* "8:1" */

@@ -12,7 +12,9 @@
 #include "daemon/probe-facts.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/loop.h>
+#include <linux/major.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -21,8 +23,7 @@
 #include <sys/sysmacros.h>
 
 enum {
-        DEPTH_MAX = 64, /* of devices on devices */
-        NBD_MAJOR = 43,
+        DEPTH_MAX = 64,         /* of devices on devices */
         LEVEL_UNKNOWN = 0x8000, /* above every level that is known */
         STATE_NEW = 0,
         STATE_OPEN,
@@ -102,9 +103,13 @@ static void add_slaves(Node *a) {
         struct dirent *entry;
         uint64_t dev;
         DIR *dir;
+        int fd;
 
-        (void) snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/slaves", major(a->dev), minor(a->dev));
-        dir = opendir(path);
+        (void) snprintf(path, sizeof(path), "%u:%u/slaves", major(a->dev), minor(a->dev));
+        fd = openat(sysfs_blocks(), path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        dir = fd < 0 ? NULL : fdopendir(fd);
+        if (!dir)
+                (void) close_fd(fd);
         while (dir && (entry = readdir(dir))) {
                 (void) snprintf(attribute, sizeof(attribute), "slaves/%s/dev", entry->d_name);
                 if (entry->d_name[0] != '.' && sysfs_block_read(a->dev, attribute, text, sizeof(text)) >= 0 &&
@@ -236,6 +241,21 @@ static void add_volume_group(Node *a) {
         a->group = group_of(uuid + 4, 32);
 }
 
+/* Nothing is below one that shows nothing, and many machines have scores of them. Partitions of one have its number. */
+static bool is_free_loop(uint64_t dev) {
+        char path[64], text[PATH_MAX];
+        const char *name;
+        ssize_t n;
+
+        if (major(dev) != LOOP_MAJOR || sysfs_block_read(dev, "loop/backing_file", text, sizeof(text)) != -ENOENT)
+                return false;
+        (void) snprintf(path, sizeof(path), "%u:%u", major(dev), minor(dev));
+        n = readlinkat(sysfs_blocks(), path, text, sizeof(text) - 1);
+        text[MAX_OF(n, 0)] = '\0';
+        name = strrchr(text, '/');
+        return name && strncmp(name, "/loop", 5) == 0 && name[5 + strspn(name + 5, "0123456789")] == '\0';
+}
+
 static int add_block(Graph *g, uint64_t dev, const Mounts *m) {
         char text[64], name[256];
         uint64_t disk;
@@ -245,6 +265,8 @@ static int add_block(Graph *g, uint64_t dev, const Mounts *m) {
         if (r < 0)
                 return r;
         a->is_block = true;
+        if (is_free_loop(dev))
+                return 0;
         if (sysfs_block_read(dev, "partition", text, sizeof(text)) >= 0 &&
             sysfs_block_read(dev, "../dev", text, sizeof(text)) >= 0 && parse_dev(text, &disk) >= 0)
                 node_add_below(a, disk, false);

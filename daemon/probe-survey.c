@@ -223,7 +223,7 @@ static int warn_of_audit(const Resolver *r, ResolverText warn, void *userdata) {
         const Mount *m = audit_log_find(log) ? local_mount_of(&r->mounts, log) : NULL;
         const Found *f = m ? stops(r, m->dev) : NULL;
 
-        if (!f || put_name(name, sizeof(name), log) < 0)
+        if (!f || !auditd_runs() || put_name(name, sizeof(name), log) < 0)
                 return 0;
         (void) snprintf(
                 text, sizeof(text),
