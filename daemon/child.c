@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Children of vssd. posix_spawn() cannot close every descriptor, make a session, or give the pidfd without a race, so
- * this is fork and exec by hand; the child does only what is safe after fork. Whether exec worked comes back through a
- * pipe that exec closes: "could not start" and "started and died" are different failures, and only the first is known
- * at once. What vssd set up for itself (blocked signals, ignored SIGPIPE, a negative oom_score_adj, the I/O flusher
- * flag) is undone for the child: a child that needs it asks for it again.
+ * this is vfork and exec by hand. vssd's memory is locked, and copying what maps it for a child that drops it at once
+ * is a third of what a set costs vssd; so the child runs in it, on a stack of its own, while vssd stands still, and
+ * does only what is safe there. Whether exec worked comes back through a pipe that exec closes: "could not start" and
+ * "started and died" are different failures, and only the first is known at once. What vssd set up for itself (blocked
+ * signals, ignored SIGPIPE, a negative oom_score_adj, the I/O flusher flag) is undone for the child: a child that needs
+ * it asks for it again.
  */
 #include "daemon/child.h"
 #include <fcntl.h>
@@ -12,6 +14,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -25,7 +28,15 @@ enum {
         ERROR_FD = CHILD_SOCKET_FD + 1, /* where the child keeps the error pipe until exec closes it */
         SAFE_FD = 16,                   /* above every descriptor the child rearranges */
         STATUS_UNKNOWN = 0xff00,        /* as exit(255): somebody else took the real one */
+        STACK_SIZE = 64 * 1024,         /* of a child until exec: a few calls deep, and no buffer above 16 bytes */
 };
+
+typedef struct Start {
+        char *const *argv;
+        unsigned flags;
+        int socket, error;
+        pid_t parent;
+} Start;
 
 static int mounts_fd = -EBADF;
 
@@ -70,18 +81,21 @@ static int child_arrange_fds(int socket, int error) {
         return close_range(ERROR_FD + 1, UINT_MAX, 0) < 0 ? -errno : 0;
 }
 
-static _Noreturn void child_run(char *const argv[], unsigned flags, int socket, int error, pid_t parent) {
-        int r = mounts_fd >= 0 && setns(mounts_fd, CLONE_NEWNS) < 0 ? -errno : child_arrange_fds(socket, error);
+/* In vssd's memory: what it writes there stays. The sanitizer does not know its stack, and would say so. */
+__attribute__((no_sanitize_address)) static int child_run(void *userdata) {
+        const Start *s = userdata;
+        int error = s->error,
+            r = mounts_fd >= 0 && setns(mounts_fd, CLONE_NEWNS) < 0 ? -errno : child_arrange_fds(s->socket, error);
         if (r >= 0) {
                 error = ERROR_FD;
                 child_reset_signals();
                 child_reset_oom_score();
                 (void) prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0);
-                if (flags & CHILD_OWN_SESSION)
+                if (s->flags & CHILD_OWN_SESSION)
                         (void) setsid();
-                if (flags & CHILD_DIES_WITH_US && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+                if (s->flags & CHILD_DIES_WITH_US && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != s->parent))
                         _exit(EXIT_FAILURE);
-                (void) execv(argv[0], argv);
+                (void) execv(s->argv[0], s->argv);
                 r = -errno;
         }
         (void) !write(error, &r, sizeof(r));
@@ -98,6 +112,22 @@ static int child_wait_for_exec(int error) {
         if (n < 0)
                 return -errno;
         return n == sizeof(result) ? result : 0;
+}
+
+/* A handler of ours that ran in the child would run in our memory: none does until exec, or child_reset_signals(). */
+static pid_t child_clone(Start *s, int *ret_pidfd) {
+        void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+        if (stack == MAP_FAILED)
+                return -errno;
+        sigset_t all, before;
+        (void) sigfillset(&all);
+        (void) sigprocmask(SIG_SETMASK, &all, &before);
+        pid_t pid = clone(child_run, (char *) stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, s,
+                          ret_pidfd);
+        int error = errno;
+        (void) sigprocmask(SIG_SETMASK, &before, NULL);
+        (void) munmap(stack, STACK_SIZE);
+        return pid < 0 ? -error : pid;
 }
 
 static void child_collect(pid_t pid) {
@@ -119,13 +149,10 @@ int child_spawn(char *const argv[], unsigned flags, Child *ret) {
         _cleanup_close_ int error_read = error[0], error_write = error[1];
 
         int fd = -EBADF;
-        /* not fork() and pidfd_open(), which valgrind 3.19 does not know; what runs in the child needs nothing of
-         * glibc's fork() */
-        pid_t parent = getpid(), pid = (pid_t) syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &fd, NULL, 0);
+        Start start = { .argv = argv, .flags = flags, .socket = theirs, .error = error_write, .parent = getpid() };
+        pid_t pid = child_clone(&start, &fd); /* and not pidfd_open(), which valgrind 3.19 does not know */
         if (pid < 0)
-                return -errno;
-        if (pid == 0)
-                child_run(argv, flags, theirs, error_write, parent);
+                return (int) pid;
         theirs = close_fd(theirs);
         error_write = close_fd(error_write);
 

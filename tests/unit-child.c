@@ -122,6 +122,23 @@ START_TEST(session_is_its_own) {
 }
 END_TEST
 
+/* It runs in our memory until exec: nothing of what it does for itself may be left there. */
+START_TEST(what_blocks_signals_here_is_as_before) {
+        char *missing[] = { (char *) "/nonexistent/program", NULL };
+        sigset_t some, now;
+        (void) sigemptyset(&some);
+        (void) sigaddset(&some, SIGUSR1);
+        ck_assert_int_eq(sigprocmask(SIG_SETMASK, &some, NULL), 0);
+        Child c = spawn_shell("exit 0", 0), none = CHILD_NULL;
+        ck_assert_int_eq(child_spawn(missing, 0, &none), -ENOENT);
+        ck_assert_int_eq(sigprocmask(SIG_SETMASK, NULL, &now), 0);
+        for (int sig = 1; sig < SIGRTMIN; sig++)
+                ck_assert_int_eq(sigismember(&now, sig), sig == SIGUSR1);
+        (void) wait_gone(&c);
+        child_done(&c);
+}
+END_TEST
+
 START_TEST(missing_program_is_told) {
         char *argv[] = { (char *) "/nonexistent/program", NULL };
         Child c = CHILD_NULL;
@@ -297,6 +314,7 @@ int main(void) {
         tcase_add_test(t, closed_standard_descriptors_are_filled);
         tcase_add_test(t, signals_are_as_new);
         tcase_add_test(t, session_is_its_own);
+        tcase_add_test(t, what_blocks_signals_here_is_as_before);
         tcase_add_test(t, missing_program_is_told);
         if (may_lower_oom_score())
                 tcase_add_test(t, negative_oom_score_is_not_inherited);
