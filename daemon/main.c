@@ -4,6 +4,7 @@
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/provider-unit.h"
+#include "daemon/urgency.h"
 #include <getopt.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -98,5 +99,6 @@ int main(int argc, char *argv[]) {
         if (host_mounts && host_mounts_open() < 0)
                 return EXIT_FAILURE;
         child_set_mounts(host_mounts_namespace());
+        urgency_set(URGENCY_LATER);
         return run() != 0 ? EXIT_FAILURE : EXIT_SUCCESS; /* positive: the bus went away */
 }

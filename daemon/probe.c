@@ -7,6 +7,7 @@
 #include "daemon/capabilities.h"
 #include "daemon/probe.h"
 #include "daemon/probe-resolve.h"
+#include "daemon/urgency.h"
 #include "protocol/text.h"
 #include <fcntl.h>
 #include <grp.h>
@@ -403,6 +404,7 @@ int main(int argc, char *argv[]) {
                 (void) fprintf(stderr, "%s is a part of vssd and is started by it, without arguments\n", argv[0]);
                 return EXIT_FAILURE;
         }
+        urgency_set(URGENCY_LATER);
         capabilities_keep(capabilities, ELEMENTSOF(capabilities));
         r = receive_question(&question);
         if (r >= 0)

@@ -17,21 +17,20 @@
 #include "daemon/child.h"
 #include "daemon/provider-attach.h"
 #include "daemon/provider-listen.h"
+#include "daemon/provider-window.h"
+#include "daemon/urgency.h"
 #include "providers/loader.h"
 #include "providers/wire.h"
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
 #endif
-
-enum { WINDOW_STACK_BYTES = 256 * 1024 };
 
 typedef struct Host {
         LoadedProvider provider;
@@ -155,14 +154,6 @@ static int handle_begin_prepare(Host *h) {
         return call_end(h, &c, r);
 }
 
-/* From here on nothing may be paged in from a disk that is held. Without the right to do so it is only less certain. */
-static void lock_memory(void) {
-        volatile char stack[WINDOW_STACK_BYTES];
-        for (size_t i = 0; i < sizeof(stack); i += 4096)
-                stack[i] = 0;
-        (void) mlockall(MCL_CURRENT | MCL_FUTURE);
-}
-
 static int handle_step(Host *h) {
         const struct vss_provider *p = &h->provider.table;
         const vss_step_fn steps[_VSS_WIRE_OP_MAX] = {
@@ -179,11 +170,12 @@ static int handle_step(Host *h) {
         };
         struct vss_call c;
         int r = 0;
+        window_before(h->request.op);
         call_begin(h, &c);
         if (steps[h->request.op])
                 r = steps[h->request.op](h->provider.state, &c);
-        if (h->request.op == VSS_WIRE_END_PREPARE && r >= 0)
-                lock_memory();
+        if (r >= 0)
+                window_after(h->request.op);
         return call_end(h, &c, r);
 }
 
@@ -593,6 +585,7 @@ int main(int argc, char *argv[]) {
         (void) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
         (void) fcntl(CHILD_SOCKET_FD, F_SETFD, FD_CLOEXEC);
         capabilities_keep(capabilities, ELEMENTSOF(capabilities));
+        urgency_set(URGENCY_USUAL); /* vssd's own is another */
         r = serve(&host);
         provider_stop(&host.provider);
         /* The provider's threads, handlers and destructors are not waited for. */

@@ -7,6 +7,7 @@
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
+#include "daemon/urgency.h"
 
 static bool share_volume(const Set *a, const Set *b) {
         for (size_t i = 0; i < a->n_volumes; i++)
@@ -68,6 +69,7 @@ bool turns_open_window(Conductor *c) {
         }
         c->waits_for_window = false;
         c->manager->window = c->set;
+        urgency_set(URGENCY_HOLD);
         return true;
 }
 
@@ -87,6 +89,7 @@ void turns_close_window(Conductor *c) {
         if (m->window != c->set)
                 return;
         m->window = NULL;
+        urgency_set(URGENCY_LATER);
         if (!m->turns_source && sd_event_add_defer(m->event, &m->turns_source, on_window_free, m) < 0)
                 manager_log(m, 4, c->set->id, "out of memory: who waits for the window is told at the end of the set");
 }
