@@ -8,6 +8,9 @@
 #   mariadb     BACKUP STAGE START to BLOCK_COMMIT in a session that is kept, snapshot, BACKUP STAGE END
 #   redis       automatic rewrites off, none running, snapshot, rewrites on
 #
+# Either is one command that starts from nothing: vssctl, or a shell script that opens its session, keeps it over the
+# snapshot and ends it.
+#
 # One pair is a set and the recipe, in turns first. A wait is what tests/stalls.py says, over the two seconds from the
 # beginning of either; p99 of these are the longest 20 ms. What counts is the median p99 of the sets, at most 1.05 times
 # that of the recipe. Exits with 1 where it is more; the median of the pairs' ratios is printed as well.
@@ -25,7 +28,26 @@ engine_area area
 export VSS_IMAGE_DIR=$area LOAD_TIMES=$area/times
 new_fs tree btrfs 3G
 
-# ---- the servers: start_NAME, recipe_NAME -------------------------------------------------------------------------
+# ---- the recipes --------------------------------------------------------------------------------------------------
+
+# recipe CLIENT STEP…: a script that has a session of CLIENT open while it goes through the steps. tell WORDS: to the
+# session, when it has answered.
+recipe() {
+        cat >"$VSS_TEST_DIR/recipe" <<END
+#!/bin/bash
+set -e
+coproc SESSION { exec $1; }
+tell() {
+        printf '%s\n' "\$1" >&"\${SESSION[1]}"
+        read -r -t 20 <&"\${SESSION[0]}"
+}
+snapshot() { btrfs subvolume snapshot -r "$tree" "$tree/recipe" >/dev/null; }
+$(printf '%s\n' "${@:2}")
+END
+        chmod 755 "$VSS_TEST_DIR/recipe"
+}
+
+# ---- the servers: start_NAME --------------------------------------------------------------------------------------
 
 server_home home postgres
 chmod 777 "$home" # more than one server's account
@@ -42,12 +64,10 @@ start_postgresql() {
         wait_until 30 eval 'psql -X -q -d "$live" -c "SELECT 1" >/dev/null 2>&1' || die "no server"
         start_load postgresql-load.py "$PG/psql" "$counts" "$live"
         start_writer "$VSS_BUILD/writers/vss-writer-postgresql" --name=db --dsn="$live"
-        coproc SESSION { exec psql -X -q -A -t -d "$live"; }
-}
-recipe_postgresql() {
-        tell "SELECT pg_backup_start('x', true);"
-        snapshot
-        tell "SELECT lsn FROM pg_backup_stop(false);"
+        recipe "psql -X -q -A -t -d '$live'" \
+                "tell \"SELECT pg_backup_start('x', true);\"" \
+                snapshot \
+                'tell "SELECT lsn FROM pg_backup_stop(false);"'
 }
 
 start_mariadb() {
@@ -61,12 +81,10 @@ start_mariadb() {
         wait_until 30 eval 'mariadb --no-defaults -S "$home/db" -uroot -e "SELECT 1" >/dev/null 2>&1' || die "no server"
         start_load mariadb-load.py "$home/db" "$counts"
         start_writer "$VSS_BUILD/writers/vss-writer-mariadb" --name=db --socket="$home/db" --user=root
-        coproc SESSION { exec mariadb --no-defaults -S "$home/db" -uroot --batch --skip-column-names --unbuffered; }
-}
-recipe_mariadb() {
-        tell "BACKUP STAGE START; BACKUP STAGE FLUSH; BACKUP STAGE BLOCK_DDL; BACKUP STAGE BLOCK_COMMIT; SELECT 1;"
-        snapshot
-        tell "BACKUP STAGE END; SELECT 1;"
+        recipe "mariadb --no-defaults -S '$home/db' -uroot --batch --skip-column-names --unbuffered" \
+                'tell "BACKUP STAGE START; BACKUP STAGE FLUSH; BACKUP STAGE BLOCK_DDL; BACKUP STAGE BLOCK_COMMIT; SELECT 1;"' \
+                snapshot \
+                'tell "BACKUP STAGE END; SELECT 1;"'
 }
 
 start_redis() {
@@ -77,31 +95,29 @@ start_redis() {
         wait_until 10 eval '[ "$(redis-cli -s "$home/kv" ping 2>&1)" = PONG ]' || die "no server"
         start_load redis-load.py "$home/kv" "$counts"
         start_writer "$VSS_BUILD/writers/vss-writer-redis" --name=db --socket="$home/kv"
-        coproc SESSION { exec redis-cli -s "$home/kv"; }
-}
-recipe_redis() {
-        tell "config set auto-aof-rewrite-percentage 0"
-        until redis-cli -s "$home/kv" info persistence | grep -q '^aof_rewrite_in_progress:0'; do :; done
-        snapshot
-        tell "config set auto-aof-rewrite-percentage 100"
+        recipe "redis-cli -s '$home/kv'" \
+                'tell "config set auto-aof-rewrite-percentage 0"' \
+                "until redis-cli -s '$home/kv' info persistence | grep -q '^aof_rewrite_in_progress:0'; do :; done" \
+                snapshot \
+                'tell "config set auto-aof-rewrite-percentage 100"'
 }
 
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
-# tell WORDS: to the session that is kept; when it has answered
-tell() {
-        printf '%s\n' "$1" >&"${SESSION[1]}"
-        read -r -t 20 <&"${SESSION[0]}" || die "the session does not answer $1"
+# What is measured has no process of ours in it: the start of a Python takes the processor for as long as a set does.
+set_clock() {
+        clock_offset=$(/usr/bin/python3 -c 'import time; print(time.monotonic_ns() - time.time_ns())')
+        sleep 0.2
 }
-snapshot() { btrfs subvolume snapshot -r "$tree" "$tree/recipe" >/dev/null; }
-monotonic() { /usr/bin/python3 -c 'import time; print(time.monotonic_ns())'; }
 # measure OUT COMMAND…: p50, p99 and max of the waits from its beginning
 measure() {
-        local begin
+        local begin end
+        set_clock
         : >"$LOAD_TIMES"
-        begin=$(monotonic)
-        "${@:2}"
-        [ $(($(monotonic) - begin)) -lt $((seconds * 1000000000)) ] || echo "it took longer than $seconds s: $*"
+        begin=$((${EPOCHREALTIME/./} * 1000 + clock_offset))
+        "${@:2}" || die "failed: $*"
+        end=$((${EPOCHREALTIME/./} * 1000 + clock_offset))
+        [ $((end - begin)) -lt $((seconds * 1000000000)) ] || echo "it took longer than $seconds s: $*"
         sleep $((seconds + 1)).2
         "$VSS_SOURCE/tests/stalls.py" "$LOAD_TIMES" "$begin" $seconds >>"$1"
 }
@@ -113,7 +129,7 @@ a_set() {
         delete_set
 }
 by_hand() {
-        measure "$out/hand" "recipe_$server"
+        measure "$out/hand" "$VSS_TEST_DIR/recipe"
         btrfs subvolume delete --commit-after "$tree/recipe" >/dev/null
 }
 # nobody: the same two seconds without either, for what the load alone does
@@ -142,7 +158,6 @@ for server in ${BENCH_SERVERS:-postgresql mariadb redis}; do
         ratio=$(awk -v a="$(column "$out/set" 2)" -v b="$(column "$out/hand" 2)" 'BEGIN {printf "%.3f", a / b}')
         echo "  p99 of a set is $ratio of the recipe's (aim: at most $aim); median ratio of a pair $(column "$out/ratio" 1)"
         awk -v r="$ratio" -v a=$aim 'BEGIN {exit !(r <= a)}' || failed=1
-        stop_process "$SESSION_PID"
         stop_process "$WRITER_PID"
         stop_process "$LOAD_PID"
         stop_process "$SERVER_PID"
