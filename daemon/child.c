@@ -14,7 +14,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -28,7 +27,7 @@ enum {
         ERROR_FD = CHILD_SOCKET_FD + 1, /* where the child keeps the error pipe until exec closes it */
         SAFE_FD = 16,                   /* above every descriptor the child rearranges */
         STATUS_UNKNOWN = 0xff00,        /* as exit(255): somebody else took the real one */
-        STACK_SIZE = 64 * 1024,         /* of a child until exec: a few calls deep, and no buffer above 16 bytes */
+        STACK_SIZE = 32 * 1024,         /* of a child until exec: a few calls deep, and no buffer above 16 bytes */
 };
 
 typedef struct Start {
@@ -114,19 +113,20 @@ static int child_wait_for_exec(int error) {
         return n == sizeof(result) ? result : 0;
 }
 
-/* A handler of ours that ran in the child would run in our memory: none does until exec, or child_reset_signals(). */
+/*
+ * A handler of ours that ran in the child would run in our memory: none does until exec, or child_reset_signals(). The
+ * stack is there from the start, and locked with the rest: while something is held, a new guard needs no memory of
+ * ours. There is one, since whoever starts children has one thread.
+ */
 static pid_t child_clone(Start *s, int *ret_pidfd) {
-        void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-        if (stack == MAP_FAILED)
-                return -errno;
+        static _Alignas(16) char stack[STACK_SIZE];
         sigset_t all, before;
         (void) sigfillset(&all);
         (void) sigprocmask(SIG_SETMASK, &all, &before);
-        pid_t pid = clone(child_run, (char *) stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, s,
+        pid_t pid = clone(child_run, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, s,
                           ret_pidfd);
         int error = errno;
         (void) sigprocmask(SIG_SETMASK, &before, NULL);
-        (void) munmap(stack, STACK_SIZE);
         return pid < 0 ? -error : pid;
 }
 
