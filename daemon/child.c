@@ -5,10 +5,11 @@
  * is a third of what a set costs vssd; so the child runs in it, on a stack of its own, while vssd stands still, and
  * does only what is safe there. Whether exec worked comes back through a pipe that exec closes: "could not start" and
  * "started and died" are different failures, and only the first is known at once. What vssd set up for itself (blocked
- * signals, ignored SIGPIPE, a negative oom_score_adj, the I/O flusher flag) is undone for the child: a child that needs
- * it asks for it again.
+ * signals, ignored SIGPIPE, a negative oom_score_adj, the I/O flusher flag, its slice) is undone for the child: a child
+ * that needs it asks for it again.
  */
 #include "daemon/child.h"
+#include "daemon/urgency.h"
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
@@ -27,7 +28,7 @@ enum {
         ERROR_FD = CHILD_SOCKET_FD + 1, /* where the child keeps the error pipe until exec closes it */
         SAFE_FD = 16,                   /* above every descriptor the child rearranges */
         STATUS_UNKNOWN = 0xff00,        /* as exit(255): somebody else took the real one */
-        STACK_SIZE = 32 * 1024,         /* of a child until exec: a few calls deep, and no buffer above 16 bytes */
+        STACK_SIZE = 16 * 1024,         /* of a child until exec, which needs less than 2 KiB */
 };
 
 typedef struct Start {
@@ -90,6 +91,7 @@ __attribute__((no_sanitize_address)) static int child_run(void *userdata) {
                 child_reset_signals();
                 child_reset_oom_score();
                 (void) prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0);
+                urgency_set(s->flags & CHILD_LATER ? URGENCY_LATER : URGENCY_USUAL);
                 if (s->flags & CHILD_OWN_SESSION)
                         (void) setsid();
                 if (s->flags & CHILD_DIES_WITH_US && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != s->parent))

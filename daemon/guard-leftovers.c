@@ -8,6 +8,7 @@
  * to the next run. Only what the list marks as held is thawed: a freeze of somebody else's is none of our business.
  */
 #include "daemon/guard-program.h"
+#include "daemon/urgency.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -239,6 +240,7 @@ int guard_leftovers_main(const char *runtime_directory) {
         static Leftover *all[LIMIT_SETS_RUNNING * 2];
         size_t n = 0;
         int worst = 0;
+        urgency_set(URGENCY_HOLD);
         if (snprintf(path, sizeof(path), "%s/held", runtime_directory) >= (int) sizeof(path))
                 return EXIT_FAILURE;
         _cleanup_close_ int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

@@ -117,7 +117,7 @@ void guard_prepare(GuardProgram *p) {
                 guard_note(p, "not exempt from the OOM killer", r);
         if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
                 guard_note(p, "not an I/O flusher", errno);
-        urgency_set(URGENCY_HOLD); /* vssd's is another, and the better one may not be had */
+        urgency_set(URGENCY_HOLD); /* the better one may not be had */
         struct sched_param param = { .sched_priority = 1 };
         if (sched_setscheduler(0, SCHED_RR, &param) < 0)
                 guard_note(p, "no real-time priority", errno);

@@ -79,6 +79,7 @@ static int run(void) {
         int r = manager_new(&m);
         if (r >= 0)
                 r = manager_start(m);
+        urgency_set(URGENCY_LATER); /* not before what a dead vssd left frozen has been thawed */
         if (r >= 0)
                 r = manager_run(m);
         (void) sd_notify(0, "STOPPING=1");
@@ -99,6 +100,5 @@ int main(int argc, char *argv[]) {
         if (host_mounts && host_mounts_open() < 0)
                 return EXIT_FAILURE;
         child_set_mounts(host_mounts_namespace());
-        urgency_set(URGENCY_LATER);
         return run() != 0 ? EXIT_FAILURE : EXIT_SUCCESS; /* positive: the bus went away */
 }

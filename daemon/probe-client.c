@@ -308,7 +308,7 @@ static int probe_start(Probe *p, sd_event *event) {
         int r = child_program_path("vss-probe", program, sizeof(program));
 
         if (r >= 0)
-                r = child_spawn(argv, CHILD_DIES_WITH_US, &p->child);
+                r = child_spawn(argv, CHILD_DIES_WITH_US | CHILD_LATER, &p->child);
         if (r >= 0)
                 r = sd_event_add_io(event, &p->socket_source, p->child.socket, EPOLLIN | EPOLLOUT, on_socket, p);
         if (r >= 0)

@@ -4,7 +4,9 @@
 #include "daemon/probe-resolve.h"
 #include "protocol/text.h"
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 
 /* NULL, or why a mount that nobody named is left out. */
 static const char *why_leave_out(const Mount *m, const Found *f, char *text, size_t size) {
@@ -202,7 +204,6 @@ static const Found *stops(const Resolver *r, uint64_t dev) {
 /* What is not local may hang, and does not stand still with what is. */
 static const Mount *local_mount_of(const Mounts *mounts, const char *path) {
         const Mount *best = NULL;
-        Identity identity;
 
         for (size_t i = 0; i < mounts->n; i++) {
                 const Mount *m = &mounts->list[i];
@@ -212,18 +213,37 @@ static const Mount *local_mount_of(const Mounts *mounts, const char *path) {
                     (!best || strlen(m->target) > strlen(best->target)))
                         best = m;
         }
-        if (!best || best->class != MOUNT_LOCAL || best->remote_path)
+        return best && best->class == MOUNT_LOCAL && !best->remote_path ? best : NULL;
+}
+
+static const Mount *mount_of_log(const Mounts *mounts, const char *path, uint64_t resolve, int *ret_error) {
+        struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = resolve };
+        _cleanup_close_ int fd = (int) syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+        Identity identity;
+
+        *ret_error = fd < 0 ? errno : 0;
+        return fd >= 0 && identity_of(fd, &identity) >= 0 ? mounts_find(mounts, identity.mount_id) :
+                                                            local_mount_of(mounts, path);
+}
+
+/* A link may lead elsewhere, and to what hangs: it is followed for an auditd that runs, and for nothing less. */
+static const Found *stopped_log(const Resolver *r, const char *log) {
+        int error;
+        const Mount *m = local_mount_of(&r->mounts, log) ? mount_of_log(&r->mounts, log, RESOLVE_NO_SYMLINKS, &error) :
+                                                           NULL;
+
+        if (!m || (error != ELOOP && !stops(r, m->dev)) || !auditd_runs())
                 return NULL;
-        _cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC); /* a link may lead elsewhere */
-        return fd >= 0 && identity_of(fd, &identity) >= 0 ? mounts_find(mounts, identity.mount_id) : best;
+        if (error == ELOOP)
+                m = mount_of_log(&r->mounts, log, RESOLVE_NO_MAGICLINKS, &error);
+        return m ? stops(r, m->dev) : NULL;
 }
 
 static int warn_of_audit(const Resolver *r, ResolverText warn, void *userdata) {
         char log[AUDIT_PATH_MAX], name[LIMIT_PATH_BYTES], text[LIMIT_MESSAGE_BYTES];
-        const Mount *m = audit_log_find(log) ? local_mount_of(&r->mounts, log) : NULL;
-        const Found *f = m ? stops(r, m->dev) : NULL;
+        const Found *f = audit_log_find(log) ? stopped_log(r, log) : NULL;
 
-        if (!f || !auditd_runs() || put_name(name, sizeof(name), log) < 0)
+        if (!f || put_name(name, sizeof(name), log) < 0)
                 return 0;
         (void) snprintf(
                 text, sizeof(text),

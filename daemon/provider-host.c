@@ -585,7 +585,7 @@ int main(int argc, char *argv[]) {
         (void) prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
         (void) fcntl(CHILD_SOCKET_FD, F_SETFD, FD_CLOEXEC);
         capabilities_keep(capabilities, ELEMENTSOF(capabilities));
-        urgency_set(URGENCY_USUAL); /* vssd's own is another */
+        urgency_set(URGENCY_USUAL); /* it was started with URGENCY_LATER */
         r = serve(&host);
         provider_stop(&host.provider);
         /* The provider's threads, handlers and destructors are not waited for. */

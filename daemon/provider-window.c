@@ -14,7 +14,8 @@ static void lock_memory(void) {
         (void) mlockall(MCL_CURRENT | MCL_FUTURE);
 }
 
-/* What is started in between inherits it, and may outlive us (daemons of lvm): hence not for longer than the hold. */
+/* Of this thread, and of what it starts in between, which may outlive us: hence not for longer than the hold. What a
+ * provider has started before (lvm, a thread for each copy) has the usual one. */
 void window_before(uint32_t step) {
         if (step == VSS_WIRE_PRE_COMMIT)
                 urgency_set(URGENCY_HOLD);

@@ -14,7 +14,7 @@
 static int spawn(Child *ret) {
         char path[LIMIT_PATH_BYTES];
         int r = child_program_path("vss-provider-host", path, sizeof(path));
-        return r < 0 ? r : child_spawn((char *[]) { path, NULL }, CHILD_DIES_WITH_US, ret);
+        return r < 0 ? r : child_spawn((char *[]) { path, NULL }, CHILD_DIES_WITH_US | CHILD_LATER, ret);
 }
 
 int provider_host_new(const char *name, ProviderHost **ret) {

@@ -38,7 +38,7 @@ START_TEST(sets_the_slice_and_nothing_else) {
         uint64_t usual = attributes().sched_runtime / 1000;
         ck_assert_int_eq(setpriority(PRIO_PROCESS, 0, 3), 0);
         urgency_set(URGENCY_LATER);
-        expect_slice(100000);
+        expect_slice(10000);
         urgency_set(URGENCY_HOLD);
         expect_slice(100);
         urgency_set(URGENCY_USUAL);
@@ -52,14 +52,14 @@ START_TEST(a_child_has_it_until_it_says_otherwise) {
         pid_t pid = fork();
         ck_assert_int_ge(pid, 0);
         if (pid == 0) {
-                bool inherited = !has_slices() || attributes().sched_runtime == 100000000;
+                bool inherited = !has_slices() || attributes().sched_runtime == 10000000;
                 urgency_set(URGENCY_USUAL);
-                _exit(inherited && attributes().sched_runtime != 100000000 ? 0 : 1);
+                _exit(inherited && attributes().sched_runtime != 10000000 ? 0 : 1);
         }
         int status;
         ck_assert_int_eq(waitpid(pid, &status, 0), pid);
         ck_assert_int_eq(status, 0);
-        expect_slice(100000);
+        expect_slice(10000);
 }
 END_TEST
 
