@@ -165,7 +165,7 @@ ask still thaw ok
 note "what is needed is refused: now, and when it moved in later"
 needed() {
         local status=0
-        "$unit" --volume="$data" "$2" >"$VSS_TEST_DIR/out" 2>"$VSS_TEST_DIR/err" || status=$?
+        timeout 20 "$unit" --volume="$data" "$2" >"$VSS_TEST_DIR/out" 2>"$VSS_TEST_DIR/err" || status=$?
         expect_equal 10 "$status" "status for a group with $1 ($(cat "$VSS_TEST_DIR/err"))"
         grep -q "must not be frozen.*$1" "$VSS_TEST_DIR/err" || die "refused for another reason than $1: $(cat "$VSS_TEST_DIR/err")"
 }
@@ -182,6 +182,7 @@ echo "$FAKE_PID" >"$root/cgroup.procs"
 bash -c 'exec -a x sleep 1000 9<>/dev/fuse' &
 server=$!
 cleanup_fn stop_process $server
+wait_until 5 test -e "/proc/$server/fd/9"
 echo $server >"$c/deep/er/cgroup.procs"
 needed "serving volumes by /dev/fuse" "$c"
 echo $server >"$root/cgroup.procs"
