@@ -76,24 +76,40 @@ static int take_answer(RedisServer *s, const char *command, const redisReply *a,
         return *ret ? 0 : failure_set(reterr, CONDITION_FAILED, "out of memory");
 }
 
-int redis_call(RedisServer *s, uint64_t until_usec, const char *const *argv, size_t n, char **ret, Failure *reterr) {
-        const char *arguments[ARGUMENTS_MAX];
-        assert(n > 0 && n <= ARGUMENTS_MAX);
-        memcpy(arguments, argv, n * sizeof(argv[0]));
-        int r = streq(argv[0], "AUTH") ? 0 : redis_connect(s, until_usec, reterr);
+static int send_all(RedisServer *s, const RedisCommand *commands, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                const char *arguments[ARGUMENTS_MAX];
+                assert(commands[i].n > 0 && commands[i].n <= ARGUMENTS_MAX);
+                memcpy(arguments, commands[i].argv, commands[i].n * sizeof(arguments[0]));
+                if (redisAppendCommandArgv(s->connection, (int) commands[i].n, arguments, NULL) != REDIS_OK)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+static int no_answer(RedisServer *s, Failure *reterr) {
+        bool late = s->connection->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK);
+        (void) not_connected(s, late ? "no answer in time" : s->connection->errstr, reterr);
+        return late ? -ETIME : -ENOTCONN;
+}
+
+int redis_calls(RedisServer *s, uint64_t until_usec, const RedisCommand *commands, size_t n, Failure *reterr) {
+        int first = 0, r = streq(commands[0].argv[0], "AUTH") ? 0 : redis_connect(s, until_usec, reterr);
         if (r < 0)
                 return r;
-        if (redisSetTimeout(s->connection, left(until_usec)) != REDIS_OK)
+        if (redisSetTimeout(s->connection, left(until_usec)) != REDIS_OK || send_all(s, commands, n) < 0)
                 return not_connected(s, s->connection->errstr, reterr);
-        redisReply *a = redisCommandArgv(s->connection, (int) n, arguments, NULL);
-        if (!a) {
-                bool late = s->connection->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK);
-                (void) not_connected(s, late ? "no answer in time" : s->connection->errstr, reterr);
-                return late ? -ETIME : -ENOTCONN;
+        for (size_t i = 0; i < n; i++) {
+                void *a = NULL;
+                if (redisGetReply(s->connection, &a) != REDIS_OK || !a) {
+                        r = no_answer(s, first < 0 ? NULL : reterr);
+                        return first < 0 ? first : r;
+                }
+                r = take_answer(s, commands[i].argv[0], a, commands[i].ret, first < 0 ? NULL : reterr);
+                freeReplyObject(a);
+                first = first < 0 ? first : r;
         }
-        r = take_answer(s, argv[0], a, ret, reterr);
-        freeReplyObject(a);
-        return r;
+        return first;
 }
 
 int redis_config(RedisServer *s, uint64_t until_usec, const char *key, char **ret, Failure *reterr) {

@@ -17,14 +17,25 @@ typedef struct RedisServer {
 int redis_connect(RedisServer *s, uint64_t until_usec, Failure *reterr);
 void redis_disconnect(RedisServer *s);
 /*
- * One command. ret: its answer as text (of CONFIG GET the value), owned by the caller; NULL: its success is all that
+ * A command. ret: its answer as text (of CONFIG GET the value), owned by the caller; NULL: its success is all that
  * counts. -EBUSY: the server said that it is loading or busy, -ETIME: no answer in time, -EACCES: not allowed,
  * -ENOTCONN.
  */
-int redis_call(RedisServer *s, uint64_t until_usec, const char *const *argv, size_t n, char **ret, Failure *reterr);
+typedef struct RedisCommand {
+        const char *const *argv;
+        size_t n;
+        char **ret;
+} RedisCommand;
+#define REDIS_COMMAND(ret, ...) \
+        (RedisCommand) { \
+                (const char *const[]) { __VA_ARGS__ }, sizeof((const char *const[]) { __VA_ARGS__ }) / sizeof(char *), \
+                        ret \
+        }
+/* Several, sent at once and done in their order; of those that fail the first is told, and the others are done all the
+ * same. A ret that got no answer is not touched. */
+int redis_calls(RedisServer *s, uint64_t until_usec, const RedisCommand *commands, size_t n, Failure *reterr);
 #define REDIS_CALL(s, until_usec, ret, reterr, ...) \
-        redis_call(s, until_usec, (const char *const[]) { __VA_ARGS__ }, \
-                   sizeof((const char *const[]) { __VA_ARGS__ }) / sizeof(char *), ret, reterr)
+        redis_calls(s, until_usec, &REDIS_COMMAND(ret, __VA_ARGS__), 1, reterr)
 int redis_config(RedisServer *s, uint64_t until_usec, const char *key, char **ret, Failure *reterr);
 
 /* The value of a line of what INFO printed, at most size - 1 bytes of it; "" if there is none. */

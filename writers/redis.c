@@ -229,8 +229,13 @@ static int clients_pause(Redis *r, struct vss_event *e, char **ret_info, Failure
                 return x;
         (void) snprintf(msec, sizeof(msec), "%llu",
                         (unsigned long long) ((end - MIN_OF(end, now_usec())) / USEC_PER_MSEC));
-        x = REDIS_CALL(&r->server, program_until(e), NULL, reterr, "CLIENT", "PAUSE", msec, "WRITE");
-        x = x < 0 ? x : wait_for(r, e, program_until(e), nothing_in_memory, LOOK_MSEC, ret_info, reterr);
+        const RedisCommand both[] = { REDIS_COMMAND(NULL, "CLIENT", "PAUSE", msec, "WRITE"),
+                                      REDIS_COMMAND(ret_info, "INFO", "persistence") };
+        x = redis_calls(&r->server, program_until(e), both, ELEMENTSOF(both), reterr);
+        if (x < 0 || nothing_in_memory(*ret_info))
+                return MIN_OF(x, 0);
+        free(TAKE_PTR(*ret_info));
+        x = wait_for(r, e, program_until(e), nothing_in_memory, LOOK_MSEC, ret_info, reterr);
         return x == 0 ? failure_set(reterr, CONDITION_FAILED, "redis at %s does not get rid of what it has to write",
                                     r->options.socket) :
                         x;
@@ -272,11 +277,14 @@ static int freeze(struct vss_event *e, void *userdata) {
         return x;
 }
 
-/* 1: nothing was appended since Freeze; asked before the clients go on. */
+/* 1: nothing was appended since Freeze; asked before the clients go on, who do not wait for us to read the answer. */
 static int is_unchanged(Redis *r, struct vss_event *e, Failure *reterr) {
         _cleanup_free_ char *info = NULL;
         char appended[32] = "";
-        int x = info_get(r, MIN_OF(program_until(e), usec_add(now_usec(), CHECK_USEC)), "persistence", &info, reterr);
+        const RedisCommand both[] = { REDIS_COMMAND(&info, "INFO", "persistence"),
+                                      REDIS_COMMAND(NULL, "CLIENT", "UNPAUSE") };
+        int x = redis_calls(&r->server, MIN_OF(program_until(e), usec_add(now_usec(), CHECK_USEC)), both,
+                            ELEMENTSOF(both), reterr);
         x = x < 0 ? x : appended_read(r, info, appended, reterr);
         return x < 0 ? x : streq(appended, r->appended);
 }
