@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the scheduler is asked for: the slice and nothing else, passed on to what is started, and never of a policy that
  * somebody else chose. */
+#include "daemon/child.h"
 #include "daemon/urgency.h"
 #include "tests/support.h"
 #include <check.h>
@@ -63,6 +64,30 @@ START_TEST(a_child_has_it_until_it_says_otherwise) {
 }
 END_TEST
 
+/* vssd's own is for nobody whom it starts, but for those of whom it is said. */
+START_TEST(what_is_started_has_the_usual_one_or_waits) {
+        static const struct {
+                Urgency ours;
+                unsigned flags;
+                uint64_t usec;
+        } rows[] = { { URGENCY_LATER, 0, 0 }, { URGENCY_HOLD, 0, 0 }, { URGENCY_HOLD, CHILD_LATER, 10000 } };
+        uint64_t usual = attributes().sched_runtime / 1000;
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                char *argv[] = { (char *) "/bin/sleep", (char *) "30", NULL };
+                Child c = CHILD_NULL;
+                struct sched_attr a = {};
+                urgency_set(rows[i].ours);
+                ck_assert_int_eq(child_spawn(argv, CHILD_DIES_WITH_US | rows[i].flags, &c), 0);
+                ck_assert_int_eq(syscall(SYS_sched_getattr, c.pid, &a, sizeof(a), 0), 0);
+                child_kill(&c);
+                ck_assert_int_eq(waitpid(c.pid, NULL, 0), c.pid);
+                child_done(&c);
+                if (has_slices())
+                        ck_assert_uint_eq(a.sched_runtime / 1000, rows[i].usec ?: usual);
+        }
+}
+END_TEST
+
 START_TEST(another_policy_stays) {
         struct sched_attr a = { .size = sizeof(a), .sched_policy = SCHED_IDLE };
         ck_assert_int_eq(syscall(SYS_sched_setattr, 0, &a, 0), 0);
@@ -76,6 +101,7 @@ int main(void) {
         TCase *t = tcase_create("urgency");
         tcase_add_test(t, sets_the_slice_and_nothing_else);
         tcase_add_test(t, a_child_has_it_until_it_says_otherwise);
+        tcase_add_test(t, what_is_started_has_the_usual_one_or_waits);
         tcase_add_test(t, another_policy_stays);
         suite_add_tcase(s, t);
         SRunner *r = srunner_create(s);
