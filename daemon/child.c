@@ -9,7 +9,7 @@
  * that needs it asks for it again.
  */
 #include "daemon/child.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>

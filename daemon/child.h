@@ -14,7 +14,7 @@ enum { CHILD_SOCKET_FD = 3 };
 enum {
         CHILD_OWN_SESSION = 1 << 0,  /* setsid: a signal to vssd's process group does not reach it */
         CHILD_DIES_WITH_US = 1 << 1, /* PR_SET_PDEATHSIG SIGKILL: only for children that hold nothing */
-        CHILD_LATER = 1 << 2, /* URGENCY_LATER from its first instruction, else URGENCY_USUAL (daemon/urgency.h) */
+        CHILD_LATER = 1 << 2, /* URGENCY_LATER from its first instruction, else URGENCY_USUAL (protocol/urgency.h) */
 };
 
 /* The mount namespace that children live in, where it is not ours (host-mounts.h); -EBADF: none. Not taken. */

@@ -8,7 +8,7 @@
  * to the next run. Only what the list marks as held is thawed: a freeze of somebody else's is none of our business.
  */
 #include "daemon/guard-program.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>

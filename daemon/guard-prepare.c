@@ -7,7 +7,7 @@
  * at processes. A container forbids some of it; the guard works without, so a failure is told with ARMED and no more.
  */
 #include "daemon/guard-program.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>

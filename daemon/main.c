@@ -4,7 +4,7 @@
 #include "daemon/log.h"
 #include "daemon/manager.h"
 #include "daemon/provider-unit.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include <getopt.h>
 #include <stdio.h>
 #include <sys/prctl.h>

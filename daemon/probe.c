@@ -7,7 +7,7 @@
 #include "daemon/capabilities.h"
 #include "daemon/probe.h"
 #include "daemon/probe-resolve.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include "protocol/text.h"
 #include <fcntl.h>
 #include <grp.h>

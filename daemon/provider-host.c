@@ -18,7 +18,7 @@
 #include "daemon/provider-attach.h"
 #include "daemon/provider-listen.h"
 #include "daemon/provider-window.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include "providers/loader.h"
 #include "providers/wire.h"
 #include <fcntl.h>

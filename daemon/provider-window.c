@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/provider-window.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include "providers/wire.h"
 #include <sys/mman.h>
 

@@ -7,7 +7,7 @@
  */
 #include "daemon/conductor.h"
 #include "daemon/manager.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 
 static bool share_volume(const Set *a, const Set *b) {
         for (size_t i = 0; i < a->n_volumes; i++)

@@ -2,7 +2,7 @@
 /* What the scheduler is asked for: the slice and nothing else, passed on to what is started, and never of a policy that
  * somebody else chose. */
 #include "daemon/child.h"
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include "tests/support.h"
 #include <check.h>
 #include <linux/sched.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "daemon/urgency.h"
+#include "protocol/urgency.h"
 #include "protocol/base.h"
 #include <linux/sched.h>
 #include <linux/sched/types.h> /* and not sched.h, which has half of the same */
