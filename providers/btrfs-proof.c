@@ -12,14 +12,26 @@
  *
  * One thread per copy, because the ioctl returns only after its transaction is on disk: side by side the copies share
  * one. They are made in end_prepare; from then on nothing is allocated.
+ *
+ * A single copy needs no proof, and nobody has to stand still until it is on disk: in a part of the commit where no
+ * other writer is let in, the kernel first copies the root of the subvolume and then makes the name of the copy
+ * (create_pending_snapshot()). So once the name can be found in the tree the copy is what it will be, long before the
+ * directory shows it: commit returns then. Whether it got onto the disk pre_final asks, before anybody calls it a copy.
  */
+#include "protocol/urgency.h"
 #include "providers/btrfs.h"
 #include <fcntl.h>
 #include <linux/btrfs.h>
+#include <linux/btrfs_tree.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
 
-enum { THREAD_STACK_BYTES = 128 * 1024 }; /* times 64, all of it locked in memory */
+enum {
+        THREAD_STACK_BYTES = 128 * 1024, /* times 64, all of it locked in memory */
+        LOOK_NSEC = 20 * 1000,           /* between two looks whether the name is there; each takes some microseconds */
+};
 
 typedef enum Round { ROUND_TAKE, ROUND_SYNC, ROUND_QUIT } Round;
 
@@ -55,8 +67,11 @@ static int copy_take(BtrfsCopy *copy, unsigned i) {
 
 static void copy_work(unsigned i, Round round) {
         BtrfsCopy *copy = &btrfs_set.copies[i];
-        if (round == ROUND_TAKE && copy->wanted)
+        if (round == ROUND_TAKE && copy->wanted) {
+                urgency_set(URGENCY_HOLD); /* of this thread; the host's own has it */
                 copy->result = copy_take(copy, i);
+                urgency_set(URGENCY_USUAL);
+        }
         if (round == ROUND_SYNC && copy->syncs)
                 copy->result = syncfs(copy->source_fd) < 0 ? -errno : 0;
 }
@@ -80,21 +95,34 @@ static void *copy_thread(void *userdata) {
         }
 }
 
-/* All copies side by side; a single one needs no thread. */
-static void run_round(Round round) {
-        if (btrfs_set.n_threads == 0) {
-                for (unsigned i = 0; i < btrfs_set.n_copies; i++)
-                        copy_work(i, round);
-                return;
-        }
+static void end_round(void) {
         (void) pthread_mutex_lock(&rounds.mutex);
-        rounds.round = round;
-        rounds.running = btrfs_set.n_threads;
-        rounds.number++;
-        (void) pthread_cond_broadcast(&rounds.go);
-        while (rounds.running > 0 && round != ROUND_QUIT)
+        while (rounds.running > 0)
                 (void) pthread_cond_wait(&rounds.done, &rounds.mutex);
         (void) pthread_mutex_unlock(&rounds.mutex);
+}
+
+static bool round_runs(void) {
+        (void) pthread_mutex_lock(&rounds.mutex);
+        bool runs = rounds.running > 0;
+        (void) pthread_mutex_unlock(&rounds.mutex);
+        return runs;
+}
+
+static void begin_round(Round round) {
+        end_round(); /* one that commit has left to itself */
+        (void) pthread_mutex_lock(&rounds.mutex);
+        rounds.round = round;
+        rounds.running = round == ROUND_QUIT ? 0 : btrfs_set.n_threads;
+        rounds.number++;
+        (void) pthread_cond_broadcast(&rounds.go);
+        (void) pthread_mutex_unlock(&rounds.mutex);
+}
+
+/* All copies side by side. */
+static void run_round(Round round) {
+        begin_round(round);
+        end_round();
 }
 
 static int first_failure(struct vss_call *c, const char *what) {
@@ -141,7 +169,7 @@ static int start_threads(void) {
 int btrfs_arm(struct vss_call *c) {
         for (unsigned i = 0; i < btrfs_set.n_copies; i++)
                 arm_copy(i);
-        int r = btrfs_set.n_copies < 2 ? 0 : start_threads();
+        int r = start_threads();
         if (r < 0)
                 return btrfs_fail(c, r, "cannot start a thread per copy: %s", strerror(-r));
         /* The guard flushes only what it will hold: what is dirty now need not be written in the window. */
@@ -175,12 +203,54 @@ static int compare_generations(struct vss_call *c, const BtrfsCopy **ret_changed
         return changed;
 }
 
+/* 1: the copy is what it will be; 0 not yet. The place has no other name in it. */
+static int name_is_in_tree(const BtrfsCopy *copy, ino_t place) {
+        static struct btrfs_ioctl_search_args args;
+        args.key = (struct btrfs_ioctl_search_key) { /* tree_id 0: the one of the directory */
+                                                     .min_objectid = place,
+                                                     .max_objectid = place,
+                                                     .min_type = BTRFS_DIR_ITEM_KEY,
+                                                     .max_type = BTRFS_DIR_ITEM_KEY,
+                                                     .max_offset = UINT64_MAX,
+                                                     .max_transid = UINT64_MAX,
+                                                     .nr_items = 1
+        };
+        return ioctl(copy->place.fd, BTRFS_IOC_TREE_SEARCH, &args) < 0 ? -errno : args.key.nr_items > 0;
+}
+
+/* Who cannot look waits for the end, as for several. */
+static int commit_one(struct vss_call *c) {
+        const struct timespec pause = { .tv_nsec = LOOK_NSEC };
+        const BtrfsCopy *copy = &btrfs_set.copies[0];
+        struct stat st;
+        if (fstat(copy->place.fd, &st) < 0)
+                return btrfs_fail(c, -errno, "cannot look at the place of the copy of %s: %s", copy->volume,
+                                  strerror(errno));
+        begin_round(ROUND_TAKE);
+        while (round_runs()) {
+                int r = name_is_in_tree(copy, st.st_ino);
+                if (r > 0)
+                        return 0;
+                if (r < 0)
+                        break;
+                (void) clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        }
+        return btrfs_settle(c);
+}
+
+int btrfs_settle(struct vss_call *c) {
+        end_round();
+        return first_failure(c, "take a copy of");
+}
+
 int btrfs_commit(void *state, struct vss_call *c) {
         const BtrfsCopy *changed = NULL;
+        if (btrfs_set.n_copies == 1)
+                return commit_one(c);
         for (unsigned try = 0; try < BTRFS_TRIES_MAX; try++) {
                 run_round(ROUND_TAKE);
                 int r = first_failure(c, "take a copy of");
-                if (r < 0 || btrfs_set.n_copies == 1)
+                if (r < 0)
                         return r;
                 run_round(ROUND_SYNC);
                 r = first_failure(c, "sync the file system of");

@@ -15,7 +15,8 @@
  *   probe          nothing is changed
  *   begin_prepare  private mount of the top level, the place, its attributes, nested subvolumes are warned about
  *   end_prepare    arguments of the ioctls, one thread per copy
- *   commit         btrfs-proof.c
+ *   commit         btrfs-proof.c; a single copy is on its way to the disk then
+ *   pre_final      all copies are on disk
  *   post_final     a writable copy gives way to a read-only copy of itself: whoever has a file of the writable one open
  *                  could go on writing into it, read-only or not, and would write into what is deleted
  *   clear_mark     rename and one transaction
@@ -182,6 +183,9 @@ static int btrfs_end_prepare(void *state, struct vss_call *c) {
 
 /* Writable from the start: the copy was made so because begin_prepare was asked for it. */
 static int btrfs_pre_final(void *state, struct vss_call *c) {
+        int r = btrfs_settle(c);
+        if (r < 0)
+                return r;
         for (unsigned i = 0; i < btrfs_set.n_copies; i++)
                 if (!btrfs_set.copies[i].made)
                         return btrfs_fail(c, -EINVAL, "there is no copy of %s yet", btrfs_set.copies[i].volume);

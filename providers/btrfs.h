@@ -104,8 +104,11 @@ typedef struct BtrfsSet { /* of the one set this process works for */
 extern BtrfsSet btrfs_set;
 /* Fills the arguments of the ioctls and starts the threads. */
 int btrfs_arm(struct vss_call *c);
+/* A single copy may not be on disk yet when it returns. */
 int btrfs_commit(void *state, struct vss_call *c);
-/* Ends the threads; they are idle. */
+/* Waits for that, and says what came of it. */
+int btrfs_settle(struct vss_call *c);
+/* Ends the threads, when they have done what they do. */
 void btrfs_disarm(void);
 
 /* btrfs-list.c: everything outside a set. */

@@ -211,11 +211,17 @@ struct vss_provider {
 
         vss_step_fn pre_commit; /* window, 2 s: arms */
         vss_step_fn hold;       /* window; required with VSS_CAP_HOLDS. Lets go by itself at deadline_usec */
-        vss_step_fn commit;  /* required, window, < 1 s. All volumes of the set; durable when it returns, or an error */
-        vss_step_fn release; /* window; required with VSS_CAP_HOLDS. Idempotent, never blocks */
-        vss_step_fn
-                post_commit;    /* window, 2 s: what commit could not do. Afterwards list shows the copies as pending */
-        vss_step_fn pre_final;  /* required with VSS_CAP_WRITABLE: the copies become writable. Idempotent */
+        /*
+         * required, window, < 1 s. All volumes of the set: when it returns nothing that is written from then on gets
+         * into the copies, or it is an error. Durable they are at the latest when pre_final returns, which may fail for
+         * that.
+         */
+        vss_step_fn commit;
+        vss_step_fn release;     /* window; required with VSS_CAP_HOLDS. Idempotent, never blocks */
+        vss_step_fn post_commit; /* window, 2 s: what commit could not do */
+        /* Applications have gone on; afterwards list shows the copies as pending. Required with VSS_CAP_WRITABLE: they
+         * become writable. Idempotent */
+        vss_step_fn pre_final;
         vss_step_fn post_final; /* required with VSS_CAP_WRITABLE: read-only for good. Idempotent */
 
         /*
