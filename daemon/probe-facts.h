@@ -38,8 +38,8 @@ typedef struct Mounts {
 int mounts_read(Mounts *ret);
 void mounts_done(Mounts *m);
 const Mount *mounts_find(const Mounts *m, int id);
-/* The mount that shows inner path of this superblock closest to its root; NULL if none does. The lowest id of equals.
- */
+/* The mount that shows inner path of this superblock closest to its root; NULL if none does. Of equals the one that
+ * the kernel's table has first, which was mounted first: ids are given away again. */
 const Mount *mounts_best(const Mounts *m, uint64_t dev, const char *inner);
 /* The one that shows most of the superblock: a bind mount of a directory shows only that. */
 const Mount *mounts_widest(const Mounts *m, uint64_t dev);

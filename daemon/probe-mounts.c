@@ -144,7 +144,7 @@ const Mount *mounts_best(const Mounts *m, uint64_t dev, const char *inner) {
 
                 if (a->dev != dev || !a->visible || !path_is_inside(inner, a->root))
                         continue;
-                if (!best || n > strlen(best->root) || (n == strlen(best->root) && a->id < best->id))
+                if (!best || n > strlen(best->root))
                         best = a;
         }
         return best;
@@ -155,8 +155,7 @@ const Mount *mounts_widest(const Mounts *m, uint64_t dev) {
 
         for (size_t i = 0; i < m->n; i++) {
                 const Mount *a = &m->list[i];
-                if (a->dev == dev && a->visible &&
-                    (!best || strlen(a->root) < strlen(best->root) || (streq(a->root, best->root) && a->id < best->id)))
+                if (a->dev == dev && a->visible && (!best || strlen(a->root) < strlen(best->root)))
                         best = a;
         }
         return best;

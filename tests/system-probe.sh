@@ -28,6 +28,8 @@ make_image() { # FILE SIZE
 }
 
 note "a path means the volume it lies on; arguments keep their order, each superblock comes once"
+mkdir "$dir/early"
+mount -t tmpfs tmpfs "$dir/early"
 new_fs a ext4 64M
 new_fs b btrfs 128M
 new_fs x xfs 300M
@@ -49,7 +51,8 @@ note "a device means the file system on it"
 probe "$a_dev" "$b_dev" "$a"
 expect '[.volumes[].name] == [$d+"/fs0", $d+"/fs1"] and [.paths[].volume] == [0,1,0]'
 
-note "bind mounts and second mounts are the same volume under one name"
+note "bind mounts and second mounts are the same volume under one name, the first: ids are given away again"
+umount "$dir/early"
 mount_at "$a" "$dir/bind" --bind
 mount_at "$a/some" "$dir/part" --bind
 mount_at "$a_dev" "$dir/second"
