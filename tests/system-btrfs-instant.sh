@@ -44,7 +44,7 @@ create_good next
 delete_set
 
 note "what was written after the writer was told to go on is not in the copy; what was there before is"
-start SNAPSHOT_DELAY_MSEC=300
+start SNAPSHOT_DELAY_MSEC=1500
 printf before >"$tree/f"
 lines=$(wc -l <"$WRITER_LOG")
 thawed() { tail -n "+$((lines + 1))" "$WRITER_LOG" | grep -q ' thaw '; }
