@@ -9,8 +9,8 @@
 #   redis       automatic rewrites off, none running, clients that write paused, snapshot, they go on, rewrites on
 #
 # Redis's manual has no pause: it copies files, and the end of the file that is cut off is forgiven. A snapshot of btrfs is
-# no such copy: of a file that grows it may have the size of after a write and zeros where its bytes would be, and a server
-# does not start on that. So what the manual says is measured, too, but not what a set is held against, and how many of its
+# no such copy: of a file that grows it may have the size of after a write and zeros where its bytes would be, which a server
+# cuts off or refuses to start on. So what the manual says is measured, too, but not what a set is held against, and how many of its
 # snapshots redis-check-aof refuses is counted.
 #
 # Either is one command that starts from nothing: vssctl, or a shell script that opens its session, keeps it over the
@@ -113,7 +113,7 @@ start_redis() {
                 'tell "client unpause"' "$on"
         recipe by_manual "redis-cli -s '$home/kv'" "$off" "$wait" snapshot "$on"
 }
-# Whether a server would start on the snapshot that by_manual has left.
+# Whether there is nothing to mend in the snapshot that by_manual has left.
 manual_is_good() {
         local good=0
         cp -r --reflink=always "$tree/recipe/kv" "$tree/looked-at"

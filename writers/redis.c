@@ -7,7 +7,7 @@
  * the file system stands still) and waits until what they wrote has left the server's memory. The pause ends by itself
  * at the time by which we have to thaw. That nothing was appended in between is checked before the clients go on. The
  * pause is no luxury: of a file that grows, a snapshot of btrfs may have the size of after a write and zeros for its
- * bytes (bench-writers counts them), which the server refuses to start on.
+ * bytes (bench-writers counts them), which a server cuts off or refuses to start on.
  *
  * With only RDB files there is nothing to hold: PrepareSnapshot saves (BGSAVE), the copy has what was there then, and
  * the answer says so. A server that keeps nothing on disk has no component.
